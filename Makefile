@@ -39,7 +39,7 @@ check: $(VENV)/.dev ## Format, lint, types: what CI asks of every change
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_house.py tests/test_names.py
+	$(BIN)/python -m pytest -q tests/test_house.py tests/test_doors.py tests/test_names.py
 
 house: $(VENV)/.dev ## Print how the code is cut: rooms, floors, arrows, arrows up, circles
 	@$(BIN)/python tests/structure.py

@@ -1,1 +1,5 @@
-"""The top floor: wires the rooms together, tells people, and answers alerts."""
+"""
+The agent: samples the host, evaluates rules, sends alerts and acts on them.
+
+Imports `rules` and `collectors`; nothing imports the agent.
+"""

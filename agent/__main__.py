@@ -1,7 +1,7 @@
 """
-The command line's door.
+The command line: `steadytok COMMAND`.
 
-Exit status: 0 well, 1 something failed, 2 bad usage or configuration.
+Exit status: 0 success, 1 something failed, 2 bad usage or configuration.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ import click
 
 COMMANDS = {
     "run": "Run the agent on this host.",
-    "top": "Show what the page at / shows in a terminal, live.",
-    "check": "Say what works on this host, what does not, why, and what mends it.",
-    "collect": "Read collectors once and print what they give.",
-    "placement": "Show on which NUMA nodes the memory of an engine or a process is.",
+    "top": "Show the host in a terminal, live, as the web page does.",
+    "check": "Check which collectors work on this host; say why others do not, and how to fix it.",
+    "collect": "Read collectors once and print their readings.",
+    "placement": "Show which NUMA nodes hold the memory of an engine or a process.",
     "rules": "Check and test rule files.",
     "alert": "Send a test alert through Alertmanager.",
-    "remedies": "See, pause and resume what acts on alerts, and read its diary.",
-    "recorder": "Read what was recorded, after a crash for one.",
-    "install": "Install the service of systemd, and start it.",
-    "upgrade": "Bring the service to another version.",
-    "uninstall": "Stop the service and remove it.",
+    "remedies": "List, pause and resume the remedies for alerts, and read their audit log.",
+    "recorder": "Read the flight recorder, for example after a crash.",
+    "install": "Install the systemd service, and start it.",
+    "upgrade": "Upgrade the service to another version.",
+    "uninstall": "Stop the service, and remove it.",
     "engine": "Run the bundled reference engine; `engine bench` measures any engine.",
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in agent.commands and are imported when they are called."""
+    """Imports a command from agent.commands only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order in which a newcomer needs them."""
+        """Lists the commands in the order in which a newcomer needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or None."""
+        """Imports the command of that name; None where there is none."""
         if cmd_name not in COMMANDS:
             return None
         command = importlib.import_module(f"agent.commands.{cmd_name}").command
@@ -46,7 +46,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands without importing them."""
+        """Writes the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -74,15 +74,15 @@ def main() -> None:
 
 
 def run() -> None:
-    """The console script: a stream that is closed or full ends a command with one sentence, not a traceback."""
+    """Runs the console script; a closed or full output stream ends it with one sentence, not a traceback."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  it lives as long as the process
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  it lives as long as the process
     try:
         main(prog_name="steadytok")
     except BrokenPipeError:
-        os._exit(1)  # whoever read us has left, and there is nobody to tell
+        os._exit(1)  # the reader of our output has gone, so there is nowhere to write a message
     except OSError as error:
-        with contextlib.suppress(OSError):  # nowhere left to say it
+        with contextlib.suppress(OSError):  # standard error cannot be written either
             sys.stderr.write(f"steadytok: cannot write: {error.strerror}\n")
             sys.stderr.flush()
         os._exit(1)

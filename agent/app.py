@@ -1,4 +1,4 @@
-"""The agent: every room of the house, wired. Starting, reloading and ending happen here and nowhere else."""
+"""The agent: builds every part of it, starts them, takes a new configuration over, and ends them in order."""
 
 from __future__ import annotations
 
@@ -6,62 +6,53 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import ModuleType
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from agent import configuration
 from agent.alerting.notifier import Notifier, NotifierCounters
-from agent.config.loader import ConfigError
-from agent.config.reload_policy import find_restart_keys, replace_reloadable
+from agent.alerting.silences import Silences
+from agent.alerting.webhook_inbox import Inbox
+from agent.collector_wiring import CollectorWiring
 from agent.config.schema import CANARY, AgentConfig
-from agent.configuration import bind_collectors
-from agent.console.host_view import HostView, HostViewBuilder, is_shown
+from agent.configuration import load_rule_set
+from agent.console.host_view import HostContext
 from agent.console.live_table import Screen
-from agent.engines import baseline_handover
-from agent.engines.baseline import Baseline
+from agent.console.presenter import Presenter
 from agent.engines.canary import Canary
-from agent.fleet import Fleet
-from agent.hand import HandProcess
+from agent.learning import Learning
 from agent.loop import Loop
-from agent.pacing import learner
-from agent.pacing.learner import PlantLearner
-from agent.persistence import Persistence, state_dir_of_root
+from agent.persistence import Persistence
+from agent.reload import Reloader
 from agent.remediation import catalog
 from agent.remediation.context import RemediationContext
+from agent.remediation.hand import HandProcess
 from agent.remediation.remediator import Remediator
-from agent.rulebook import RulesConfigError, load_rule_set
 from agent.runtime.clock import Clock
 from agent.runtime.run_options import RunOptions
 from agent.runtime.scheduler import Scheduler
 from agent.runtime.sd_notify import SystemdNotifier
-from agent.runtime.threads import make_loop_callback, run_in_thread
 from agent.runtime.version import version
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.eye_socket import eye_socket_path
 from agent.sampling.hotplug import Hotplug
-from agent.sampling.plugins import Collector, DiscoveryError
-from agent.sampling.sampler import CollectorRunner, CollectorState, Sampler, ThreadRunner
-from agent.selfmetrics import definitions, readings
+from agent.selfmetrics import readings
 from agent.selfmetrics.memory_estimate import MemoryEstimate
-from agent.selfmetrics.process import Footprint, freeze_gc
-from agent.storage.state_dir import COLLECTOR_CACHE, StateDir, find_state_dir
+from agent.selfmetrics.process import freeze_gc
+from agent.selfmetrics.self_metrics import SelfMetrics
+from agent.storage.state_dir import COLLECTOR_CACHE, StateDir, find_state_dir, state_dir_of_root
 from agent.text.units import format_bytes
 from agent.web import site
-from agent.web.compact import compact_series
-from agent.web.exposition import Exposition
-from agent.web.query_api import QueryContext
-from agent.web.site import WebContext
-from collectors import Host, Reading
-from rules.alerts import AlertState
+from agent.web.context import WebContext
+from agent.web.exposition import Exposition, compact_series
+from agent.web.webconfig import agent_url
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
-LEARN_EVERY = 5.0  # seconds between observations for the baseline
-SAVE_EVERY = 60.0  # seconds between writings of the baseline
+FORGET_INTERVAL = 10.0  # seconds between removals of what History keeps no longer
 
 
 class Agent:
@@ -74,60 +65,86 @@ class Agent:
         self.options = options
         self.clock = Clock()
         self.stop = asyncio.Event()
-        self._modules = modules
-        self._screen = screen
         self._log = structlog.get_logger()
         self._stack = AsyncExitStack()
-        self._canary_changed = asyncio.Event()
         self._registry = CollectorRegistry(auto_describe=False)
         self._counters = NotifierCounters(self._registry)
         self._exposition = Exposition(config.build_identity_labels())
-        self._viewer = HostViewBuilder()
-        self._footprint = Footprint()
         self._reload_task: asyncio.Task[None] | None = None
-        self._reload_lock = asyncio.Lock()
-        self._version = version()
         self.address = ""
         self._systemd = SystemdNotifier.from_environment()
-        self._build()
+        self._build(modules, screen)
 
-    def _build(self) -> None:
-        config = self.config
+    def _build(self, modules: Mapping[str, ModuleType], screen: Screen | None) -> None:
+        config, root = self.config, self.options.root
         self.state = StateDir(find_state_dir(config.state.dir))
         self._stack.callback(self.state.close)
-        self.baseline = Baseline(self.state.read(baseline_handover.BASELINE_FILE))
+        self.folder = state_dir_of_root(self.state.path, root)
         self.history = History(round(config.sample.keep * 1000), identity=config.build_identity_labels())
-        readings.declare_derived(self.history, self.baseline)
+        self.learning = Learning(self.state, self.history, self.clock, lambda: self.remediator.pacing_settings)
+        readings.declare_derived(self.history, self.learning.baseline)
         self.canary = self._build_canary()
-        cache_dir = str(state_dir_of_root(self.state.path, self.options.root) / COLLECTOR_CACHE)
-        eye_socket = eye_socket_path(self.options.root)
-        self.eye_pool = EyePool(self.options.root, lambda result: self.loop.deliver(result), cache_dir, eye_socket)
+        eye_cache = str(self.folder / COLLECTOR_CACHE)
+        self.eye_pool = EyePool(root, lambda result: self.loop.deliver(result), eye_cache, eye_socket_path(root))
         self.hand = HandProcess(config.remediation.hand, self.state.path)
-        self.sampler = Sampler(
-            self._make_runner, self._bind_collectors(), self.clock.monotonic(), root=self.options.root
+        self.scheduler = Scheduler()
+        self.collectors = self._wire_collectors(modules)
+        self.sampler = self.collectors.sampler
+        self.hotplug = Hotplug(lambda subsystem: self.sampler.make_due_on_uevent(subsystem, self.clock.monotonic()))
+        memory_estimate = MemoryEstimate(self.sampler, self.history, config.sample, self.clock.now_ms())
+        rules, notifier = self._build_rules(config), self._build_notifier(config)
+        self.persistence = Persistence(self.folder)
+        self._stack.callback(self._close_persistence)
+        self.persistence.restore(
+            self.history, rules, notifier, self.sampler.list_sampling_groups(), self.clock.now_ms()
         )
+        self.inbox = Inbox(self.folder, self.clock.now_ms())
+        self._stack.callback(self.inbox.close)
+        self.silences = Silences(config.build_external_labels())
+        self._stack.push_async_callback(self.silences.close)
+        self.remediator = self._build_remediator(config)
+        self.self_metrics = self._build_self_metrics(config)
+        self.presenter = self._build_presenter(screen)
         self.loop = Loop(
             clock=self.clock,
             sampler=self.sampler,
             eye_pool=self.eye_pool,
             history=self.history,
-            rules=self._build_rules(config),
-            notifier=self._build_notifier(config),
-            read_self_metrics=self._read_self_metrics,
+            rules=rules,
+            notifier=notifier,
+            inbox=self.inbox,
+            remediator=self.remediator,
+            persistence=self.persistence,
+            memory_estimate=memory_estimate,
+            presenter=self.presenter,
+            watchdog=self._systemd,
+            scheduler=self.scheduler,
+            self_metrics=self.self_metrics,
             interval=config.sample.interval,
             stale_after=config.sample.stale_after,
         )
-        self._estimate = MemoryEstimate(self.sampler, self.history, config.sample, self.clock.now_ms())
-        self.persistence = Persistence(state_dir_of_root(self.state.path, self.options.root))
-        self._stack.callback(lambda: self.persistence.close(self.loop, self.clock.now_ms()))
-        self.persistence.restore(self.loop, self.sampler.list_sampling_groups(), self.clock.now_ms())
-        external = config.build_external_labels()
-        self.fleet = Fleet(state_dir_of_root(self.state.path, self.options.root), external, self.clock.now_ms())
-        self._stack.push_async_callback(self.fleet.close)
-        self.remediator = self._build_remediator(config)
-        self.plant_learner = PlantLearner(self.state.read(learner.STATE_FILE), lambda: self.remediator.pacing_settings)
-        self.scheduler = Scheduler()
-        self.hotplug = Hotplug(lambda names: self.sampler.make_due(names, self.clock.monotonic()))
+        self.reloader = Reloader(
+            config,
+            self.options,
+            loop=self.loop,
+            collectors=self.collectors,
+            self_metrics=self.self_metrics,
+            silences=self.silences,
+            build_notifier=self._build_notifier,
+        )
+
+    def _wire_collectors(self, modules: Mapping[str, ModuleType]) -> CollectorWiring:
+        return CollectorWiring(
+            self.config,
+            modules,
+            root=self.options.root,
+            canary=self.canary,
+            eye_pool=self.eye_pool,
+            deliver=lambda result: self.loop.deliver(result),  # the loop is built after the collectors
+            clock=self.clock,
+            scheduler=self.scheduler,
+            history=self.history,
+        )
 
     def _build_rules(self, config: AgentConfig) -> RuleEvaluator:
         return RuleEvaluator(
@@ -149,61 +166,60 @@ class Agent:
             rules=lambda: self.loop.rules,
             identity=config.build_identity_labels(),
             root=self.options.root,
-            folder=state_dir_of_root(self.state.path, self.options.root),
+            folder=self.folder,
             token_file=self.state.ensure_token_file(),
             hand_path=self.hand.path,
-            posted_alerts=self.fleet.inbox.firing_alerts,
-            is_silenced=self.fleet.silences.is_silenced,
+            posted_alerts=self.inbox.firing_alerts,
+            is_silenced=self.silences.is_silenced,
         )
         return Remediator(context, config.remediation, catalog.bind_remedies(config, self.options.config_name))
 
+    def _build_self_metrics(self, config: AgentConfig) -> SelfMetrics:
+        return SelfMetrics(
+            sampler=self.sampler,
+            stale_after=config.sample.stale_after,
+            eye_pool=self.eye_pool,
+            hotplug=self.hotplug,
+            history=self.history,
+            baseline=self.learning.baseline,
+            plant_learner=self.learning.plant_learner,
+            remediator=self.remediator,
+            canary=self.canary,
+            engines=(engine.name for engine in config.engines),
+        )
+
+    def _build_presenter(self, screen: Screen | None) -> Presenter:
+        context = HostContext(
+            history=self.history,
+            alerts=lambda: self.loop.rules.alerts(),
+            pacing=lambda: [memory.says for _, memory in self.remediator.iter_steered()],
+            learning_progress=self.learning.baseline.learning_progress,
+            identity=self.config.build_identity_labels(),
+            version=version(),
+            has_canary=self.canary is not None,
+        )
+        return Presenter(screen, context, lambda: len(self.sampler.states))
+
     @staticmethod
     def _external_url(config: AgentConfig) -> str:
-        return config.web.external_url or site.agent_url(config)
+        return config.web.external_url or agent_url(config)
 
     def _build_canary(self) -> Canary | None:
         enabled = self.config.engine.enabled
-        # INVOCATION_ID: systemd started us, so this host serves real requests and has its own engine.
+        # INVOCATION_ID: systemd started the agent, so this host serves real requests and has its own engine.
         if (
             enabled is False
             or not self.options.is_this_machine
             or (enabled == "auto" and "INVOCATION_ID" in os.environ)
         ):
             return None
-        return Canary(self.config.engine, self.state.ensure_token_file(), self._canary_changed)
+        return Canary(self.config.engine, self.state.ensure_token_file(), self._on_canary_ready)
 
-    def _bind_collectors(self) -> list[Collector]:
-        ready = self.canary.ready if self.canary is not None else None
-        return bind_collectors(self.config, self._modules, None if ready is None else ready.url)
-
-    def _make_runner(self, collector: Collector) -> CollectorRunner:
-        if collector.isolated or (collector.privileged and self.eye_pool.socket_path is not None):
-            return self.eye_pool.get_runner(collector.name)
-        deliver = make_loop_callback(lambda result: self.loop.deliver(result))  # the loop is made after its runners
-        return ThreadRunner(collector.name, Host(self.options.root), deliver)
-
-    def _read_self_metrics(self, now: float, now_ms: int) -> Iterator[Reading]:
-        yield definitions.BUILD_INFO.sample(1.0, version=self._version)
-        yield definitions.TICK_SECONDS.sample(self.loop.busy_seconds)
-        yield definitions.TICK_LATE.sample(self.loop.late_seconds)
-        yield definitions.UEVENT_OVERFLOWS.sample(self.hotplug.overflows)
-        yield from readings.read_collectors(self.sampler, now, self.config.sample.stale_after)
-        yield from self._footprint.read_processes(self._list_pids(), now)
-        yield from readings.read_rules(self.loop.rules)
-        yield from readings.read_history(self.history)
-        configured = [engine.name for engine in self.config.engines]
-        canary = CANARY if self.canary is not None else None
-        duties = self.remediator.get_held_duties()
-        yield from readings.read_engines(self.baseline, self.history, now_ms, configured, canary, duties)
-        yield from readings.read_remedies(self.remediator)
-        yield from readings.read_pacing(self.plant_learner, self.remediator)
-
-    def _list_pids(self) -> dict[str, int | None]:
-        canary = None if self.canary is None else self.canary.child.pid
-        return {"agent": os.getpid(), "eye": self.eye_pool.shared_eye.pid, "canary": canary}
+    def _close_persistence(self) -> None:
+        self.persistence.close(self.history, self.loop.rules, self.loop.notifier, self.clock.now_ms())
 
     async def run(self) -> None:
-        """Runs until told to stop, then ends everything in order."""
+        """Runs until `stop` is set, then ends everything in order."""
         async with self._stack:
             await self._start()
             freeze_gc()
@@ -222,13 +238,6 @@ class Agent:
             self.hotplug.start()
             self._stack.callback(self.hotplug.close)
         await self._start_remedies()
-        self.loop.on_shift += [lambda _step: self.scheduler.reschedule(), self.persistence.shift]
-        self.loop.after_tick += [
-            lambda now_ms: self.persistence.save(self.loop, now_ms),
-            self._estimate.maybe_log,
-            self._update_screen,
-            lambda _now_ms: self._systemd.notify_tick(self._format_status()),
-        ]
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_sighup)
 
     async def _start_remedies(self) -> None:
@@ -236,40 +245,36 @@ class Agent:
         self.hand.start()
         self._stack.push_async_callback(lambda: self.remediator.close())
         self.remediator.recover()
-        await self.fleet.configure(self.config)
-        self.loop.after_tick.append(self.remediator.tick)
-        self.loop.on_shift += [self.remediator.shift, self.fleet.inbox.shift]
+        await self.reloader.configure_fleet(self.config)
 
-    def _build_sources(self) -> QueryContext:
-        return QueryContext(
+    def _build_web_context(self) -> WebContext:
+        return WebContext(
             history=self.history,
             rules=lambda: self.loop.rules,
+            remedies=self.remediator,
+            inbox=self.inbox,
             now_ms=self.clock.now_ms,
+            metrics=self.render_metrics,
+            since_tick=self._seconds_since_tick,
             identity=self.config.build_identity_labels(),
-            version=self._version,
+            external_labels=self.config.build_external_labels(),
+            external_url=self._external_url(self.config),
+            version=version(),
             subquery_step_ms=round(self.config.rules.interval * 1000),
+            token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
+            registry=self._registry,
         )
 
     def _install_signal_handlers(self) -> None:
         event_loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             event_loop.add_signal_handler(signum, self.stop.set)
-        # Until everything stands there is nothing to reload; without this a SIGHUP now would end us.
+        # Until the start is complete there is nothing to reload; unhandled, a SIGHUP would end the process.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _start_web(self) -> None:
-        web_parts = WebContext(
-            query_context=self._build_sources(),
-            remedies=self.remediator,
-            token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
-            metrics=self.render_metrics,
-            since_tick=self._seconds_since_tick,
-            registry=self._registry,
-            inbox=self.fleet.inbox,
-            external_labels=self.config.build_external_labels(),
-            external_url=self._external_url(self.config),
-        )
-        server, self.address = await site.start_server(self.config, web_parts)
+        server, self.address = await site.start_server(self.config, self._build_web_context())
+        self.presenter.address = self.address
         self._stack.push_async_callback(server.close)
         self._log.info("listening", url=self.address)
 
@@ -282,123 +287,38 @@ class Agent:
 
     def _start_scheduler(self) -> None:
         now = self.clock.now_ms
-        self.scheduler.add_job(LEARN_EVERY, lambda: self.baseline.learn(self.history, now()))
-        self.scheduler.add_job(LEARN_EVERY, lambda: baseline_handover.adopt(self.state, self.baseline))
-        self.scheduler.add_job(learner.OBSERVE_SECONDS, lambda: self.plant_learner.observe(self.history, now()))
-        self.scheduler.add_job(SAVE_EVERY, self._save_learnt)
-        self.scheduler.add_job(10.0, lambda: self.history.forget(now()))
-        for collector_state in self.sampler.states.values():
-            self._schedule_slow(collector_state)
+        self.learning.add_jobs(self.scheduler)
+        self.scheduler.add_job(FORGET_INTERVAL, lambda: self.history.forget(now()))
+        self.collectors.add_jobs()
         if self.canary is not None:
             canary = self.canary
             self.scheduler.add_job(self.config.engine.every, lambda: canary.maybe_burst(self.history, now()))
         self.scheduler.start()
-        self._stack.callback(self._save_learnt)
+        self._stack.callback(self.learning.save)
         self._stack.callback(self.scheduler.close)
-
-    def _schedule_slow(self, collector_state: CollectorState) -> None:
-        name = collector_state.collector.name
-        if collector_state.is_slow:
-            make_due = self.sampler.make_slow_due
-            self.scheduler.add_job(
-                collector_state.interval, lambda: make_due(name, self.clock.monotonic()), name=_job_name(name)
-            )
-        else:
-            self.scheduler.remove_job(_job_name(name))
-
-    def _save_learnt(self) -> None:
-        try:
-            self.state.write(baseline_handover.BASELINE_FILE, self.baseline.dump())
-            self.state.write(learner.STATE_FILE, self.plant_learner.to_json())
-        except OSError as error:
-            self._log.warning("what was learnt cannot be saved", folder=str(self.state.path), reason=error.strerror)
-
-    def _update_screen(self, now_ms: int) -> None:
-        if self._canary_changed.is_set():
-            self._canary_changed.clear()
-            self._on_canary_ready()
-        if self._screen is not None and self._screen.is_due():
-            self._screen.show(self._build_view(now_ms))
 
     def _on_canary_ready(self) -> None:
         assert self.canary is not None
         ready = self.canary.ready
         assert ready is not None
-        self.baseline.models[CANARY] = f"{ready.model}:{ready.weights_bytes}"
+        self.learning.baseline.models[CANARY] = f"{ready.model}:{ready.weights_bytes}"
         self._log.info("canary engine is ready", url=ready.url, weights=format_bytes(ready.weights_bytes))
-        for collector in self._bind_collectors():
-            if collector.name in ("engine", "process"):
-                self.sampler.add(collector, self.clock.monotonic())
+        self.collectors.rebind_engine_collectors()
 
     def render_metrics(self) -> str:
-        """The exposition: what collectors, rules and the agent measure, and what the agent counts."""
+        """Renders /metrics: the newest value of every series in History, and the counters of the registry."""
         series = self.history.latest()
         exported = compact_series(series) if self.config.web.metrics == "compact" else series
         return self._exposition.render(exported) + generate_latest(self._registry).decode()
 
-    def _format_status(self) -> str:
-        firing = sum(alert.state is AlertState.FIRING and is_shown(alert) for alert in self.loop.rules.alerts())
-        return f"{self.address}  {len(self.sampler.states)} collectors, {firing} alerts firing"
-
     def _seconds_since_tick(self) -> float | None:
-        return None if self.loop.last_tick_at is None else time.monotonic() - self.loop.last_tick_at
-
-    def _build_view(self, now_ms: int) -> HostView:
-        alerts = self.loop.rules.alerts()
-        pacing_reasons = [memory.says for _, memory in self.remediator.iter_steered()]
-        has_canary = self.canary is not None
-        return self._viewer.build(self.history, alerts, self.baseline, now_ms, canary=has_canary, pacing=pacing_reasons)
+        last_tick_at = self.loop.last_tick_at
+        return None if last_tick_at is None else self.clock.monotonic() - last_tick_at
 
     def _on_sighup(self) -> None:
-        """SIGHUP: takes the file's new content over; a bad file changes nothing and says so."""
-        if self._screen is not None and not self._screen.is_open():
-            self.stop.set()  # the terminal that showed us has gone: nobody asked for a reload
+        """SIGHUP: reads the configuration again, or ends the agent where its terminal was closed."""
+        if self.presenter.is_terminal_gone():
+            self.stop.set()
             return
-        # Held, because the event loop itself holds its tasks only weakly.
-        self._reload_task = asyncio.get_running_loop().create_task(self._reload(), name="reload")
-
-    async def _reload(self) -> None:
-        async with self._reload_lock:
-            await self._reload_once()
-
-    async def _reload_once(self) -> None:
-        try:
-            file_config, modules = configuration.load_configuration(self.options.config_path, self.options.hand)
-            config = replace_reloadable(self.config, file_config)
-            rules = await run_in_thread("reload", lambda: load_rule_set(config, self.options.config_name))
-            bound_remedies = catalog.bind_remedies(config, self.options.config_name)
-        except (ConfigError, RulesConfigError, DiscoveryError) as error:
-            self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
-            return
-        self._modules = modules
-        self._warn_of_restart_keys(file_config)
-        self.config = config
-        self.loop.rules = self.loop.rules.replace_rules(rules)
-        self.remediator.configure(config.remediation, bound_remedies)
-        await self.fleet.configure(config)
-        old_notifier, self.loop.notifier = self.loop.notifier, self._build_notifier(self.config)
-        self.loop.notifier.take_over(old_notifier)
-        await old_notifier.close()  # first: then nobody counts any more for an Alertmanager that has gone
-        await self.loop.notifier.start()
-        self._replace_collectors()
-        self._log.info("configuration reloaded")
-
-    def _replace_collectors(self) -> None:
-        now = self.clock.monotonic()
-        enabled = {collector.name: collector for collector in self._bind_collectors()}
-        for name in set(self.sampler.states) - set(enabled):
-            self.sampler.remove(name)
-            self.scheduler.remove_job(_job_name(name))
-            self.history.silence(name, self.clock.now_ms())
-        for collector in enabled.values():
-            self.sampler.add(collector, now)
-            self._schedule_slow(self.sampler.states[collector.name])
-
-    def _warn_of_restart_keys(self, config: AgentConfig) -> None:
-        restart_keys = find_restart_keys(self.config, config)
-        if restart_keys:
-            self._log.warning("these settings change only with a restart", settings=restart_keys)
-
-
-def _job_name(collector: str) -> str:
-    return f"collect {collector}"
+        # Stored, because the event loop itself holds only weak references to its tasks.
+        self._reload_task = asyncio.get_running_loop().create_task(self.reloader.reload(), name="reload")

@@ -1,26 +1,35 @@
-"""The tick: sample, record, evaluate, notify. Read this file to know what the agent does each second."""
+"""
+The tick: what the agent does each second, in order. Read `Loop.tick` first.
+
+Sample, record, evaluate, notify, remediate, persist, show, feed the watchdog.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
-
-import structlog
 
 from agent.alerting.notifier import Notifier
+from agent.alerting.webhook_inbox import Inbox
+from agent.console.presenter import Presenter
+from agent.persistence import Persistence
+from agent.remediation.remediator import Remediator
 from agent.runtime.clock import Clock
+from agent.runtime.scheduler import Scheduler
+from agent.runtime.sd_notify import SystemdNotifier
 from agent.sampling.eye_pool import EyePool
-from agent.sampling.sampler import CollectionResult, Outcome, Sampler
-from collectors import Reading
+from agent.sampling.passes import CollectionResult, Outcome
+from agent.sampling.sampler import Sampler
+from agent.selfmetrics.definitions import SAMPLING_GROUP
+from agent.selfmetrics.memory_estimate import MemoryEstimate
+from agent.selfmetrics.self_metrics import SelfMetrics
+from agent.tick_log import TickLog
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
-SELF_GROUP = "agent"  # the sampling group of what the agent measures about itself
-
 
 class Loop:
-    """One pass after another, on the monotonic clock."""
+    """One tick after another, on the monotonic clock."""
 
     def __init__(
         self,
@@ -31,7 +40,14 @@ class Loop:
         history: History,
         rules: RuleEvaluator,
         notifier: Notifier,
-        read_self_metrics: Callable[[float, int], Iterable[Reading]],
+        inbox: Inbox,
+        remediator: Remediator,
+        persistence: Persistence,
+        memory_estimate: MemoryEstimate,
+        presenter: Presenter,
+        watchdog: SystemdNotifier,
+        scheduler: Scheduler,
+        self_metrics: SelfMetrics,
         interval: float,
         stale_after: int,
     ) -> None:
@@ -41,12 +57,16 @@ class Loop:
         self.history = history
         self.rules = rules
         self.notifier = notifier
-        self.read_self_metrics = read_self_metrics
+        self.inbox = inbox
+        self.remediator = remediator
+        self.persistence = persistence
+        self.memory_estimate = memory_estimate
+        self.presenter = presenter
+        self.watchdog = watchdog
+        self.scheduler = scheduler
+        self.self_metrics = self_metrics
         self.interval = interval
         self.stale_after = stale_after
-        self.on_shift: list[Callable[[int], None]] = []
-        self.after_tick: list[Callable[[int], None]] = []
-        self.tick_count = 0
         self.last_tick_at: float | None = None
         self.busy_seconds = 0.0
         self.late_seconds = 0.0
@@ -54,20 +74,10 @@ class Loop:
         self._arrived: list[CollectionResult] = []
         self._awaited: set[str] = set()
         self._all_arrived = asyncio.Event()
-        self._logged_states: dict[str, str] = {}
-        self._stuck_names: set[str] = set()
-        self._rule_faults: dict[str, str] = {}
-        self._log = structlog.get_logger()
-
-    def deliver(self, result: CollectionResult) -> None:
-        """Takes a Pass; on the event loop only."""
-        self._arrived.append(result)
-        self._awaited.discard(result.collector)
-        if not self._awaited:
-            self._all_arrived.set()
+        self._tick_log = TickLog()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Ticks until `stop`; a tick that is late does not make the next ones come in a burst."""
+        """Ticks until `stop`; after a late tick the next ones do not come in a burst."""
         planned = due = self.clock.monotonic()
         while not stop.is_set():
             self.late_seconds = max(0.0, self.clock.monotonic() - planned)
@@ -80,25 +90,24 @@ class Loop:
                 continue
 
     async def tick(self) -> None:
-        """Sample, record, evaluate, notify."""
+        """Runs every step of one second."""
         started_at = self._check_standstill()
         self._apply_clock_shift()
-        self.eye_pool.restart_stuck(started_at)
-        await self._wait_for_results(self.sampler.start_due(started_at), started_at + self.interval / 2)
-        after_waiting = self._check_standstill()
-        now_ms = self.clock.from_monotonic_ms(after_waiting)
-        self._record_readings(now_ms)
-        self.rules.evaluate(self.history, now_ms)
-        self._log_rule_faults()
+        await self._sample(started_at)
+        sampled_at = self._check_standstill()
+        now_ms = self.clock.from_monotonic_ms(sampled_at)
+        self._record(now_ms)
+        self._evaluate(now_ms)
         self.notifier.enqueue_due(self.rules.alerts(), now_ms)
-        self.tick_count += 1
-        self.last_tick_at = self.clock.monotonic()
-        self.busy_seconds = self.last_tick_at - after_waiting
-        for callback in self.after_tick:
-            callback(now_ms)
+        self._measure_tick(sampled_at)
+        self.remediator.tick(now_ms)
+        self.persistence.save(self.history, self.rules, self.notifier, now_ms)
+        self.memory_estimate.maybe_log(now_ms)
+        self.presenter.show(now_ms)
+        self.watchdog.notify_tick(self.presenter.format_status())
 
     def _check_standstill(self) -> float:
-        """The monotonic time; a host that is short of memory can stand still for seconds, and we with it."""
+        """Returns the monotonic time; notes when the agent stood still, as on a host that is short of memory."""
         now = self.clock.monotonic()
         if now - self._awake_at > 2 * self.interval:
             self.sampler.note_wake(now)
@@ -106,22 +115,40 @@ class Loop:
         return now
 
     def _apply_clock_shift(self) -> None:
+        """Moves every stored time when somebody has set the wall clock, so that durations stay."""
         shift_ms = self.clock.detect_shift_ms()
-        if shift_ms:
-            self._log.warning("the wall clock stepped; everything remembered moves with it", seconds=shift_ms / 1000)
-            for shift in (self.history.shift, self.rules.shift, self.notifier.shift, *self.on_shift):
-                shift(shift_ms)
+        if not shift_ms:
+            return
+        self._tick_log.log_shift(shift_ms)
+        self.history.shift(shift_ms)
+        self.rules.shift(shift_ms)
+        self.notifier.shift(shift_ms)
+        self.remediator.shift(shift_ms)
+        self.inbox.shift(shift_ms)
+        self.scheduler.reschedule()
+        self.persistence.shift(shift_ms)
 
-    async def _wait_for_results(self, names: set[str], deadline: float) -> None:
+    async def _sample(self, started_at: float) -> None:
+        """Starts the collectors that are due, and waits for their results at most half an interval."""
+        self.eye_pool.restart_stuck(started_at)
+        names = self.sampler.start_due(started_at)
         self._awaited = names - {result.collector for result in self._arrived}
-        remaining = deadline - self.clock.monotonic()
+        remaining = started_at + self.interval / 2 - self.clock.monotonic()
         if not self._awaited or remaining <= 0:
             return
         self._all_arrived.clear()
-        with contextlib.suppress(TimeoutError):  # what has not come yet enters the next tick
+        with contextlib.suppress(TimeoutError):  # a result that has not arrived enters the next tick
             await asyncio.wait_for(self._all_arrived.wait(), remaining)
 
-    def _record_readings(self, now_ms: int) -> None:
+    def deliver(self, result: CollectionResult) -> None:
+        """Takes the result of a collector; called on the event loop only."""
+        self._arrived.append(result)
+        self._awaited.discard(result.collector)
+        if not self._awaited:
+            self._all_arrived.set()
+
+    def _record(self, now_ms: int) -> None:
+        """Records the results that arrived, the silence of collectors without one, and the agent's self-metrics."""
         arrived, self._arrived = self._arrived, []
         arrived = [result for result in arrived if self.sampler.record_result(result)]
         joined = self.sampler.join_arrived(result.collector for result in arrived)
@@ -129,49 +156,21 @@ class Loop:
             if result.samples or result.outcome is Outcome.ABSENT:
                 samples = self.sampler.append_joined(result)
                 self.history.record(result.collector, self.clock.from_monotonic_ms(result.began), samples)
-        for result in (*arrived, *joined):
-            self._log_state_change(result)
-        self._log_stuck_reads()
+        self._tick_log.log_results([*arrived, *joined])
+        self._tick_log.log_stuck_reads(self.sampler.states)
         now = self.clock.monotonic()
         for name in self.sampler.find_silent(now, self.stale_after):
             if not self.history.is_silent(name):
                 self.history.silence(name, now_ms)
-        self_readings = [reading for reading in self.read_self_metrics(now, now_ms) if reading is not None]
-        self.history.record(SELF_GROUP, now_ms, self_readings)
+        self_readings = self.self_metrics.read(
+            now, now_ms, rules=self.rules, busy_seconds=self.busy_seconds, late_seconds=self.late_seconds
+        )
+        self.history.record(SAMPLING_GROUP, now_ms, [reading for reading in self_readings if reading is not None])
 
-    def _log_state_change(self, result: CollectionResult) -> None:
-        """One line when a collector's state changes, none while it stays."""
-        reason = result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:3])
-        # By path: notes come from threads in any order, and with numbers in them that differ each second.
-        state = f"{result.outcome.value}|{result.error is None and sorted({note.path for note in result.notes})}"
-        previous = self._logged_states.get(result.collector, "")
-        if previous == state:
-            return
-        self._logged_states[result.collector] = state
-        log = self._log.bind(collector=result.collector)
-        if result.outcome is Outcome.FAILED:
-            log.warning("collector failed", reason=reason, missing=len(result.notes))
-        elif result.outcome is Outcome.REFUSED:
-            log.info("not readable for this user; `steadytok check` says what to do", reason=reason)
-        elif result.outcome is Outcome.OK and reason:
-            log.info("some readings are missing", reason=reason, missing=len(result.notes))
-        elif previous and result.outcome is Outcome.OK and not previous.startswith(Outcome.ABSENT.value):
-            log.info("collector is well again")
+    def _evaluate(self, now_ms: int) -> None:
+        self.rules.evaluate(self.history, now_ms)
+        self._tick_log.log_rule_faults(self.rules.health)
 
-    def _log_stuck_reads(self) -> None:
-        """One line when a read has not returned by its deadline, since such a read never tells its own end."""
-        stuck_names = {name for name, collector_state in self.sampler.states.items() if collector_state.is_overdue}
-        for name in sorted(stuck_names - self._stuck_names):
-            self._log.warning("a read does not return; the others go on", collector=name)
-        self._stuck_names = stuck_names
-
-    def _log_rule_faults(self) -> None:
-        """One line when a rule begins to fail, and one when it is well again."""
-        faults = {f"{rule.group}: {rule.name}": rule.error for rule in self.rules.health if rule.error}
-        if faults == self._rule_faults:
-            return
-        for name, error in faults.items() - self._rule_faults.items():
-            self._log.warning("rule failed", rule=name, reason=error)
-        for name in self._rule_faults.keys() - faults.keys():
-            self._log.info("rule is well again", rule=name)
-        self._rule_faults = faults
+    def _measure_tick(self, sampled_at: float) -> None:
+        self.last_tick_at = self.clock.monotonic()
+        self.busy_seconds = self.last_tick_at - sampled_at

@@ -1,1 +1,1 @@
-"""Measures the agent against its peers and its budgets, as ratios within one run; nothing here is shipped."""
+"""Measures the agent against its peers and budgets, as ratios within one run; not part of the package."""

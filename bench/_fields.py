@@ -1,4 +1,4 @@
-"""The names that Linux 6.18 writes into its memory files; a large server has no fewer."""
+"""The field names in the memory files of Linux 6.18; a large server has at least these."""
 
 from __future__ import annotations
 

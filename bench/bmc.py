@@ -1,7 +1,7 @@
 """
-A BMC on loopback: OpenIPMI's simulator (Debian: openipmi) with as many DIMM sensors as are asked for.
+A BMC on loopback: OpenIPMI's simulator (Debian: openipmi) with any number of DIMM sensors.
 
-Its sensors are files that it reads five times a second, so a value is set by writing a number.
+It reads each sensor from a file five times a second, so writing a number to the file sets the value.
 https://openipmi.sourceforge.io/, ipmi_sim(1), ipmi_lan(5), ipmi_sim_cmd(5)
 """
 
@@ -40,7 +40,7 @@ _MANUFACTURER, _PRODUCT = 0x1291, 0x0F02
 
 @dataclass(frozen=True)
 class SimulatedSensor:
-    """A Full Sensor Record, and the raw reading to begin with; thresholds are raw, 0 where not set."""
+    """A Full Sensor Record and its first raw reading; thresholds are raw, 0 if not set."""
 
     name: str
     raw: int
@@ -59,7 +59,7 @@ class SimulatedSensor:
     encoded_name: bytes | None = None
 
     def encode_record(self, number: int, record_id: int) -> bytes:
-        """The record of sensor `number`, as the `place`-th of the repository; IPMI 2.0, table 43-1."""
+        """Encodes the record of sensor `number`, with `record_id` in the repository; IPMI 2.0, table 43-1."""
         name = (
             self.encoded_name if self.encoded_name is not None else bytes((0xC0 | len(self.name),)) + self.name.encode()
         )
@@ -74,7 +74,7 @@ class SimulatedSensor:
 
 
 def make_dimm_sensors(count: int) -> list[SimulatedSensor]:
-    """So many DIMM temperatures, from 42 °C up, with thresholds of 78, 85 and 95 °C."""
+    """Returns `count` DIMM temperatures, from 42 °C up, with thresholds of 78, 85 and 95 °C."""
     return [
         SimulatedSensor(f"DIMM{chr(65 + n // 2)}{n % 2 + 1} Temp", 42 + n % 30, instance=0x60 + n, upper=(95, 85, 78))
         for n in range(count)
@@ -82,7 +82,7 @@ def make_dimm_sensors(count: int) -> list[SimulatedSensor]:
 
 
 def make_other_sensors() -> list[SimulatedSensor]:
-    """Two processors, the inlet, and four fans of 100 revolutions per minute a step."""
+    """Returns two processors, the inlet, and four fans with steps of 100 revolutions per minute."""
     sensors = [
         SimulatedSensor(f"CPU{n + 1} Temp", 55 + n, entity=3, instance=n + 1, upper=(105, 100, 92)) for n in (0, 1)
     ]
@@ -94,7 +94,7 @@ def make_other_sensors() -> list[SimulatedSensor]:
 
 
 class SimulatedBmc:
-    """A running simulator; used in a `with`."""
+    """A simulator, which runs within a `with` block."""
 
     def __init__(self, folder: Path, sensors: Sequence[SimulatedSensor], *, in_band: bool = False) -> None:
         self.folder = folder
@@ -114,7 +114,7 @@ class SimulatedBmc:
         self.stop()
 
     def write_files(self) -> None:
-        """Writes its configuration and the files of its sensors."""
+        """Writes the configuration and the files of the sensors."""
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
         (self.folder / "sensors").mkdir(exist_ok=True)
         serial = f"serial kcs 127.0.0.1 {self.serial_port} codec VM\n" if self.serial_port else ""
@@ -130,20 +130,20 @@ class SimulatedBmc:
         """Sets a sensor's raw reading; the simulator sees it within 0.4 s."""
         path = self._sensor_path(name)
         path.with_suffix(".new").write_text(f"{raw}\n")
-        path.with_suffix(".new").rename(path)  # else it may be read empty
+        path.with_suffix(".new").rename(path)  # atomic: the simulator must not read an empty file
 
     def _sensor_path(self, name: str) -> Path:
         return self.folder / "sensors" / "".join(letter if letter.isalnum() else "_" for letter in name)
 
     def add_sensor(self, sensor: SimulatedSensor) -> None:
-        """Adds a sensor while it runs: the repository's time of the last addition moves."""
+        """Adds a sensor at run time, which changes the repository's time of the last addition."""
         self.sensors.append(sensor)
         self.set_reading(sensor.name, sensor.raw)
         commands = list(self._iter_sensor_commands(len(self.sensors), sensor))
         with socket.create_connection(("127.0.0.1", self._console_port), 5) as console:
             console.sendall("".join(f"{command}\n" for command in commands).encode())
             output = b""
-            while output.count(b"\n\r> ") < len(commands):  # its prompt, after each command that is done
+            while output.count(b"\n\r> ") < len(commands):  # the console prints a prompt after each command
                 output += console.recv(4096)
 
     def _iter_commands(self) -> Iterator[str]:
@@ -166,7 +166,7 @@ class SimulatedBmc:
         yield f"sensor_set_event_support 0x20 0 {number} enable scanning per-state {_format_event_masks(sensor)}"
 
     def start(self) -> None:
-        """Starts it, and waits until it answers a ping."""
+        """Starts the simulator, and waits until it answers a ping."""
         arguments = [PROGRAM, "-c", "lan.conf", "-f", "sim.emu", "-s", "state", "-n"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -178,7 +178,7 @@ class SimulatedBmc:
                 raise RuntimeError(f"{PROGRAM} does not answer: {(self.folder / 'log').read_text()[-500:]}")
 
     def stop(self) -> None:
-        """Ends it at once, as a BMC ends that loses its power."""
+        """Kills the simulator, like a BMC that loses power."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -187,7 +187,7 @@ class SimulatedBmc:
         (self.folder / "state").mkdir()
 
     def set_hung(self, is_hung: bool) -> None:
-        """A BMC that hangs, and one that goes on."""
+        """Makes the simulator hang, or continue."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP if is_hung else signal.SIGCONT)
 
@@ -198,7 +198,7 @@ def _format_event_masks(sensor: SimulatedSensor) -> str:
 
 
 def _is_answering(port: int) -> bool:
-    """Whether an RMCP presence ping is answered. ASF 2.0, section 3.2.4.2."""
+    """Returns True if an RMCP presence ping is answered. ASF 2.0, section 3.2.4.2."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.settimeout(0.2)
         try:

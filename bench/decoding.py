@@ -1,4 +1,4 @@
-"""`python -m bench.decoding SHAPE WEIGHTS SECONDS`: the engine's passes beside sgemv over its own matrices, as JSON."""
+"""`python -m bench.decoding SHAPE WEIGHTS SECONDS`: times the engine's passes and sgemv over its matrices, as JSON."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ SHAPES = {
     "1.1B": ModelConfig(vocab=32000, dim=2048, layers=22, heads=32, kv_heads=4, head_dim=64, hidden=5632, tied=False),
 }
 CONTEXT, POSITION, BATCH, PROMPT = 256, 64, 4, 64
-PEAK_FACTOR = 1.3  # times the weights: while 8-bit weights are made, a matrix is there twice
+PEAK_FACTOR = 1.3  # times the weights: a matrix exists twice while it is quantised
 
 
 def build_config(name: str, weights: str) -> ModelConfig:
-    """One of SHAPES, with its matrices kept so; the classifier is tied, which a seeded model always is."""
+    """Returns one of SHAPES with matrices in the format `weights`; its classifier is tied, as in every seeded model."""
     return dataclasses.replace(SHAPES[name], int8=weights == "int8", tied=True)
 
 
 def list_matrices(model: Model) -> list[Matrix]:
-    """What one decoded token reads, in its order."""
+    """Returns the matrices that decoding a token reads, in order."""
     layers = model.weights.layers
     blocks = [[block.query_key_value, block.output, block.gate_up, block.down] for block in layers]
     return [matrix for block in blocks for matrix in block] + [model.weights.classifier]
 
 
 def time_fastest(jobs: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Seconds of each piece of work at its best, all by turns: another's burst on this host then meets them all."""
+    """Returns the shortest time of each job; the jobs take turns, so that other load on this host affects all alike."""
     best = dict.fromkeys(jobs, float("inf"))
     deadline = time.perf_counter() + seconds
     rounds = 0
@@ -51,7 +51,7 @@ def time_fastest(jobs: dict[str, Callable[[], object]], seconds: float) -> dict[
 
 
 def measure_passes(name: str, weights: str, seconds: float) -> dict[str, float]:
-    """Seconds per pass, and the bytes of the weights; ValueError where they have no room here."""
+    """Returns seconds per pass and the bytes of the weights; raises ValueError if this host lacks the memory."""
     config = build_config(name, weights)
     needed_bytes, free_bytes = estimate_memory(config, CONTEXT, BATCH).total * PEAK_FACTOR, read_available_memory()
     if free_bytes is not None and needed_bytes > free_bytes * 0.8:
@@ -67,7 +67,7 @@ def measure_passes(name: str, weights: str, seconds: float) -> dict[str, float]:
         "batch": lambda: model.decode([1] * BATCH, range(BATCH), [POSITION] * BATCH),
         "prefill": lambda: list(model.prefill([1] * PROMPT)),
     }
-    if weights == "float32":  # BLAS itself, and not the engine's way to it
+    if weights == "float32":  # BLAS itself, without the engine's code
         dense_operands = [(m, vector[0]) for vector, m in operands if isinstance(m, np.ndarray)]
         jobs["products"] = lambda: [np.matmul(matrix, vector) for matrix, vector in dense_operands]
     return time_fastest(jobs, seconds) | {"weights_bytes": config.weights_bytes}

@@ -1,7 +1,7 @@
 """
-`python -m bench.hour`: fills a History as a host does for more than an hour, and prints what it took as JSON.
+`python -m bench.hour`: fills a History with more than an hour of a host's series, and prints the cost as JSON.
 
-A process of its own, so that the resident memory before and after is that of the History alone.
+It is a separate process, so that the growth of resident memory is that of the History alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collectors import Labels, Metric, Sample, counter, gauge
 from rules.history.history import History, estimate_bytes
 
 SERIES, INTERVAL_MS, KEEP_MS = 2_500, 1_000, 3_600_000
-EXTRA_PASSES = 600  # passes after the hour, so that what is old is being dropped meanwhile
+EXTRA_PASSES = 600  # passes after the hour, during which History drops old samples
 GROUPS = 5
 FORGET_EVERY = 10  # passes, as the agent does
 START_MS = 1_761_955_200_000
@@ -30,7 +30,7 @@ Values = npt.NDArray[np.float64]
 
 
 def make_value_source(random: np.random.Generator, series: int) -> Callable[[], Values]:
-    """The next values of so many series: half stand still, the others count, move in kB, in m°C, or are noise."""
+    """Returns a source of values: half are constant, the others are counters, sizes in kB, temperatures or noise."""
     constant_count, counter_count, memory_count, temperature_count = (
         round(series * share) for share in (0.5, 0.3, 0.1, 0.08)
     )
@@ -49,7 +49,7 @@ def make_value_source(random: np.random.Generator, series: int) -> Callable[[], 
 
 
 def make_series(group: int, count: int) -> list[tuple[Metric, Labels]]:
-    """Series as collectors name them: fifty to a metric."""
+    """Returns series with names like those of collectors, fifty per metric."""
     metrics = [
         counter(f"steadytok_bench_{group}_{number}_total", "A counter.")
         if number % 2
@@ -62,7 +62,7 @@ def make_series(group: int, count: int) -> list[tuple[Metric, Labels]]:
 
 
 def main() -> None:
-    """Fills the History and prints what it took."""
+    """Fills the History and prints its cost."""
     random = np.random.default_rng(2024)
     series_by_group = [make_series(group, SERIES // GROUPS) for group in range(GROUPS)]
     value_sources = [make_value_source(random, SERIES // GROUPS) for _ in range(GROUPS)]
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def record(history: History, at_ms: int, samples_by_group: list[list[Sample]], tick: int) -> float:
-    """Seconds of processor time that one pass of all groups takes; the housekeeping counts too."""
+    """Records one pass of all groups; returns its processor seconds, housekeeping included."""
     started = time.thread_time()
     for group, samples in enumerate(samples_by_group):
         history.record(f"group {group}", at_ms, samples)
@@ -96,12 +96,12 @@ def record(history: History, at_ms: int, samples_by_group: list[list[Sample]], t
 
 
 def read_resident_bytes() -> int:
-    """Resident memory of this process, bytes."""
+    """Returns the resident bytes of this process."""
     return int(psutil.Process(os.getpid()).memory_info().rss)
 
 
 def print_result(history: History, resident_growth: int, times: list[float]) -> None:
-    """One JSON object on standard output: bytes and milliseconds."""
+    """Prints one JSON object to standard output: bytes and milliseconds."""
     result = {
         "resident": resident_growth,
         "own_count": history.count_bytes(),

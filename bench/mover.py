@@ -1,4 +1,4 @@
-"""`python -m bench.mover ROOT`: makes a tree move, once a second, in a process whose cost is nobody's."""
+"""`python -m bench.mover ROOT`: advances a tree once a second, in a process that is not measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.tree import HostShape, advance_tree
 
 
 def main() -> None:
-    """Moves the tree until it is told to end, or whoever started it has ended."""
+    """Advances the tree until a signal, or until the parent process has ended."""
     root, shape, parent = Path(sys.argv[1]), HostShape(), os.getppid()
     for second in itertools.count(1):
         if os.getppid() != parent:

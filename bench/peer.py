@@ -1,4 +1,4 @@
-"""`python -m bench.peer SECONDS`: our decode beside llama.cpp's on the same seeded weights and threads, as JSON."""
+"""`python -m bench.peer SECONDS`: times decoding here and in llama.cpp, with the same weights and threads, as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPE, PROMPT = "110M", 32
 
 
 def collect_tensors(config: ModelConfig, seed: int) -> dict[str, Array]:
-    """Every tensor of seeded weights by its Hugging Face name."""
+    """Returns every tensor of seeded weights by its Hugging Face name."""
     weights = create_seeded_weights(config, seed)
     by_name = {"model.embed_tokens": weights.embedding, "model.norm": weights.norm}
     split_points = (config.query_dim, config.query_dim + config.kv_dim)
@@ -41,7 +41,7 @@ def collect_tensors(config: ModelConfig, seed: int) -> dict[str, Array]:
 
 
 def write_gguf(path: Path, config: ModelConfig, quantization: str) -> None:
-    """The seeded model as GGUF of the architecture qwen2, which has RoPE as we have it, with biases of nought."""
+    """Writes the seeded model as GGUF of the architecture qwen2, whose RoPE equals ours, with biases of 0."""
     import gguf
 
     writer = gguf.GGUFWriter(path, "qwen2")
@@ -68,7 +68,7 @@ def write_gguf(path: Path, config: ModelConfig, quantization: str) -> None:
 
 
 def load_peer(path: Path, threads: int) -> tuple[Callable[[], object], Callable[[], Array]]:
-    """llama.cpp's one decode after PROMPT tokens, and its logits then."""
+    """Returns llama.cpp's decoding of one token after PROMPT tokens, and the reader of its logits."""
     import llama_cpp
 
     model = llama_cpp.Llama(
@@ -87,7 +87,7 @@ def load_peer(path: Path, threads: int) -> tuple[Callable[[], object], Callable[
 
 
 def compare_decoding(seconds: float, threads: int) -> dict[str, Any]:
-    """Seconds of one decode of each, and how far the logits are apart."""
+    """Returns the seconds per decoded token of both engines, and the differences of their logits."""
     jobs: dict[str, Callable[[], object]] = {}
     differences = {}
     with tempfile.TemporaryDirectory(prefix="steadytok-bench-") as folder:

@@ -1,4 +1,4 @@
-"""Programs under measurement: started, found with all their children, weighed, ended."""
+"""Programs under measurement: starts and ends them, and reads the cost of a program with all its children."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = float(1 << 20)
 
 
 class NotListeningError(Exception):
-    """A program under measurement ended, or never listened; the message has its last words."""
+    """A program under measurement ended, or never listened; the message has its last output."""
 
 
 class Program:
@@ -33,7 +33,7 @@ class Program:
         self._process = subprocess.Popen(arguments, cwd=PROJECT_ROOT, **streams)  # type: ignore[call-overload]  # a dict of files is beyond its overloads
 
     def wait_until_it_listens(self, timeout: float = 30.0) -> None:
-        """Raises NotListeningError where it ends, or so many seconds pass."""
+        """Raises NotListeningError if the program ends, or after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self._process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):
@@ -43,26 +43,26 @@ class Program:
 
     def _read_stderr_tail(self) -> str:
         self._stderr.seek(0)
-        return self._stderr.read()[-600:].decode(errors="replace").strip() or "it said nothing"
+        return self._stderr.read()[-600:].decode(errors="replace").strip() or "no output on standard error"
 
     def list_processes(self) -> list[psutil.Process]:
-        """The program and all its descendants."""
+        """Returns the program and all its descendants."""
         leader = psutil.Process(self._process.pid)
         return [leader, *leader.children(recursive=True)]
 
     def read_cpu_seconds(self) -> float:
-        """User and system time of the program, its living children, and those of its children that it has reaped."""
+        """Returns user and system time of the program, its living descendants, and its reaped children."""
         return sum(
             _read_cpu_seconds(process.pid) + _read_reaped_cpu_seconds(process) for process in self.list_processes()
         )
 
     def read_memory_mib(self) -> tuple[float, float]:
-        """PSS and RSS of the program and its children; PSS gives a shared page to each of its users in equal parts."""
+        """Returns PSS and RSS of the program and its children; PSS divides a shared page equally among its users."""
         infos = [process.memory_full_info() for process in self.list_processes()]
         return sum(info.pss for info in infos) / MIB, sum(info.rss for info in infos) / MIB
 
     def close(self) -> None:
-        """SIGTERM, and SIGKILL after five seconds."""
+        """Sends SIGTERM, and SIGKILL after five seconds."""
         self._process.terminate()
         try:
             self._process.wait(5.0)
@@ -73,7 +73,7 @@ class Program:
 
 
 def _read_cpu_seconds(pid: int) -> float:
-    # utime + stime of /proc/PID/stat, but to the nanosecond instead of 1/100 s: clock_getcpuclockid(3).
+    # utime + stime of /proc/PID/stat, in nanoseconds instead of 1/100 s: clock_getcpuclockid(3).
     return time.clock_gettime((~pid << 3) | 2)
 
 
@@ -83,7 +83,7 @@ def _read_reaped_cpu_seconds(process: psutil.Process) -> float:
 
 
 def find_free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
+    """Returns a free port of 127.0.0.1."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -91,7 +91,7 @@ def find_free_port() -> int:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is removed at the end; in memory where that can be, as /proc and /sys are."""
+    """Yields a temporary folder, in memory like /proc and /sys if possible."""
     memory_folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir=memory_folder) as path:
         yield Path(path)
@@ -99,7 +99,7 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def run_python(*arguments: str) -> Iterator[None]:
-    """Our interpreter with these arguments, until the block ends."""
+    """Runs our interpreter with these arguments until the end of the block."""
     process = subprocess.Popen([sys.executable, *arguments], cwd=PROJECT_ROOT)
     try:
         yield

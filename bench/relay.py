@@ -1,7 +1,7 @@
 """
-A relay for UDP on loopback that makes a BMC slow, or its network bad.
+A UDP relay on loopback that delays or drops packets of a BMC.
 
-`python -m bench.relay PORT TARGET MILLISECONDS` relays until it is ended.
+`python -m bench.relay PORT TARGET MILLISECONDS` relays until a signal.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _MAX_DATAGRAM = 65535
 
 
 class Relay:
-    """Between clients that know only `port` and the target; answers are held back, and some are lost."""
+    """Relays packets between the clients of `port` and the target; delays answers, and drops some packets."""
 
     def __init__(self, target: int, *, port: int = 0, delay: float = 0.0) -> None:
-        """`delay` is seconds for which each answer is held back; it may be changed while the relay runs."""
+        """`delay` is the seconds by which each answer is delayed; it may change while the relay runs."""
         self.delay = delay
         self.should_drop: Callable[[], bool] = lambda: False
-        """Asked for each packet of either direction."""
+        """Called for each packet of either direction."""
         self.packets = 0
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._listener.bind(("127.0.0.1", port))
@@ -49,7 +49,7 @@ class Relay:
         self._selector.close()
 
     def run(self) -> None:
-        """Relays until the end of the `with`."""
+        """Relays until the end of the `with` block."""
         while not self._stop_event.is_set():
             remaining = self._delayed[0][0] - time.monotonic() if self._delayed else 0.1
             for key, _ in self._selector.select(max(0.0, min(remaining, 0.1))):
@@ -77,13 +77,13 @@ class Relay:
         try:
             upstream.send(packet)
         except ConnectionRefusedError:
-            return  # the target is not up: what is sent there is lost, as on a real network
+            return  # the target is down: the packet is lost, as on a real network
 
     def _receive_response(self, upstream: socket.socket, client: tuple[str, int]) -> None:
         try:
             packet = upstream.recv(_MAX_DATAGRAM)
         except (ConnectionRefusedError, BlockingIOError):
-            return  # as above; or a send took the refusal that made it readable, and nothing is there
+            return  # as above; or `send` has consumed the refusal that made the socket readable
         if not self.should_drop():
             heapq.heappush(self._delayed, (time.monotonic() + self.delay, self.packets, packet, client))
 

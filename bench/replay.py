@@ -1,4 +1,4 @@
-"""An hour on the tree without waiting for it: two real readings of every collector, continued second by second."""
+"""Simulates an hour on the tree: extrapolates two real readings of every collector, second by second."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.config.schema import AgentConfig, EngineTarget
-from agent.configuration import bind_collectors
 from agent.sampling import once, plugins
+from agent.sampling.binding import bind_collectors
+from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult
 from agent.selfmetrics import definitions
 from bench.tree import HostShape, advance_tree, build_tree
 from collectors import Sample
@@ -21,7 +21,7 @@ AGENT_GROUP = "agent"
 
 
 class SamplingGroup(NamedTuple):
-    """A sampling group: how often it is read, its first reading, and what a counter gains in a second."""
+    """A sampling group: its interval, its first samples, and the gain of each sample per second."""
 
     name: str
     interval: int
@@ -29,7 +29,7 @@ class SamplingGroup(NamedTuple):
     gains: tuple[float, ...]
 
     def samples_at(self, second: int) -> list[Sample]:
-        """The reading of this second; gauges go to and fro between two values."""
+        """Returns the samples of this second; gauges alternate between two values."""
         return [
             sample._replace(value=sample.value + gain * (second if sample.metric.kind == "counter" else second % 2))
             for sample, gain in zip(self.samples, self.gains, strict=True)
@@ -37,7 +37,7 @@ class SamplingGroup(NamedTuple):
 
 
 def build_groups(folder: Path) -> list[SamplingGroup]:
-    """Every collector of the agent on a new tree below this folder, an engine and the agent's own readings with it."""
+    """Returns a group for each collector on a new tree below this folder, with an engine, and one for the agent."""
     root, shape = folder / "root", HostShape()
     build_tree(root, shape)
     bound_collectors = bind_collectors(AgentConfig(engines=(ENGINE,)), plugins.load_collectors())
@@ -99,7 +99,7 @@ def _iter_agent_readings(names: list[str]) -> Iterator[Sample | None]:
 
 
 def record(history: History, groups: list[SamplingGroup], start_ms: int, second: int) -> None:
-    """One second of every source that is read in it."""
+    """Records one second: every group that is due in it."""
     for group in groups:
         if second % group.interval == 0:
             history.record(group.name, start_ms + second * 1000, group.samples_at(second))

@@ -1,4 +1,4 @@
-"""What a row gives, and how it is printed: figures with units, and beside a budget whether they are inside it."""
+"""The result of a row, and its formats: figures with units, budgets and verdicts, as text or JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value; a budget is the most that it may be."""
+    """One measured value; `budget` is its upper limit."""
 
     what: str
     value: float
@@ -19,7 +19,7 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """`inside` or `outside` of the budget, empty where there is none."""
+        """`inside` or `outside` of the budget, empty without a budget."""
         if self.budget is None:
             return ""
         return "inside" if self.value <= self.budget else "outside"
@@ -27,7 +27,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkResult:
-    """What one benchmark found; `skipped` is the sentence that says why there are no figures."""
+    """The result of one row; `skipped` is the reason why there are no figures."""
 
     name: str
     about: str
@@ -37,12 +37,12 @@ class BenchmarkResult:
 
     @property
     def is_over_budget(self) -> bool:
-        """Whether a figure is outside its budget."""
+        """True if a figure is outside its budget."""
         return any(figure.verdict == "outside" for figure in self.figures)
 
 
 def format_text(result: BenchmarkResult) -> str:
-    """The row as a table under its name."""
+    """Formats a row as a table under its name."""
     cells = [_format_cells(figure) for figure in result.figures]
     widths = [max((len(line[column]) for line in cells), default=0) for column in range(3)]
     lines = [f"{result.name}: {result.about}"]
@@ -64,14 +64,14 @@ def _align_cells(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def format_number(value: float) -> str:
-    """A number with three digits that count; whole numbers are written whole."""
+    """Formats a number with three significant digits, and whole numbers with all digits."""
     if float(value).is_integer() or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def format_json(results: Iterable[BenchmarkResult]) -> str:
-    """All rows as one document; each figure has its verdict."""
+    """Formats all rows as one JSON document; each figure has its verdict."""
     document = [
         {**asdict(result), "figures": [{**asdict(figure), "verdict": figure.verdict} for figure in result.figures]}
         for result in results

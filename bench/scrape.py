@@ -1,4 +1,4 @@
-"""Scrapes programs once a second as Prometheus does: gzip, connections kept open, each at a phase of its own."""
+"""Scrapes programs once a second as Prometheus does: gzip, open connections, and a different phase for each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADERS = {
 
 
 class Scraper:
-    """One thread that scrapes one program each second."""
+    """A thread that scrapes one program each second."""
 
     def __init__(self, program: Program, phase: float) -> None:
         self.scrapes = 0
@@ -31,7 +31,7 @@ class Scraper:
         self._thread = threading.Thread(target=self._run, name=f"scrape {program.name}", daemon=True)
 
     def start(self, epoch: float) -> None:
-        """Begins; `epoch` is a time.monotonic() that all scrapers share, so that their phases differ."""
+        """Starts the thread; all scrapers share `epoch`, a time.monotonic(), so that their phases differ."""
         self._due_at = epoch + self._phase
         self._thread.start()
 
@@ -43,7 +43,7 @@ class Scraper:
                 self._scrape(connection)
             except (OSError, http.client.HTTPException):
                 self.failures += 1
-                connection.close()  # the next request opens it again
+                connection.close()  # the next request reopens the connection
         connection.close()
 
     def _scrape(self, connection: http.client.HTTPConnection) -> None:
@@ -58,13 +58,13 @@ class Scraper:
         self.scrapes += 1
 
     def close(self) -> None:
-        """Stops after the scrape that is under way."""
+        """Stops after the current scrape."""
         self._stop_event.set()
         self._thread.join()
 
 
 def start_scrapers(programs: Sequence[Program]) -> list[Scraper]:
-    """A running scraper for each program, evenly spread over the second."""
+    """Starts a scraper for each program, evenly spread over the second."""
     scrapers = [Scraper(program, index / len(programs)) for index, program in enumerate(programs)]
     epoch = time.monotonic()
     for scraper in scrapers:

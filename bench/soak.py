@@ -1,8 +1,8 @@
 """
-`python -m bench.soak --minutes N`: the agent on a moving host of 256 CPUs, watched for what grows.
+`python -m bench.soak --minutes N`: runs the agent on a moving host of 256 CPUs and watches for leaks.
 
-Prints memory, threads, open files and late ticks at intervals. The first hour may grow while History fills; what goes
-on growing after that is a leak.
+Prints memory, threads, open files and scrapes at intervals. Memory may grow in the first hour, while History fills;
+anything that grows after that is a leak.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.tree import HostShape, build_tree
 
 
 class ResourceSnapshot(NamedTuple):
-    """The agent and its children at one moment."""
+    """The resources of the agent and its children at one moment."""
 
     minutes: float
     rss_mib: float
@@ -36,7 +36,7 @@ class ResourceSnapshot(NamedTuple):
 @click.option("--minutes", type=click.FloatRange(min=0.5), default=60.0, help="How long (60).")
 @click.option("--looks", type=click.IntRange(min=2), default=12, help="How many lines are printed (12).")
 def main(minutes: float, looks: int) -> None:
-    """Run the agent with every built-in rule on a moving tree and print what it holds; exit 1 if a scrape failed."""
+    """Run the agent with every built-in rule on a moving tree and print its resources; exit 1 if a scrape failed."""
     with ExitStack() as stack:
         folder = stack.enter_context(processes.temporary_folder())
         root = folder / "root"

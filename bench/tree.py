@@ -1,8 +1,8 @@
 """
-A large host as a folder: the /proc and /sys files that the agent and node_exporter read, with values that move.
+A large host as a folder: the /proc and /sys files that the agent and node_exporter read, with moving values.
 
-CPUs, cores and packages are numbered as a two-package Intel host with sub-NUMA clustering numbers them: the second
-threads come after all first ones. `still` never changes; `moving` is a function of the second it is asked for.
+CPUs, cores and packages have the numbers of a two-package Intel host with sub-NUMA clustering: the second threads
+follow all first threads. `build_static_files` never change; `build_changing_files` are a function of the second.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _CPU = "sys/devices/system/cpu"
 _NODE = "sys/devices/system/node"
 _HWMON = "sys/devices/platform"
 _THREADS, _PACKAGES = 2, 2
-_INTERRUPTS = 4096  # lines of /proc/interrupts of such a host: one for each queue of each device
+_INTERRUPTS = 4096  # lines in /proc/interrupts of such a host: one per queue of a device
 _NODE_KIB = 256 << 20
-# What each counter of a node gains in a second on a host whose memory lies where it should.
+# The gain of each counter of a node per second, on a host with local memory.
 _NUMASTAT = {
     "numa_hit": 4001,
     "numa_miss": 0,
@@ -53,7 +53,7 @@ _SYSCTLS = {
 
 @dataclass(frozen=True, slots=True)
 class HostShape:
-    """How large the host is."""
+    """The size of the host."""
 
     cpus: int = 256
     nodes: int = 8
@@ -61,38 +61,38 @@ class HostShape:
 
     @property
     def cores(self) -> int:
-        """Physical cores of the whole host."""
+        """Physical cores of the host."""
         return self.cpus // _THREADS
 
     def node_of(self, cpu: int) -> int:
-        """The node of a CPU."""
+        """Returns the node of a CPU."""
         return cpu % self.cores * self.nodes // self.cores
 
     def package_of(self, cpu: int) -> int:
-        """The package of a CPU."""
+        """Returns the package of a CPU."""
         return cpu % self.cores * _PACKAGES // self.cores
 
     def core_of(self, cpu: int) -> int:
-        """The core's number within its package."""
+        """Returns the number of a CPU's core within its package."""
         return cpu % self.cores % (self.cores // _PACKAGES)
 
     def format_cpulist(self, node: int) -> str:
-        """The CPUs of a node as the kernel lists them."""
+        """Formats the CPUs of a node as a kernel list."""
         size = self.cores // self.nodes
         firsts = [node * size + thread * self.cores for thread in range(_THREADS)]
         return ",".join(f"{first}-{first + size - 1}" for first in firsts)
 
     def list_slots(self) -> list[tuple[int, int]]:
-        """Memory controller and slot of each DIMM."""
+        """Returns memory controller and slot of each DIMM."""
         return [(dimm * self.nodes // self.dimms, dimm % (self.dimms // self.nodes)) for dimm in range(self.dimms)]
 
     def list_devices(self) -> list[str]:
-        """The I2C device of each DIMM's sensor: eight on a bus."""
+        """Returns the I2C device of each DIMM sensor, eight per bus."""
         return [f"{3 + dimm // 8}-{0x50 + dimm % 8:04x}" for dimm in range(self.dimms)]
 
 
 def build_tree(root: Path, shape: HostShape) -> None:
-    """Writes the host as it is in second 0."""
+    """Writes the host of second 0."""
     for path, text in {**build_static_files(shape), **build_changing_files(shape, 0)}.items():
         target = root / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,8 +103,8 @@ def build_tree(root: Path, shape: HostShape) -> None:
 
 
 def advance_tree(root: Path, shape: HostShape, second: int) -> None:
-    """Puts the files of a later second in place, each at one stroke, so that nobody reads half of one."""
-    with tempfile.TemporaryDirectory(dir=root.parent) as scratch:  # on the same file system, and in nobody's listing
+    """Replaces the changing files by those of a later second, each atomically."""
+    with tempfile.TemporaryDirectory(dir=root.parent) as scratch:  # on the same file system, and outside the tree
         for path, text in build_changing_files(shape, second).items():
             new_path = os.path.join(scratch, "whole")
             Path(new_path).write_text(text)
@@ -112,7 +112,7 @@ def advance_tree(root: Path, shape: HostShape, second: int) -> None:
 
 
 def build_changing_files(shape: HostShape, second: int) -> Files:
-    """The files whose content is of this second."""
+    """Returns the files that change, with their content in this second."""
     return {
         **_build_memory_files(shape, second),
         **_build_load_files(shape, second),
@@ -121,7 +121,7 @@ def build_changing_files(shape: HostShape, second: int) -> Files:
 
 
 def build_static_files(shape: HostShape) -> Files:
-    """The files that do not change."""
+    """Returns the files that do not change."""
     files: Files = {f"proc/sys/{path}": f"{value}\n" for path, value in _SYSCTLS.items()}
     for part in (
         _build_system_files(shape),
@@ -154,7 +154,7 @@ def _build_memory_files(shape: HostShape, second: int) -> Files:
 
 
 def _render_meminfo(prefix: str, fields: tuple[str, ...], total: int, second: int) -> str:
-    # Every other field stands still from one second to the next, as on a real host.
+    # Every other field is constant, as on a real host.
     shares = {field: total // (index + 2) + index % 2 * 4 * second for index, field in enumerate(fields)}
     shares["MemTotal"] = total
     sizes = "".join(f"{prefix}{field + ':':<16}{value:>12} kB\n" for field, value in shares.items())

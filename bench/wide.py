@@ -1,8 +1,8 @@
 """
-The same moving series for two rule engines, and the same rules about them.
+The same moving series and the same rules for two rule engines.
 
-Each metric is there with 400 and with 4,000 series; a value is a function of its series and the second, so that both
-engines see the same whenever they look.
+Each metric exists with 400 and with 4,000 series. A value is a function of its series and the second, so both engines
+read the same values at any time.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ SIZES = (400, 4_000)
 NODES, BOUNDS = 8, ("0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1", "2", "5", "+Inf")
 IDENTITY = {"job": "bench", "instance": "wide"}
 UNREACHABLE = "1e15"
-RULE_COUNT = 1_000  # rules of the file that is to show the cost of a thousand
+RULE_COUNT = 1_000  # rules in the file that measures the cost of a thousand
 
 
 class RuleShape(NamedTuple):
-    """One kind of rule: its expression, with N for the number of series, and whether it looks at many of them."""
+    """One kind of rule: its expression, with N for the number of series; `is_wide` if it reads many of them."""
 
     name: str
     expression: str
     is_wide: bool = True
 
     def format_expr(self, series: int) -> str:
-        """The expression over the metrics of that many series; true of none of them."""
+        """Returns the expression for the metrics with `series` series; it is true for none of them."""
         return self.expression.replace("N", f"bench_{series}")
 
 
@@ -51,7 +51,7 @@ SHAPES = (
 
 
 def build_rule_groups(series: int) -> list[dict[str, Any]]:
-    """One group per shape, so that neither engine's figure of one holds another's."""
+    """Returns one group per shape, so that both engines report the time of each shape alone."""
     return [
         {"name": f"{shape.name}, {series} series", "rules": [_build_rule(shape.name, shape.format_expr(series))]}
         for shape in SHAPES
@@ -59,7 +59,7 @@ def build_rule_groups(series: int) -> list[dict[str, Any]]:
 
 
 def build_thousand_rules() -> list[dict[str, Any]]:
-    """A thousand rules about a thousand different series, in ten groups."""
+    """Returns a thousand rules about a thousand different series, in ten groups."""
     expressions = (
         'bench_4000_bytes{i="%d"}',
         'rate(bench_4000_total{i="%d"}[5m])',
@@ -73,7 +73,7 @@ def build_thousand_rules() -> list[dict[str, Any]]:
 
 
 def render_rule_file(groups: list[dict[str, Any]]) -> str:
-    """The groups as a rule file."""
+    """Renders the groups as a rule file."""
     return yaml.safe_dump({"groups": groups})
 
 
@@ -85,16 +85,16 @@ class _SeriesSpec(NamedTuple):
     metric: Metric
     labels: Labels
     start: float
-    step: float  # what a counter gains in a second, or how far a gauge swings
+    step: float  # gain of a counter per second, or amplitude of a gauge
 
 
 def generate_specs() -> Iterator[_SeriesSpec]:
-    """Every series with what it does over time."""
+    """Yields every series with its start and step."""
     for size in SIZES:
-        value = gauge(f"bench_{size}_bytes", "Something that goes to and fro.")
-        limit = gauge(f"bench_{size}_limit_bytes", "Something that stands still.")
-        total = counter(f"bench_{size}_total", "Something that counts.")
-        bucket = counter(f"bench_{size}_seconds_bucket", "Something that was measured.")
+        value = gauge(f"bench_{size}_bytes", "A gauge that alternates.")
+        limit = gauge(f"bench_{size}_limit_bytes", "A constant gauge.")
+        total = counter(f"bench_{size}_total", "A counter.")
+        bucket = counter(f"bench_{size}_seconds_bucket", "A histogram.")
         for number in range(size):
             labels = (("i", str(number)), ("node", str(number % NODES)))
             yield _SeriesSpec(value, labels, 1e9 + 4096.0 * number, 4096.0 * (1 + number % 7))
@@ -109,27 +109,27 @@ def _bucket_labels(number: int) -> Labels:
 
 
 class MovingSeries:
-    """All the series at any second."""
+    """All series at any second."""
 
     def __init__(self) -> None:
         self._specs = list(generate_specs())
         self._prefixes = [f"{spec.metric.name}{{{_format_labels(dict(spec.labels))}}} " for spec in self._specs]
 
     def values_at(self, second: int) -> list[float]:
-        """One value per series."""
+        """Returns one value per series."""
         return [
             spec.start + spec.step * (second if spec.metric.kind == "counter" else second % 5) for spec in self._specs
         ]
 
     def samples_at(self, second: int) -> list[Sample]:
-        """As a collector gives them."""
+        """Returns the samples of a collector."""
         return [
             Sample(spec.metric, spec.labels, value)
             for spec, value in zip(self._specs, self.values_at(second), strict=True)
         ]
 
     def render_page(self, second: int) -> bytes:
-        """As a page that Prometheus scrapes."""
+        """Renders a page for Prometheus to scrape."""
         pairs = zip(self._prefixes, self.values_at(second), strict=True)
         return "".join(f"{prefix}{value!r}\n" for prefix, value in pairs).encode()
 
@@ -140,7 +140,7 @@ def _format_labels(labels: Mapping[str, str]) -> str:
 
 @contextmanager
 def serve_page(series: MovingSeries) -> Iterator[str]:
-    """The series on a page of this host, moving each second; gives its address."""
+    """Serves the series on loopback, moving each second; yields the address."""
 
     class Page(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -154,7 +154,7 @@ def serve_page(series: MovingSeries) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,26 +1,61 @@
 """
-The ground floor: kernel files in, Samples out. One file per subsystem, named as the kernel names it.
+The lowest room: collectors read kernel files and yield Samples. One file per subsystem, named as the kernel names it.
 
-The contract of a collector module, all of it:
+The folder is the list: every file without a leading underscore is a collector. Collectors do not import each other.
 
-    METRICS                 tuple of every Metric it yields whose name is known in advance
-    collect(host)           yields Readings; collect(host, config) where the module has a Config
-    INTERVAL = 1.0          seconds between passes, at least: host.again(seconds) asks for a longer time to the next one
+The contract of a collector module, all of it. Required:
+
+    METRICS                 tuple of every Metric whose name is known in advance
+    collect(host)           yields Readings; collect(host, config) if the module has a Config
+
+Optional, about its passes:
+
+    INTERVAL = 1.0          least seconds between passes; host.again(seconds) asks for a longer time to the next one
     DEADLINE = 0.5          seconds after which a pass counts as overrun
-    ISOLATED = False        True: gather runs it in the eye, a process that can be killed
-    PRIVILEGED = False      True: where systemd runs the eye, which may read more than the agent, it runs there too
+    ISOLATED = False        True: it runs in the eye, a process that can be killed
+    PRIVILEGED = False      True: it runs in the eye where systemd starts the eye, which may then read more
+    UEVENTS = ()            udev subsystems, such as "hwmon", whose events make a pass due
+
+Optional, about its configuration:
+
     Config                  a frozen msgspec Struct with defaults: the operator's keys under `collectors.<name>`
-    AFTER = (names)         with join(readings, host) instead of collect, or join(readings, host, config): made from the
-                            Samples of those collectors, which come as a mapping from a collector's name to its newest
-                            Samples; of each source by itself, since they are recorded together with its own
-    AWAITS = ()             those of AFTER, the first ones, whose first Samples come before any of the others'
+    Config.find_faults()    yields (key, sentence) for each value of the operator that cannot be used
+    with_engines(config, engines) -> Config
+                            adds the engines of `engines:` and the canary, given as EngineAddress, to the Config;
+                            called again when the canary's URL is known
+    sandbox_addresses(config)
+                            returns the addresses, HOST or HOST:PORT, that it connects to: the installed service can
+                            reach no others
 
-What must outlast the process (host.shelf) is a saving, such as a list that takes a BMC ten seconds to give.
+Optional, for `steadytok check`, one sentence each:
 
-The folder is the list: a file without a leading underscore is a collector. Collectors do not import each other.
+    HINT_ABSENT             what to do, or to know, when the collector finds nothing to read on this machine
+    HINT_REFUSED            what to do when the kernel refuses readings to this user
+
+A join has, instead of collect:
+
+    AFTER = (names)         the collectors whose Samples it is made from
+    AWAITS = ()             the first names of AFTER: their first Samples come before those of the others
+    join(readings, host)    yields Readings; join(readings, host, config) if the module has a Config. `readings` maps
+                            a collector's name to its newest Samples. The join runs for each source by itself, since
+                            its Readings are recorded together with those of that source
+
+Files that outlast the process (host.shelf) only save time, such as a list that a BMC takes ten seconds to give.
 """
 
+from collectors._engine.address import EngineAddress
 from collectors._host.host import Host, Note, natural
 from collectors._host.sample import Labels, Metric, Reading, Sample, counter, gauge
 
-__all__ = ["Host", "Labels", "Metric", "Note", "Reading", "Sample", "counter", "gauge", "natural"]
+__all__ = [
+    "EngineAddress",
+    "Host",
+    "Labels",
+    "Metric",
+    "Note",
+    "Reading",
+    "Sample",
+    "counter",
+    "gauge",
+    "natural",
+]

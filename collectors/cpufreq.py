@@ -1,12 +1,12 @@
 """
-CPU frequency per policy, and which driver, governor and energy preference rule it.
+CPU frequency per policy, and the driver, governor and energy preference that control it.
 
 Reads sys/devices/system/cpu/cpufreq/policy*/, once per policy. https://docs.kernel.org/admin-guide/pm/cpufreq.html
 
-Never cpuinfo_cur_freq: for root it interrupts the CPU and waits for it. scaling_cur_freq does the same on x86 with
-kernels 4.13 to 5.17, and sleeps 10 ms besides (https://github.com/prometheus/node_exporter/issues/1086); there a pass
-reads a few policies of each node in turn. Where a read interrupts the CPU, isolated CPUs are left alone. The
-cppc_cpufreq driver may never answer (https://github.com/prometheus/node_exporter/issues/3791), hence the eye.
+Never reads cpuinfo_cur_freq: for root that interrupts the CPU and waits for it. scaling_cur_freq does the same on x86
+with kernels 4.13 to 5.17, and also sleeps 10 ms (https://github.com/prometheus/node_exporter/issues/1086). There a pass
+reads a few policies of each node in turn. Where a read interrupts the CPU, isolated CPUs are skipped. The cppc_cpufreq
+driver may never answer (https://github.com/prometheus/node_exporter/issues/3791), hence the eye.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ LIMIT = gauge(
     "Highest frequency that is allowed now (scaling_max_freq), read again every 30 s.",
 )
 POLICIES = gauge(
-    "steadytok_cpufreq_policies",
-    "Policies with this driver, governor and energy preference, read again every 30 s.",
+    "steadytok_cpufreq_policies", "Policies with this driver, governor and energy preference, read again every 30 s."
 )
 METRICS = (FREQUENCY, MAXIMUM, LIMIT, POLICIES)
+HINT_ABSENT = "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings"
+UEVENTS = ("cpu",)
 
 _CPU = "sys/devices/system/cpu"
-_SETTINGS_EVERY = 6  # passes; a policy's settings are read in one of them, so that no pass reads all
-_PER_NODE = 2  # policies of one node read in a pass where each read interrupts its CPU
-_ROTATION = 24  # passes at most until each has been read again
+_SETTINGS_EVERY = 6  # passes; each pass reads the settings of a part of the policies
+_PER_NODE = 2  # policies of one node that a pass reads where each read interrupts its CPU
+_ROTATION = 24  # maximum passes until every policy has been read again
 _WORD = re.compile(r"[a-z][a-z0-9_-]*")
 _X86_DRIVERS = ("acpi-cpufreq", "intel_", "amd-pstate", "amd_pstate", "pcc-cpufreq", "powernow")
 
 
 class _Settings(NamedTuple):
-    """What an operator sets, and the hardware's own limit; hertz."""
+    """The operator's settings, and the hardware's own limit; hertz."""
 
     driver: str | None
     governor: str | None
@@ -61,7 +62,7 @@ class _Settings(NamedTuple):
 
 
 class _CpufreqState:
-    """What is remembered from pass to pass."""
+    """State from pass to pass."""
 
     def __init__(self) -> None:
         self.pass_count = 0
@@ -71,8 +72,8 @@ class _CpufreqState:
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """One pass over the policies that have a CPU online."""
-    state = host.kept(_CpufreqState)
+    """Reads the policies that have a CPU online."""
+    state = host.get_state(_CpufreqState)
     nodes = _map_policies_to_nodes(host, state, _list_policies(host, state))
     for position, policy in enumerate(nodes):
         if policy not in state.settings or (state.pass_count + position) % _SETTINGS_EVERY == 0:
@@ -93,7 +94,7 @@ def collect(host: Host) -> Iterator[Reading]:
 def _list_policies(host: Host, state: _CpufreqState) -> list[str]:
     online = _read_cpu_set(host, "online")
     names = [name for name in host.names(f"{_CPU}/cpufreq") if re.fullmatch(r"policy\d+", name)]
-    # A policy whose CPUs are all offline stays in the folder, and each of its files answers EBUSY.
+    # A policy whose CPUs are all offline stays in the folder, and reading its files fails with EBUSY.
     active = [name for name in names if not online or _read_policy_cpus(host, state, name, online) & online]
     for removed in state.settings.keys() - set(active):
         state.settings.pop(removed)
@@ -101,7 +102,7 @@ def _list_policies(host: Host, state: _CpufreqState) -> list[str]:
     return active
 
 
-def _policy_number(policy: str) -> int:
+def _parse_policy_number(policy: str) -> int:
     return int(policy.removeprefix("policy"))
 
 
@@ -110,8 +111,8 @@ def _read_cpu_set(host: Host, file: str) -> frozenset[int]:
 
 
 def _read_policy_cpus(host: Host, state: _CpufreqState, policy: str, online: frozenset[int]) -> frozenset[int]:
-    """The CPUs under a policy; it is named after one of them."""
-    number = _policy_number(policy)
+    """Returns the CPUs of a policy, which is named after one of them."""
+    number = _parse_policy_number(policy)
     if policy not in state.cpus and number in online:
         words = (host.read(f"{_CPU}/cpufreq/{policy}/related_cpus") or "").split()
         if words and all(word.isdecimal() for word in words):
@@ -120,9 +121,9 @@ def _read_policy_cpus(host: Host, state: _CpufreqState, policy: str, online: fro
 
 
 def _map_policies_to_nodes(host: Host, state: _CpufreqState, policies: list[str]) -> dict[str, str]:
-    """The node of each policy's CPUs; an empty one where no node lists them."""
+    """Returns the node of each policy's CPUs; empty where no node lists them."""
     node_by_cpu = {cpu: node for node, cpus in read_cpus_by_node(host).items() for cpu in cpus}
-    cpus = {policy: sorted(state.cpus.get(policy, (_policy_number(policy),))) for policy in policies}
+    cpus = {policy: sorted(state.cpus.get(policy, (_parse_policy_number(policy),))) for policy in policies}
     return {policy: next((node_by_cpu[cpu] for cpu in cpus[policy] if cpu in node_by_cpu), "") for policy in policies}
 
 
@@ -140,7 +141,7 @@ def _read_word(host: Host, policy: str, file: str, *, optional: bool = False) ->
     path = f"{_CPU}/cpufreq/{policy}/{file}"
     text = host.read(path, optional=optional)
     if text is not None and _WORD.fullmatch(text) is None:
-        # Preferences may be a raw number too: https://docs.kernel.org/admin-guide/pm/intel_pstate.html
+        # A preference may also be a raw number: https://docs.kernel.org/admin-guide/pm/intel_pstate.html
         return text if optional and text.isdecimal() else host.note(path, f"expected one word, found {text[:40]!r}")
     return text
 
@@ -161,13 +162,13 @@ def _read_frequency(host: Host, state: _CpufreqState, policy: str) -> float | No
 
 
 def _select_due(host: Host, state: _CpufreqState, nodes: dict[str, str]) -> set[str]:
-    """The policies whose frequency is read in this pass."""
-    old_kernel = (4, 13) <= _kernel_version(host) < (5, 18)
+    """Returns the policies whose frequency this pass reads."""
+    old_kernel = (4, 13) <= _read_kernel_version(host) < (5, 18)
     interrupting = {policy for policy in nodes if _interrupts_cpu(state.settings[policy].driver, old_kernel)}
     if not interrupting:
         return set(nodes)
     isolated = _read_cpu_set(host, "isolated")
-    disturbed = {policy for policy in interrupting if _policy_number(policy) in isolated}
+    disturbed = {policy for policy in interrupting if _parse_policy_number(policy) in isolated}
     takes_turns = [policy for policy in nodes if old_kernel and policy in interrupting and policy not in disturbed]
     return (set(nodes) - disturbed - set(takes_turns)) | _select_turn(takes_turns, nodes, state.pass_count)
 
@@ -187,7 +188,7 @@ def _select_turn(policies: list[str], nodes: dict[str, str], pass_count: int) ->
     return chosen
 
 
-def _kernel_version(host: Host) -> tuple[int, int]:
+def _read_kernel_version(host: Host) -> tuple[int, int]:
     match = re.match(r"(\d{1,3})\.(\d{1,3})", host.read("proc/sys/kernel/osrelease", optional=True) or "")
     return (int(match[1]), int(match[2])) if match else (0, 0)
 

@@ -1,5 +1,5 @@
 """
-The memory modules as the firmware lists them: slot, size, speed, maker, part and serial number.
+Memory modules in the firmware's table: slot, size, speed, manufacturer, part and serial number.
 
 Reads sys/firmware/dmi/tables/DMI, which only root may. https://www.dmtf.org/standards/smbios
 """
@@ -18,26 +18,30 @@ PRIVILEGED = True
 SIZE = gauge("steadytok_dmi_memory_size_bytes", "Size of the memory module in a slot; 0 is an empty slot.")
 SPEED = gauge(
     "steadytok_dmi_memory_transfers_per_second",
-    "Speed that a memory module was set to at the boot: two modules per channel, or a slower one, lower it.",
+    "Speed that the memory module was set to at boot; two modules per channel, or a slower module, lower it.",
 )
 INFO = gauge(
     "steadytok_dmi_memory_info",
-    "What the firmware's table says of a slot, and the NUMA node whose memory its addresses are, where it is one.",
+    "A slot as the firmware's table describes it, and the NUMA node of its addresses, where that is a single node.",
 )
 METRICS = (SIZE, SPEED, INFO)
+HINT_ABSENT = "the firmware gives no tables: usual in a container and in some virtual machines"
+HINT_REFUSED = (
+    "only root may read the firmware's tables: run as the systemd service; without, DIMMs are named by sensor"
+)
 _INFO_FIELDS = ("manufacturer", "part_number", "serial_number", "type")
 
 
 class _DmiState:
-    """The node of each slot, as it was when its addresses were first seen: no label changes in a run."""
+    """The node of each slot at the first reading of its addresses; no label changes while the agent runs."""
 
     def __init__(self) -> None:
         self.nodes: dict[Ranges, str] = {}
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """One pass over the slots. The kernel has copied the table at the boot, so that reading it asks no hardware."""
-    devices, state = read_memory_devices(host), host.kept(_DmiState)
+    """Reads the slots. The kernel copied the table at boot, so reading it accesses no hardware."""
+    devices, state = read_memory_devices(host), host.get_state(_DmiState)
     if any(device.ranges not in state.nodes for device in devices):
         size, blocks = read_blocks_by_node(host)
         state.nodes = {ranges: _find_node(ranges, size, blocks) for ranges in {device.ranges for device in devices}}
@@ -52,12 +56,12 @@ def collect(host: Host) -> Iterator[Reading]:
 
 
 def _make_labels(device: MemoryDevice) -> dict[str, str]:
-    # The handle, because boards exist whose firmware gives all slots one name.
+    # The handle, because some firmware gives all slots the same name.
     return {"handle": f"0x{device.handle:04X}", "locator": device.locator, "bank": device.bank}
 
 
 def _find_node(ranges: Ranges, size: int, blocks: Mapping[str, frozenset[int]]) -> str:
-    """The node that addresses are of, as the kernel's blocks of memory are; empty unless it is one."""
+    """Returns the node that holds the addresses, by the kernel's blocks of memory; empty unless it is a single node."""
     spans = [range(start // size, -(-end // size)) for start, end in ranges] if size else []
     matching = [node for node, numbers in blocks.items() if any(number in span for span in spans for number in numbers)]
     return matching[0] if len(matching) == 1 else ""

@@ -3,8 +3,9 @@ Memory errors, corrected and not, per memory controller and per DIMM.
 
 Reads sys/devices/system/edac/mc/mc*/. https://docs.kernel.org/admin-guide/ras.html
 
-Most servers of today have only dimm*/ or rank*/ folders there (https://github.com/prometheus/node_exporter/issues/3722:
-55 of 55 hosts); where both layouts exist they tell of the same errors, so the older csrow*/ is read only alone.
+Most current servers have only dimm*/ or rank*/ folders there (55 of 55 hosts in
+https://github.com/prometheus/node_exporter/issues/3722). Where both layouts exist they count the same errors, so the
+older csrow*/ folders are read only where they are alone.
 """
 
 from __future__ import annotations
@@ -30,16 +31,20 @@ DIMM_UNCORRECTABLE = counter(
     "Errors beyond correction in one DIMM, since the driver loaded; absent where the kernel counts them per row only.",
 )
 METRICS = (CORRECTABLE, UNCORRECTABLE, DIMM_CORRECTABLE, DIMM_UNCORRECTABLE)
+HINT_ABSENT = (
+    "sudo modprobe skx_edac, i10nm_edac or amd64_edac, whichever this platform has; a virtual machine has none"
+)
+UEVENTS = ("edac",)
 
 _FOLDER = "sys/devices/system/edac/mc"
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """One pass over the controllers."""
+    """Reads the controllers."""
     for controller in _list_numbered(host, _FOLDER, "mc"):
         path = f"{_FOLDER}/{controller}"
         yield CORRECTABLE.sample(_read_count(host, f"{path}/ce_count"), controller=controller)
-        if host.exists(f"{path}/ue_count"):  # not every driver counts them
+        if host.exists(f"{path}/ue_count"):  # some drivers do not count them
             yield UNCORRECTABLE.sample(_read_count(host, f"{path}/ue_count"), controller=controller)
         dimms = [name for kind in ("dimm", "rank") for name in _list_numbered(host, path, kind)]
         has_counts = any(host.exists(f"{path}/{name}/dimm_ce_count") for name in dimms)  # since Linux 4.7
@@ -72,7 +77,7 @@ def _collect_rows(host: Host, controller: str) -> Iterator[Reading]:
 
 
 def _read_label(host: Host, path: str) -> str:
-    """What is printed on the board beside the DIMM, as firmware or the operator told the kernel."""
+    """Returns the name printed on the board beside the DIMM, as firmware or the operator gave it to the kernel."""
     return host.read(path, optional=True) or ""
 
 

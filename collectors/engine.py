@@ -1,9 +1,9 @@
 """
-Tokens, requests and cache of each engine, in one vocabulary whatever the engine.
+Tokens, requests and cache of each engine, under the same metric names for all engines.
 
-Asks /metrics of the bundled reference engine, vLLM, llama.cpp (--metrics) and SGLang (--enable-metrics) over HTTP. What
-an engine does not tell is absent. All are asked at once and none is waited for longer than the pass may take, so a dead
-one hides no other; a question that is still open is not asked again.
+Requests /metrics of the bundled reference engine, vLLM, llama.cpp (--metrics) and SGLang (--enable-metrics) over HTTP.
+Values that an engine does not expose are absent. All engines are requested at once, and none for longer than the pass
+may take, so a dead engine hides no other. An engine with an open request receives no second one.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import http.client
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
-from collectors import Host, Reading, counter, gauge
+from collectors import EngineAddress, Host, Reading, counter, gauge
 from collectors._engine.dialects import DIALECTS, detect_kind, read_signal
 from collectors._engine.exposition import is_exposition, parse_points
 
@@ -60,15 +60,14 @@ _SIGNALS = {
     "cpu_seconds": counter("steadytok_engine_cpu_seconds_total", "CPU time of the reference engine."),
 }
 METRICS = (UP, *_SIGNALS.values())
+HINT_ABSENT = "name your engines under engines: in the configuration"
 
-_TOTAL_TIMEOUT = 0.4  # seconds for all engines together, who are asked at once; the rest of the deadline is for reading
-_READ_TIMEOUT = (
-    0.35  # seconds without a byte after which an engine is given up; below the above, so that the reason is told
-)
+_TOTAL_TIMEOUT = 0.4  # seconds for all engines together, requested at once; the rest of the deadline is for parsing
+_READ_TIMEOUT = 0.35  # seconds without a byte; less than _TOTAL_TIMEOUT, so that a failure is noted with its reason
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One engine: the name it gets in labels, and where it answers."""
+class EngineEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine: its name in labels, and its URL."""
 
     name: str
     url: str
@@ -76,13 +75,24 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which engines are asked."""
+    """The engines that are requested."""
 
-    engines: tuple[Target, ...] = ()
+    engines: tuple[EngineEndpoint, ...] = ()
+
+    def find_faults(self) -> Iterator[tuple[str, str]]:
+        """Yields a fault if the operator named engines here."""
+        if self.engines:
+            yield "engines", "expected the engines at the top of the file, under engines:"
+
+
+def with_engines(config: Config, engines: Sequence[EngineAddress]) -> Config:
+    """Returns the configuration that asks these engines."""
+    targets = [msgspec.convert(engine._asdict(), EngineEndpoint) for engine in engines]
+    return msgspec.structs.replace(config, engines=tuple(targets))
 
 
 class _Request(threading.Thread):
-    """One GET under way; a daemon, so that an engine that drips its answer cannot keep the process from ending."""
+    """One GET in progress; a daemon thread, so that an engine that drips its answer cannot keep the process alive."""
 
     def __init__(self, host: Host, url: str, condition: threading.Condition) -> None:
         super().__init__(name=f"ask {url}", daemon=True)
@@ -93,11 +103,11 @@ class _Request(threading.Thread):
         self._condition = condition
 
     def run(self) -> None:
-        """Asks, and tells whoever waits."""
+        """Sends the GET, and notifies the waiting pass."""
         answer = None
         try:
             answer = self._host.get(self._url, timeout=_READ_TIMEOUT)
-        except (http.client.HTTPException, ValueError) as error:  # what answers does not speak HTTP, or this is no URL
+        except (http.client.HTTPException, ValueError) as error:  # no HTTP answer, or a malformed URL
             self._host.note(self._url, str(error) or type(error).__name__)
         with self._condition:
             self.answer, self.done = answer, True
@@ -105,7 +115,7 @@ class _Request(threading.Thread):
 
 
 class _EngineState:
-    """What is remembered from pass to pass, by URL: questions still open, and kinds once found."""
+    """State from pass to pass, by URL: open requests, and detected kinds."""
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
@@ -114,21 +124,21 @@ class _EngineState:
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
-    """One pass over the engines of the configuration."""
-    state = host.kept(_EngineState)
+    """Requests and converts the metrics of the configured engines."""
+    state = host.get_state(_EngineState)
     answers = _request_all(host, state, [target.url for target in config.engines])
     for target in config.engines:
         yield from _collect_target(host, state, target, answers.get(target.url))
 
 
 def _request_all(host: Host, state: _EngineState, urls: list[str]) -> dict[str, str | None]:
-    """The answers that came in time; an answer to an earlier pass's question is too old and is dropped."""
+    """Returns the answers that came in time; an answer to an earlier pass's request is too old and is dropped."""
     state.open_requests = {url: request for url, request in state.open_requests.items() if not request.done}
     new_requests = {
         url: _Request(host, metrics_url(url), state.condition) for url in urls if url not in state.open_requests
     }
     for url in state.open_requests.keys() & set(urls):
-        host.note(metrics_url(url), "has not answered the question of an earlier pass")
+        host.note(metrics_url(url), "has not answered the request of an earlier pass")
     state.open_requests.update(new_requests)
     for request in new_requests.values():
         request.start()
@@ -136,21 +146,21 @@ def _request_all(host: Host, state: _EngineState, urls: list[str]) -> dict[str, 
         state.condition.wait_for(lambda: all(request.done for request in new_requests.values()), timeout=_TOTAL_TIMEOUT)
         answers = {url: request.answer for url, request in new_requests.items() if request.done}
     for url in new_requests.keys() - answers.keys():
-        host.note(metrics_url(url), f"no whole answer within {_TOTAL_TIMEOUT} s")
+        host.note(metrics_url(url), f"no complete answer within {_TOTAL_TIMEOUT} s")
     return answers
 
 
 def metrics_url(url: str) -> str:
-    """Where an engine's metrics are: `/metrics` is added unless the operator wrote it, a query stays."""
+    """Returns the URL of an engine's metrics: adds `/metrics` unless the operator wrote it, and keeps a query."""
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:
-        return url  # one that cannot be taken apart cannot be asked either, which is told when it is
+        return url  # the request to a malformed URL fails, and notes the reason
     path = parts.path.rstrip("/")
     return urllib.parse.urlunsplit(parts._replace(path=path if path.endswith("/metrics") else f"{path}/metrics"))
 
 
-def _collect_target(host: Host, state: _EngineState, target: Target, text: str | None) -> Iterator[Reading]:
+def _collect_target(host: Host, state: _EngineState, target: EngineEndpoint, text: str | None) -> Iterator[Reading]:
     url = metrics_url(target.url)
     if text is not None and not is_exposition(text):
         text = host.note(url, f"expected metrics, found {text[:40]!r}")
@@ -159,7 +169,7 @@ def _collect_target(host: Host, state: _EngineState, target: Target, text: str |
     yield UP.sample(0 if text is None or dialect is None else 1, engine=target.name, kind=kind)
     if text is None:
         return
-    if dialect is None or not dialect.is_spoken_in(text):
+    if dialect is None or not dialect.matches(text):
         host.note(url, f"has metrics, but none of an engine of kind {kind}")
         return
     points_by_name = parse_points(text, dialect.names)
@@ -167,12 +177,12 @@ def _collect_target(host: Host, state: _EngineState, target: Target, text: str |
         host.note(url, f"the value of {name} cannot be read")
     for signal, metric in _SIGNALS.items():
         reading = metric.sample(read_signal(dialect, signal, points_by_name), engine=target.name)
-        if reading is not None:  # absent there is absent here, and is no fault
+        if reading is not None:  # a value that the engine does not expose is no fault
             yield reading
 
 
-def _resolve_kind(state: _EngineState, target: Target, text: str) -> str:
-    """The kind that was configured, or the one that answers; a dead engine keeps the kind it had."""
+def _resolve_kind(state: _EngineState, target: EngineEndpoint, text: str) -> str:
+    """Returns the configured kind, or the detected one; an engine that stops answering keeps its kind."""
     if target.kind != "auto":
         return target.kind
     detected = detect_kind(text)

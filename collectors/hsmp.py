@@ -1,8 +1,8 @@
 """
-What AMD EPYC processors (Zen 3 and later) tell of their memory: heat, refreshes and power of each DIMM, and bandwidth.
+DIMM temperature, refresh rate and power, and memory bandwidth, from AMD EPYC processors (Zen 3 and later).
 
-Asks /dev/hsmp (`modprobe amd_hsmp`; EPYC only, and not where the firmware has switched HSMP off). Each message takes
-the processor 10 µs to 1 ms. A socket that does not answer, which takes 0.1 s a message, costs one message a pass.
+Sends messages through /dev/hsmp (`modprobe amd_hsmp`; EPYC only, and not where the firmware disables HSMP). Each
+message takes the processor 10 µs to 1 ms. A socket that does not answer costs one message, 0.1 s, in each pass.
 """
 
 from __future__ import annotations
@@ -38,24 +38,25 @@ BANDWIDTH_USED = gauge(
 )
 POWER = gauge("steadytok_hsmp_socket_power_watts", "Power that a socket takes on average.")
 PROCHOT = gauge(
-    "steadytok_hsmp_prochot", "Whether a socket is slowed because it, or somebody on the board, is too hot."
+    "steadytok_hsmp_prochot", "Thermal slowdown: 1 while the socket, or another part of the board, is too hot."
 )
 METRICS = (
     *(DIMM_TEMPERATURE, DIMM_AGE, DIMM_POWER, DIMM_REFRESH),
     *(BANDWIDTH, BANDWIDTH_MAX, BANDWIDTH_USED, POWER, PROCHOT),
 )
+HINT_ABSENT = "AMD EPYC from Zen 3 on: sudo modprobe amd_hsmp, with HSMP enabled in the firmware"
 
 _SOCKETS = 8
-_BANDWIDTH_SINCE, _DIMMS_SINCE = 3, 5  # versions of the protocol
-# An address of a DIMM: 10 in bits 7 and 6 for its first sensor, then its place in the channel, then the channel.
+_BANDWIDTH_SINCE, _DIMMS_SINCE = 3, 5  # minimum versions of the protocol
+# A DIMM's address: bits 7 and 6 are 10 for its first sensor, then its position in the channel, then the channel.
 _ADDRESSES = tuple(0x80 | dimm << 4 | channel for dimm in range(2) for channel in range(16))
-_ABSENT = (errno.ENODEV, errno.ENOMSG, errno.EINVAL)
-_COLDEST, _HOTTEST = -40.0, 150.0  # °C; outside lies no working server
-_GIGA = 1e9  # the header says Gbps, but twelve bits could not hold the 4,915 Gbit/s of an EPYC 9005: they are GB/s
+_REFUSAL_ERRNOS = (errno.ENODEV, errno.ENOMSG, errno.EINVAL)
+_MIN_CELSIUS, _MAX_CELSIUS = -40.0, 150.0  # °C; no working server is outside
+_GIGA = 1e9  # GB/s: the header says Gbps, but twelve bits could not hold the 4,915 Gbit/s of an EPYC 9005
 
 
 class Thermal(NamedTuple):
-    """The answer to DIMM_THERMAL: °C, seconds since it was measured, and the address that it is of."""
+    """The answer to DIMM_THERMAL: °C, seconds since the measurement, and the address of the DIMM."""
 
     celsius: float
     age: float
@@ -63,7 +64,7 @@ class Thermal(NamedTuple):
 
 
 class _HsmpState:
-    """What is remembered from pass to pass: the port, and for each socket its version and its DIMMs' addresses."""
+    """State from pass to pass: the port, each socket's protocol version and its DIMMs' addresses."""
 
     def __init__(self) -> None:
         self.port: Port | None = None
@@ -73,9 +74,9 @@ class _HsmpState:
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """One pass over the sockets; which there are, and their DIMMs, is asked for once."""
-    state = host.kept(_HsmpState)
-    if state.port is None or not host.live:  # a picture is looked at anew each time
+    """Reads the sockets; detects sockets and DIMMs once."""
+    state = host.get_state(_HsmpState)
+    if state.port is None or not host.live:  # a recording is read again in each pass
         state.port = open_port(host)
     if state.port is None:
         return
@@ -83,12 +84,12 @@ def collect(host: Host) -> Iterator[Reading]:
     for socket, version in state.versions.items():
         try:
             yield from _collect_socket(host, state, state.port, socket, version)
-        except OSError as error:  # it did not answer: the other messages would wait as long
+        except OSError as error:  # no answer: the other messages would wait as long
             host.note(f"{PATH} socket {socket}", error.strerror or str(error))
 
 
 def _detect_sockets(host: Host, state: _HsmpState, port: Port) -> None:
-    """The protocol's version of each socket; one that does not answer is asked again in the next pass."""
+    """Reads each socket's protocol version; a socket that does not answer is tried again in the next pass."""
     for socket in sorted(state.unknown_sockets):
         try:
             state.versions[socket] = port.ask(socket, HsmpMessage.PROTOCOL_VERSION)
@@ -115,11 +116,11 @@ def _collect_socket(host: Host, state: _HsmpState, port: Port, socket: int, vers
 
 
 def _read_word(host: Host, port: Port, socket: int, message: HsmpMessage, *arguments: int) -> int | None:
-    """The answer, or None with a note where this message is refused; a socket that does not answer raises OSError."""
+    """Returns the answer; None, with a note, where it is refused. Raises OSError where the socket does not answer."""
     try:
         return port.ask(socket, message, *arguments)
     except OSError as error:
-        if error.errno not in _ABSENT:
+        if error.errno not in _REFUSAL_ERRNOS:
             raise
         suffix = "".join(f" 0x{argument:02X}" for argument in arguments)
         return host.note(f"{PATH} socket {socket} {message.name}{suffix}", error.strerror or str(error))
@@ -129,14 +130,14 @@ def _is_present(port: Port, socket: int, address: int) -> bool:
     try:
         word = port.ask(socket, HsmpMessage.DIMM_THERMAL, address)
     except OSError as error:
-        if error.errno not in _ABSENT:
+        if error.errno not in _REFUSAL_ERRNOS:
             raise
         return False
-    return parse_thermal(word).address == address and word != address  # no reading at all is no DIMM
+    return parse_thermal(word).address == address and word != address  # an address without a reading has no DIMM
 
 
 def _collect_bandwidth(word: int | None, labels: dict[str, str]) -> Iterator[Reading]:
-    if word is None or word >> 20 == 0:  # without a maximum there is nothing in the other fields
+    if word is None or word >> 20 == 0:  # without a maximum the other fields are empty
         yield None
         return
     yield BANDWIDTH_MAX.sample((word >> 20) * _GIGA, **labels)
@@ -158,7 +159,7 @@ def _collect_dimm(host: Host, port: Port, socket: int, address: int) -> Iterator
 
 
 def parse_thermal(word: int) -> Thermal:
-    """The fields of the answer: eleven bits of quarters of a degree, signed; nine of milliseconds; address."""
+    """Splits the word: eleven bits of quarters of a degree, signed; nine bits of milliseconds; the address."""
     quarters = (word >> 21 & 0x7FF) - (word >> 20 & 0x800)
     return Thermal(quarters / 4, (word >> 8 & 0x1FF) / 1000, word & 0xFF)
 
@@ -167,6 +168,6 @@ def _validate_thermal(host: Host, socket: int, address: int, reading: Thermal) -
     subject = f"{PATH} socket {socket} DIMM 0x{address:02X}"
     if reading.address != address:
         return host.note(subject, f"answered for 0x{reading.address:02X}")
-    if not _COLDEST <= reading.celsius <= _HOTTEST:
-        return host.note(subject, f"expected {_COLDEST:g} to {_HOTTEST:g} °C, found {reading.celsius:g}")
+    if not _MIN_CELSIUS <= reading.celsius <= _MAX_CELSIUS:
+        return host.note(subject, f"expected {_MIN_CELSIUS:g} to {_MAX_CELSIUS:g} °C, found {reading.celsius:g}")
     return reading

@@ -1,12 +1,12 @@
 """
-Temperatures with their limits, and fans, of the sensor chips that are named in the configuration.
+Temperatures with their limits, and fan speeds, of the configured sensor chips.
 
 Reads sys/class/hwmon/hwmon*/{name,temp*,fan*}. https://docs.kernel.org/hwmon/sysfs-interface.html
 
-Only named chips are read, since some take seconds, or answer through the BMC (node_exporter #903, #2242). Alarm files
-never: reading them clears them for everybody else (https://docs.kernel.org/hwmon/spd5118.html). DIMM sensors share
-their bus with the firmware, and jc42 measures at most once a second, so names, labels and limits are read again only
-once a minute. Each chip has its own time budget: a bus that hangs costs its own chips and no other.
+Only configured chips are read, since some take seconds, or answer through the BMC (node_exporter #903, #2242). Alarm
+files are never read, because reading clears them for everybody (https://docs.kernel.org/hwmon/spd5118.html). DIMM
+sensors share their bus with the firmware, and jc42 measures at most once a second. Names, labels and limits are
+therefore read only once a minute. Each chip has its own time budget, so a bus that hangs delays only its own chips.
 """
 
 from __future__ import annotations
@@ -34,35 +34,37 @@ CRITICAL = gauge("steadytok_hwmon_temperature_critical_celsius", "The chip's cri
 FAN = gauge("steadytok_hwmon_fan_rpm", "Speed of a fan in revolutions per minute; 0 is a fan that stands still.")
 MODULE = gauge(
     "steadytok_hwmon_module_info",
-    "The memory module that a chip is on, as its SPD has it, where it may be read: by root only, mostly.",
+    "The memory module that the chip is on, from its SPD, which mostly only root may read.",
 )
 METRICS = (TEMPERATURE, MAXIMUM, CRITICAL, FAN, MODULE)
+HINT_ABSENT = "sudo modprobe -a jc42 spd5118 coretemp (on many servers only the BMC sees the DIMMs)"
+UEVENTS = ("hwmon",)
 
 _FOLDER = "sys/class/hwmon"
 _MODULES = ("jc42", "spd5118")
-_CHIP_BUDGET = 0.5  # seconds; a chip takes milliseconds, but a host whose processors are all busy may take its time
-_PASS_BUDGET = 1.2  # seconds for all chips, so that the pass ends before its deadline whichever of them hang
+_CHIP_BUDGET = 0.5  # seconds; a chip takes milliseconds, but a fully loaded host may be slow
+_PASS_BUDGET = 1.2  # seconds for all chips; the pass ends before its deadline even if chips hang
 _CHIPS_EVERY = 30  # passes until names, labels and limits are read again
-_PACKAGE = ("Package id", "Physical id")  # how coretemp names the sensor of a whole processor
-_COLDEST, _HOTTEST = -40.0, 150.0  # °C; outside lies no working server, only a broken sensor
-_FASTEST = 60_000  # revolutions per minute; the smallest server fans reach about 40,000
+_PACKAGE = ("Package id", "Physical id")  # coretemp's names for the sensor of a whole processor
+_MIN_CELSIUS, _MAX_CELSIUS = -40.0, 150.0  # °C; values outside mean a broken sensor
+_MAX_RPM = 60_000  # revolutions per minute; the smallest server fans reach about 40,000
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which chips are read, by the name of their driver."""
+    """The chips that are read, by the name of their driver."""
 
     chips: tuple[str, ...] = ("jc42", "spd5118", "coretemp", "k10temp")
     """Chips whose temperatures are read: DDR4 and DDR5 modules, Intel and AMD processors."""
 
     fans: tuple[str, ...] = ("nct6775", "nct6776", "nct6779", "nct6796", "nct6798", "nct7802", "it8728", "w83795g")
-    """Chips whose fans are read: those of usual boards; a server's fans are mostly the BMC's."""
+    """Chips whose fans are read: those of common boards; a server's fans mostly belong to the BMC."""
 
     cores: bool = False
-    """Also each core's own sensor of coretemp, which interrupts every core in every pass."""
+    """Also reads coretemp's sensor of each core, which interrupts every core in every pass."""
 
 
 class _Sensor(NamedTuple):
-    """One input, and what is known of it besides its value; limits in °C, None where unset."""
+    """One input with its labels and limits in °C; a limit is None where it is unset."""
 
     path: str
     labels: dict[str, str]
@@ -72,7 +74,7 @@ class _Sensor(NamedTuple):
 
 
 class _Chip(NamedTuple):
-    """The sensors of one chip that are read; none where the chip is not named."""
+    """The sensors of one chip that are read; none where the chip is not configured."""
 
     temperatures: tuple[_Sensor, ...] = ()
     fans: tuple[_Sensor, ...] = ()
@@ -81,19 +83,19 @@ class _Chip(NamedTuple):
 
 
 class _HwmonState:
-    """What is remembered from pass to pass; chips by their folder."""
+    """State from pass to pass; chips by their folder."""
 
     def __init__(self) -> None:
         self.pass_count = 0
         self.folders: list[str] = []
         self.chips: dict[str, _Chip] = {}
-        self.identities: dict[str, ModuleIdentity] = {}  # by device; a module is not exchanged while the host runs
+        self.identities: dict[str, ModuleIdentity] = {}  # by device; modules are not replaced while the host runs
         self.reader = TimedReader(_CHIP_BUDGET, _PASS_BUDGET)
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
-    """One pass over the chips that are named."""
-    state = host.kept(_HwmonState)
+    """Reads the configured chips."""
+    state = host.get_state(_HwmonState)
     folders = host.names(_FOLDER)
     if state.pass_count % _CHIPS_EVERY == 0 or folders != state.folders:
         state.folders, state.chips = folders, {}
@@ -163,7 +165,7 @@ def _list_temperatures(host: Host, path: str, chip: str, cores: bool) -> Iterato
 
 
 def _read_limit(host: Host, path: str) -> float | None:
-    """A limit that somebody has set: after a resume they may all be 0, which would alarm for ever."""
+    """Returns a limit that was set; after a resume all limits may be 0, which would alarm for ever."""
     celsius = _read_celsius(host, path, optional=True)
     return celsius if celsius is not None and celsius > 0 else None
 
@@ -183,13 +185,13 @@ def _read_celsius(host: Host, path: str, *, optional: bool = False) -> float | N
     millidegrees = host.read_int(path, optional=optional)
     if millidegrees is None:
         return None
-    if not _COLDEST <= millidegrees / 1000 <= _HOTTEST:
-        return host.note(path, f"expected {_COLDEST:g} to {_HOTTEST:g} °C, found {millidegrees / 1000:g}")
+    if not _MIN_CELSIUS <= millidegrees / 1000 <= _MAX_CELSIUS:
+        return host.note(path, f"expected {_MIN_CELSIUS:g} to {_MAX_CELSIUS:g} °C, found {millidegrees / 1000:g}")
     return millidegrees / 1000
 
 
 def _read_speed(host: Host, sensor: _Sensor) -> float | None:
     speed = host.read_int(sensor.path)
-    if speed is not None and not 0 <= speed <= _FASTEST:
-        return host.note(sensor.path, f"expected 0 to {_FASTEST} revolutions per minute, found {speed}")
+    if speed is not None and not 0 <= speed <= _MAX_RPM:
+        return host.note(sensor.path, f"expected 0 to {_MAX_RPM} revolutions per minute, found {speed}")
     return None if speed is None else float(speed)

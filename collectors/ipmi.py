@@ -1,7 +1,8 @@
 """
-Memory and inlet temperatures, fans, and the memory errors in the event log, as the BMC tells them over IPMI.
+Memory and inlet temperatures, fan speeds, and memory errors in the event log, from the BMC over IPMI.
 
-On most servers only the BMC sees the DIMMs' heat. It is asked in-band (/dev/ipmi0) or over the LAN (RMCP+).
+On most servers only the BMC can read the DIMMs' temperature. It is reached in-band (/dev/ipmi0) or over the LAN
+(RMCP+).
 https://www.intel.com/content/dam/www/public/us/en/documents/product-briefs/ipmi-second-gen-interface-spec-v2-rev1-1.pdf
 """
 
@@ -20,12 +21,14 @@ from collectors._ipmi.sel import EventLog
 from collectors._ipmi.session import open_bmc
 from collectors._ipmi.sweep import SelectedSensor, Sweep, compute_headroom
 
-INTERVAL = 10.0  # near a limit; else the pass itself asks for more
+INTERVAL = 10.0  # near a limit; otherwise the pass requests a longer interval
 DEADLINE = 15.0
 ISOLATED = True
 
-_OF = "labels: the sensor's own name, its number, and the entity that it is on (8 and 32 are memory)."
-TEMPERATURE = gauge("steadytok_ipmi_temperature_celsius", f"Temperature that a sensor of the BMC measures; {_OF}")
+_LABELS_HELP = "labels: the sensor's own name, its number, and the entity that it is on (8 and 32 are memory)."
+TEMPERATURE = gauge(
+    "steadytok_ipmi_temperature_celsius", f"Temperature that a sensor of the BMC measures; {_LABELS_HELP}"
+)
 MARGIN = gauge(
     "steadytok_ipmi_temperature_margin_celsius",
     "Distance to the limit as the BMC gives it in place of a temperature: -20 is 20 °C below the limit.",
@@ -44,7 +47,7 @@ FAN = gauge("steadytok_ipmi_fan_rpm", "Speed of a fan in revolutions per minute;
 FAN_RATIO = gauge("steadytok_ipmi_fan_ratio", "Speed of a fan as a part of its full speed, where the BMC says no more.")
 FAN_LOWER_CRITICAL = gauge("steadytok_ipmi_fan_lower_critical_rpm", "Speed below which the BMC calls a fan failed.")
 MEMORY_EVENTS = counter(
-    "steadytok_ipmi_memory_events_total", "Entries about memory that came into the system event log since we look."
+    "steadytok_ipmi_memory_events_total", "New entries about memory in the system event log since the agent started."
 )
 SEL_ENTRIES = gauge("steadytok_ipmi_sel_entries", "Entries in the BMC's system event log.")
 METRICS = (
@@ -59,11 +62,14 @@ METRICS = (
     MEMORY_EVENTS,
     SEL_ENTRIES,
 )
+HINT_ABSENT = "sudo modprobe -a ipmi_si ipmi_devintf, or name the BMC: collectors.ipmi.address and credentials_file"
+HINT_REFUSED = "only root may open /dev/ipmi0: run as root or as the systemd service, or name a BMC on the LAN"
+UEVENTS = ("ipmi",)
 
-_NORMAL_INTERVAL = 30.0  # seconds between passes; a BMC's processor is slow, and its sensors are slower
-_NEAR_LIMIT = 10.0  # °C to the limit, below which they come every INTERVAL
-_PASS = 8.0  # seconds of one pass; a slow BMC is read in turns
-_MAX_IDLE = 45.0  # seconds after which a session is ended and begun anew: BMCs end it after 60, and then do not answer
+_NORMAL_INTERVAL = 30.0  # seconds between passes; a BMC's processor is slow, its sensors slower
+_NEAR_LIMIT = 10.0  # °C; with less headroom a pass follows every INTERVAL
+_PASS = 8.0  # seconds of one pass; a slow BMC takes several passes
+_MAX_IDLE = 45.0  # seconds until a session is renewed: BMCs end it after 60 and then stop answering
 _UPPER = {
     "upper_noncritical": UPPER_NONCRITICAL,
     "upper_critical": UPPER_CRITICAL,
@@ -72,23 +78,28 @@ _UPPER = {
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which BMC is asked, and for which sensors."""
+    """The BMC that is read, and which of its sensors."""
 
     address: str = "local"
-    """`local` is /dev/ipmi0; else HOST or HOST:PORT."""
+    """`local` for /dev/ipmi0, or HOST or HOST:PORT."""
 
     credentials_file: str | None = None
-    """Two lines, username=… and password=…, readable by us alone; for a BMC over the LAN."""
+    """A file of two lines, username=… and password=…, that other users may not read; for a BMC over the LAN."""
 
     include: tuple[str, ...] = ()
-    """Patterns (`PSU*Temp`) of further temperatures and fans to read, by the sensor's name in any case."""
+    """Patterns (`PSU*Temp`) of additional temperatures and fans to read, by the sensor's name; case is ignored."""
 
     exclude: tuple[str, ...] = ()
-    """Patterns of sensors not to read; they go before all else."""
+    """Patterns of sensors not to read; they override all else."""
+
+
+def sandbox_addresses(config: Config) -> list[str]:
+    """Returns the BMC's address, if it is on the LAN."""
+    return [] if config.address == "local" else [config.address]
 
 
 class _IpmiState:
-    """What is remembered from pass to pass, with one configuration."""
+    """State from pass to pass, for one configuration."""
 
     def __init__(self) -> None:
         self.reset(Config())
@@ -109,13 +120,13 @@ class _IpmiState:
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """
-    One sweep; nothing where there is no BMC, or where it does not answer.
+    Reads the sensors once; yields nothing where there is no BMC, or where it does not answer.
 
-    Every sensor has the labels `sensor`, its own name as the BMC gives it; `number`, as 0x31, with .LUN where that is
-    not 0, since some vendors name every sensor `Temp`; `entity_id`, what it is on (8 memory module, 32 memory device,
-    55 and 64 air inlet, 29 fan); and `entity_instance`, which of them.
+    Every sensor has four labels. `sensor` is the BMC's name for it. `number` is 0x31, with .LUN where that is not 0,
+    since some vendors name every sensor `Temp`. `entity_id` is the kind of component: 8 memory module, 32 memory
+    device, 55 and 64 air inlet, 29 fan. `entity_instance` is the number of that component.
     """
-    state = host.kept(_IpmiState)
+    state = host.get_state(_IpmiState)
     host.again(_NORMAL_INTERVAL)
     bmc = _connect(host, state, config)
     if bmc is None:
@@ -153,7 +164,7 @@ def _collect_pass(host: Host, bmc: Bmc, state: _IpmiState, deadline: float) -> I
         yield from _collect_sensor(selected, value)
     host.again(max(INTERVAL if closest < _NEAR_LIMIT else _NORMAL_INTERVAL, 2 * (time.monotonic() - began)))
     state.log.count_new(bmc, sensors)
-    if state.log.entries is not None:  # else it has no log
+    if state.log.entries is not None:  # None without a log
         yield SEL_ENTRIES.sample(state.log.entries)
         for event, count in state.log.counts.items():
             yield MEMORY_EVENTS.sample(count, event=event)

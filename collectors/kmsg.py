@@ -1,11 +1,11 @@
 """
-What the kernel says about out-of-memory kills, overheating and machine checks.
+Out-of-memory kills, overheating and machine checks in the kernel's log.
 
 Reads /dev/kmsg, which needs CAP_SYSLOG where kernel.dmesg_restrict is 1.
 https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
 
-Counts start at 0 with the agent; what the log held before tells only of the last kills. Only messages of the kernel
-itself are believed: any root process may write into the log, but not as the kernel.
+Counts start at 0 with the agent; of older messages only the last kills are reported. Only messages of the kernel itself
+count: any root process may write to the log, but not as the kernel.
 """
 
 from __future__ import annotations
@@ -38,15 +38,17 @@ MACHINE_CHECKS = counter(
     "Kernel messages that announce a machine check, since the agent started; one event may have two.",
 )
 METRICS = (OOM_KILLS, LAST_OOM_KILL, THROTTLE_MESSAGES, MACHINE_CHECKS)
+HINT_ABSENT = "this host has no /dev/kmsg: usual in a container"
+HINT_REFUSED = "sudo setcap cap_syslog+ep on a private interpreter, or run as the systemd service"
 
 _CONSTRAINTS = ("none", "cpuset", "memory_policy", "memcg")
-# A list of nodes has commas, and so may a cgroup's name: each part ends where the next key begins.
+# A list of nodes and a cgroup's name may have commas, so each part ends where the next key begins.
 _OOM_KILL = re.compile(
     r"oom-kill:constraint=CONSTRAINT_(NONE|CPUSET|MEMORY_POLICY|MEMCG),nodemask=(?P<nodemask>\(null\)|[\d,-]*),"
     r"cpuset=.*?,mems_allowed=(?P<allowed>[\d,-]*),(?:global_oom|oom_memcg=(?P<limited>.*?))"
     r"(?:,task_memcg=(?P<cgroup>.*?))?,task=(?P<victim>.*),pid=(?P<pid>\d+),uid=\d+"
 )
-# Linux before 5.0 has no oom-kill: line, and the further victims of a cgroup killed as a whole have none either.
+# Linux before 5.0 has no oom-kill: line. Nor have the further victims of a cgroup that is killed as a whole.
 _KILLED = re.compile(
     r"(?P<memcg>Memory cgroup out|Out) of memory(?: \([^)]*\))?: Kill(?:ed)? process (?P<pid>\d+),? \((?P<victim>.*?)\)"
 )
@@ -65,7 +67,7 @@ class Kill(NamedTuple):
 
 
 class _KmsgState:
-    """What is remembered from pass to pass."""
+    """State from pass to pass."""
 
     def __init__(self) -> None:
         self.cursor = Cursor()
@@ -74,13 +76,13 @@ class _KmsgState:
         self.machine_checks = 0
         self.last_kills: dict[
             str, tuple[Kill, int]
-        ] = {}  # by constraint: a kill of another kind must not rename this one
-        self.last_counted_pid = ""  # the pid whose kill has been counted: two lines tell of each
+        ] = {}  # by constraint: a kill with another constraint must not replace this one
+        self.last_counted_pid = ""  # the pid of the last counted kill: each kill has two lines
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """One pass over the messages that are new; nothing where the log cannot be read."""
-    state = host.kept(_KmsgState)
+    """Reads the new messages; yields nothing where the log cannot be read."""
+    state = host.get_state(_KmsgState)
     batch = read_new(host, state.cursor)
     if batch is None:
         return
@@ -97,7 +99,7 @@ def collect(host: Host) -> Iterator[Reading]:
 
 
 def parse_kill(text: str) -> Kill | None:
-    """The kill that a message tells of, or None."""
+    """Returns the kill in a message, or None."""
     if match := _OOM_KILL.fullmatch(text):
         constraint = match[1].lower()
         nodes = {"memory_policy": match["nodemask"], "cpuset": match["allowed"]}.get(constraint, "")
@@ -121,7 +123,7 @@ def _count_record(state: _KmsgState, record: KernelRecord, *, is_new: bool) -> N
 
 
 def _to_unix_time(host: Host, microseconds: int) -> float | None:
-    """The kernel's clock starts at the boot; on a host that was suspended it is behind by that time."""
+    """Converts the kernel's clock, which starts at boot and lags by any time that the host was suspended."""
     for line in host.lines("proc/stat"):
         if line.startswith("btime "):
             boot_time = host.integer(line.removeprefix("btime ").strip(), "proc/stat")

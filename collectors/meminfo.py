@@ -1,5 +1,5 @@
 """
-The host's memory, from /proc/meminfo: every field the kernel has, sizes in bytes and huge pages as counts.
+The host's memory, from /proc/meminfo: every field of the kernel, sizes in bytes and huge pages as counts.
 
 https://docs.kernel.org/filesystems/proc.html#meminfo
 """
@@ -33,7 +33,7 @@ class _MeminfoState:
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """Every field of /proc/meminfo."""
+    """Reads every field of /proc/meminfo."""
     text = host.read(_FILE)
     if text is not None:
-        yield from host.kept(_MeminfoState).fields.make_samples(host, _FILE, text, ())
+        yield from host.get_state(_MeminfoState).fields.make_samples(host, _FILE, text, ())

@@ -1,8 +1,8 @@
 """
-The memory of each NUMA node, from /sys/devices/system/node/node*/meminfo, and what of it is available.
+The memory of each NUMA node, from /sys/devices/system/node/node*/meminfo, and how much of it is available.
 
-The kernel has no MemAvailable per node, and MemFree of a node is near 0 whenever there is page cache, so it is
-computed here; the low watermark comes from /proc/zoneinfo.
+The kernel has no MemAvailable per node, and a node's MemFree is near 0 whenever there is page cache. Available memory
+is therefore computed here, with the low watermark from /proc/zoneinfo.
 https://docs.kernel.org/filesystems/proc.html#meminfo
 """
 
@@ -19,7 +19,7 @@ INTERVAL = 1.0
 
 _PREFIX = "steadytok_node_meminfo"
 _ZONEINFO = "proc/zoneinfo"
-# /proc/zoneinfo has five lines per CPU and zone, a quarter of a megabyte on 256 CPUs; watermarks hardly ever change.
+# /proc/zoneinfo has five lines per CPU and zone, a quarter of a megabyte on 256 CPUs. Watermarks rarely change.
 _PASSES_BETWEEN_ZONEINFO = 60
 _ZONE_LINE = re.compile(r"^Node (\d+), zone|^ +(low|managed) +(\d{1,16})$", re.ASCII | re.MULTILINE)
 _FIELD_METRICS = tuple(
@@ -41,6 +41,7 @@ AVAILABLE = gauge(
     "watermarks of its zones, never below 0; where /proc/zoneinfo cannot be read the watermarks are left out.",
 )
 METRICS = (*(metric for _, metric in _FIELD_METRICS), HUGE_PAGES, AVAILABLE)
+UEVENTS = ("memory", "node")
 
 
 class _NodeMeminfoState:
@@ -52,8 +53,8 @@ class _NodeMeminfoState:
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """Every field of each node's meminfo, then the node's available memory."""
-    state = host.kept(_NodeMeminfoState)
+    """Reads every field of each node's meminfo, then computes the node's available memory."""
+    state = host.get_state(_NodeMeminfoState)
     node_ids = list_nodes(host)
     if node_ids:
         _refresh_shares(host, state, node_ids)
@@ -69,10 +70,10 @@ def collect(host: Host) -> Iterator[Reading]:
 
 def compute_watermark_shares(text: str) -> dict[str, float]:
     """
-    The low watermarks of each node's zones as a share of the node's MemTotal, from the text of /proc/zoneinfo.
+    Returns the low watermarks of each node's zones as a share of its MemTotal, from the text of /proc/zoneinfo.
 
-    zoneinfo counts pages, and MemTotal of a node is the sum of its zones' `managed` pages, so that the share needs
-    no page size (4 KiB here, 64 KiB there). A node without managed pages has no share.
+    zoneinfo counts pages, and a node's MemTotal is the sum of its zones' `managed` pages. The share therefore needs no
+    page size, which may be 4 KiB or 64 KiB. A node without managed pages has no share.
     """
     pages: dict[str, dict[str, int]] = {}
     node = ""
@@ -93,7 +94,7 @@ def _refresh_shares(host: Host, state: _NodeMeminfoState, node_ids: list[str]) -
     shares = {} if text is None else compute_watermark_shares(text)
     if text is not None and not shares:
         host.note(_ZONEINFO, "expected zones with `low` and `managed` pages")
-    # What cannot be read now stays as it was known; where nothing could be read the next pass tries again.
+    # Unreadable shares keep their last value. Where no share could be read the next pass tries again.
     state.shares = {**state.shares, **shares}
     state.node_ids = node_ids
     state.passes_left = _PASSES_BETWEEN_ZONEINFO if shares else 0

@@ -1,7 +1,7 @@
 """
-Where each NUMA node's allocations went, from /sys/devices/system/node/node*/numastat.
+Allocations of each NUMA node, by where they were requested and served.
 
-https://docs.kernel.org/admin-guide/numastat.html
+Reads /sys/devices/system/node/node*/numastat. https://docs.kernel.org/admin-guide/numastat.html
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ _SWITCH = "proc/sys/vm/numa_stat"
 _LINE = re.compile(r"^([a-z_]{1,40}) (\d{1,20})$", re.ASCII | re.MULTILINE)
 _UNIT = "Counts allocations, each once whatever its size, and says nothing about accesses."
 _COUNTERS = (
-    ("numa_hit", "Allocations that the node was asked for and could serve."),
-    ("numa_miss", "Allocations that the node served although another node was asked for."),
-    ("numa_foreign", "Allocations that the node was asked for and another node had to serve."),
-    ("interleave_hit", "Allocations that an interleave policy wanted on the node and got there."),
+    ("numa_hit", "Allocations that were requested of the node and served by it."),
+    ("numa_miss", "Allocations that were requested of another node and served by this one."),
+    ("numa_foreign", "Allocations that were requested of the node and served by another."),
+    ("interleave_hit", "Allocations that an interleave policy requested of the node and that the node served."),
     ("local_node", "Allocations on the node by a task that ran on it."),
     ("other_node", "Allocations on the node by a task that ran on another; large by design under interleave."),
 )
 _BY_KEY = tuple((key, counter(f"steadytok_numastat_{key}_total", f"{meaning} {_UNIT}")) for key, meaning in _COUNTERS)
 METRICS = tuple(metric for _, metric in _BY_KEY)
+UEVENTS = ("node",)
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """The six counters of each node; nothing, with one note, where `vm.numa_stat=0` has stopped them."""
+    """Reads the six counters of each node; yields nothing, with one note, where `vm.numa_stat=0` has stopped them."""
     node_ids = list_nodes(host)
     if node_ids and host.read(_SWITCH, optional=True) == "0":
-        host.note(_SWITCH, "the counters stand still; `sysctl vm.numa_stat=1` lets them count again")
+        host.note(_SWITCH, "the counters are stopped; `sysctl vm.numa_stat=1` restarts them")
         return
     for node in node_ids:
         yield from _collect_node(host, node)

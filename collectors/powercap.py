@@ -4,8 +4,8 @@ Energy used by packages, cores and memory, as a counter that does not wrap.
 Reads sys/class/powercap/intel-rapl:*/, of Intel and AMD alike, as root only since Linux 5.10.
 https://docs.kernel.org/power/powercap/powercap.html
 
-The hardware's counter starts again at max_energy_range_uj, about every quarter of an hour under load. Prometheus would
-take that for a restart and lose up to one range; here the range is added.
+The hardware's counter wraps at max_energy_range_uj, about every quarter of an hour under load. Prometheus would treat a
+wrap as a restart and lose up to one range, so this collector adds the range.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ ENERGY = counter(
     "Energy used by a zone; it starts at the hardware's own count and goes on where that wraps.",
 )
 METRICS = (ENERGY,)
+HINT_ABSENT = "sudo modprobe intel_rapl_msr; virtual machines have none"
+HINT_REFUSED = "readable by root only since Linux 5.4.77 (PLATYPUS); run as the systemd service"
+UEVENTS = ("powercap",)
 
 _FOLDER = "sys/class/powercap"
-_ZONE = re.compile(r"intel-rapl(:\d+)+")  # intel-rapl-mmio would be the same package once more
+_ZONE = re.compile(r"intel-rapl(:\d+)+")  # intel-rapl-mmio would repeat the same package
 
 
 class _PowercapState:
-    """What is remembered from pass to pass, by zone, in microjoules."""
+    """State from pass to pass, by zone, in microjoules."""
 
     def __init__(self) -> None:
         self.ranges: dict[str, int] = {}
@@ -38,8 +41,8 @@ class _PowercapState:
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """One pass over the zones."""
-    state = host.kept(_PowercapState)
+    """Reads the zones."""
+    state = host.get_state(_PowercapState)
     for zone in host.names(_FOLDER):
         if _ZONE.fullmatch(zone):
             name = host.read(f"{_FOLDER}/{zone}/name") or ""
@@ -59,7 +62,7 @@ def _read_unwrapped(host: Host, state: _PowercapState, zone: str) -> int | None:
         return None
     if energy < 0 or (largest and energy > largest):
         return host.note(path, f"expected 0 to {largest} microjoules, found {energy}")
-    # Without a known range this stays as it was, and the smaller value is a restart to whoever reads it.
+    # Without a known range nothing is added, and the smaller value looks like a restart.
     if energy < state.last.get(zone, 0):
         state.wrapped[zone] = state.wrapped.get(zone, 0) + largest
     state.last[zone] = energy

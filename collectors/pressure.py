@@ -1,5 +1,5 @@
 """
-Pressure stall information, from /proc/pressure/{cpu,io,memory,irq}: how long tasks waited for what they lacked.
+Pressure stall information, from /proc/pressure/{cpu,io,memory,irq}: how long tasks waited for a resource.
 
 https://docs.kernel.org/accounting/psi.html
 """
@@ -26,13 +26,14 @@ STALLED = counter(
     "kernel says it is undefined and reports 0.",
 )
 METRICS = (WAITING, STALLED)
+HINT_ABSENT = "boot with psi=1 (some distributions switch PSI off)"
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """Waiting and stalled time of each resource; nothing where the kernel was started without psi=1."""
+    """Reads waiting and stalled time of each resource; yields nothing where the kernel was started without psi=1."""
     for resource in _RESOURCES:
         relative = f"proc/pressure/{resource}"
-        for line in host.lines(relative, optional=True)[:2]:  # some and full; more is no such file
+        for line in host.lines(relative, optional=True)[:2]:  # some and full; the file has no further lines
             yield _parse_line(host, relative, resource, line)
 
 

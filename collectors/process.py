@@ -1,9 +1,9 @@
 """
-Where the memory and the threads of each engine process are: per node, with the error of every estimate.
+Memory and threads of each engine process, per node, with the error of every estimate.
 
-Asks move_pages(2) for the node of some thousand random pages of the process, which takes milliseconds whatever its
-size; reading numa_maps instead would hold the process up for as long as its page tables are long. Everything else is
-files: /proc/PID/status, stat, maps and task/*. Processes are found by `_engine_processes`, or named in the
+Asks move_pages(2) for the node of several thousand random pages of the process, which takes milliseconds for any size.
+Reading numa_maps instead would block the process for a time that grows with its page tables. All other values come from
+/proc/PID/status, stat, maps and task/*. Processes are found by `_process/engine_processes.py`, or named in the
 configuration. https://docs.kernel.org/filesystems/proc.html, move_pages(2)
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from collectors import Host, Reading, counter, gauge
+from collectors import EngineAddress, Host, Reading, counter, gauge
 from collectors._host.cpulist import parse_cpulist
 from collectors._host.nodes import list_nodes, read_cpus_by_node
 from collectors._process import cgroup, placement_request
@@ -21,7 +21,7 @@ from collectors._process.engine_processes import EngineProcess, find_processes
 from collectors._process.page_sample import MAX_PAGES, MIN_PAGES, PageSample
 from collectors._process.page_shares import SHARES, collect_shares
 from collectors._process.stat import Status, read_stat, read_status
-from collectors._process.targets import Target
+from collectors._process.targets import ProcessTarget
 from collectors._process.threads import Threads, ThreadTracker
 
 INTERVAL = 15.0
@@ -75,41 +75,49 @@ METRICS = (
     *placement_request.METRICS,
     *cgroup.METRICS,
 )
+HINT_ABSENT = "no known engine runs here: name yours under collectors.process.engines in the configuration"
+HINT_REFUSED = "only root may see where pages are (CAP_SYS_PTRACE); run as the systemd service"
 
 _FIELDS = {"anon": "RssAnon", "file": "RssFile", "shmem": "RssShmem", "hugetlb": "HugetlbPages"}  # of status
-_ENDED_STATES = ("Z", "X")  # a zombie, and one that is being buried
-_TICKS_PER_SECOND = 100  # USER_HZ, the same on every architecture that Linux has servers of
+_ENDED_STATES = ("Z", "X")  # zombie, dead
+_TICKS_PER_SECOND = 100  # USER_HZ, the same on every server architecture of Linux
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which processes are looked at, besides those that `engines:` names by their URL."""
+    """The processes that are read, besides those that `engines:` names by their URL."""
 
-    engines: tuple[Target, ...] = ()
+    engines: tuple[ProcessTarget, ...] = ()
     """Engines named by URL, command line or pid; each gets its name as the label `engine`."""
 
     discover: bool = True
-    """Also engines that nobody named, found by their command line, as KIND:PORT where it says a port, else as KIND."""
+    """Also reads engines found by command line, named KIND:PORT where the command line has a port, else KIND."""
 
     pages: int = 8192
-    """Resident pages asked of each process; the error of a share is at most 0.5 / sqrt(pages)."""
+    """Resident pages queried of each process; the error of a share is at most 0.5 / sqrt(pages)."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where so many pages cannot be asked."""
+        """Raises ValueError where this number of pages cannot be queried."""
         if not MIN_PAGES <= self.pages <= MAX_PAGES:
             raise ValueError(f"pages: expected {MIN_PAGES} to {MAX_PAGES}, found {self.pages}")
 
 
+def with_engines(config: Config, engines: Sequence[EngineAddress]) -> Config:
+    """Returns the configuration that finds these engines too; the operator's own targets come first."""
+    targets = (ProcessTarget(name=engine.name, url=engine.url) for engine in engines)
+    return msgspec.structs.replace(config, engines=(*config.engines, *targets))
+
+
 class _ProcessState:
-    """What is remembered from pass to pass, by (pid, start): another process with that pid is another."""
+    """State from pass to pass, by (pid, start time), since a later process may have the same pid."""
 
     def __init__(self) -> None:
         self.trackers: dict[tuple[int, int], ThreadTracker] = {}
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
-    """One pass over the processes that are found; all series have the labels engine and rank."""
+    """Reads the processes; all series have the labels engine and rank."""
     processes = find_processes(host, config.engines, discover=config.discover)
-    state = host.kept(_ProcessState)
+    state = host.get_state(_ProcessState)
     state.trackers = {
         (process.pid, process.start_time): state.trackers.get((process.pid, process.start_time), ThreadTracker())
         for process in processes
@@ -128,7 +136,7 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
         )
         process_stat = read_stat(host, process.pid)
         if process_stat is None or process_stat.start_time != process.start_time or process_stat.state in _ENDED_STATES:
-            host.note(f"process {process.pid}", "ended while it was read")
+            host.note(f"process {process.pid}", "ended during the pass")
             continue
         identity = {"pid": str(process.pid), "starttime": str(process.start_time)}
         yield INFO.sample(1.0, **labels, **identity, kind=process.kind, command=process.command)
@@ -146,8 +154,8 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
 def _collect_context(
     host: Host, process: EngineProcess, cpus_of: dict[str, frozenset[int]], *, is_complete: bool, labels: dict[str, str]
 ) -> Iterator[Reading]:
-    """What was asked of the process, and the limits above it."""
-    if is_complete:  # else which node a CPU has, and which nodes are all of them, cannot be told
+    """Yields the placement requested of the process, and the limits above it."""
+    if is_complete:  # otherwise the CPUs' nodes, or the set of all nodes, are unknown
         yield from placement_request.collect_requests(host, process, cpus_of, labels)
     yield from cgroup.collect_cgroup(host, process.pid, labels)
 
@@ -165,7 +173,7 @@ def _collect_threads(
     threads: Threads, node_ids: Sequence[str], *, is_complete: bool, labels: dict[str, str]
 ) -> Iterator[Reading]:
     ticks = threads.ticks.total() if threads.ticks is not None else 0
-    bound = threads.bound if is_complete else None  # a node whose CPUs are not known may be allowed too
+    bound = threads.bound if is_complete else None  # a node with unknown CPUs may be allowed too
     for node in node_ids:
         counts = ((THREADS, threads.running), (THREADS_ALLOWED, threads.allowed), (THREADS_BOUND, bound))
         for metric, by_node in counts:
@@ -179,6 +187,6 @@ def _collect_threads(
 def _sample_process(host: Host, process: EngineProcess, pages: int) -> PageSample | None:
     if not host.live:
         return None
-    from collectors._process.move_pages import sample_pages  # ctypes, for hosts that have an engine only
+    from collectors._process.move_pages import sample_pages  # imports ctypes, needed only on hosts with an engine
 
     return sample_pages(host, process.pid, process.start_time, pages)

@@ -1,12 +1,12 @@
 """
 Memory traffic of each L3 domain, local and remote, where the operator has mounted resctrl.
 
-Reads sys/fs/resctrl/{mon_data,GROUP/mon_data}/mon_L3_*/mbm_*, as anybody may. It is never mounted here: that changes
-what the whole machine can measure. https://docs.kernel.org/filesystems/resctrl.html
+Reads sys/fs/resctrl/{mon_data,GROUP/mon_data}/mon_L3_*/mbm_*, as anybody may. This collector never mounts resctrl,
+because a mount changes what the whole machine can measure. https://docs.kernel.org/filesystems/resctrl.html
 
-The kernel counts what missed a CPU's L3; devices are not in it. A value may be a word (Unavailable, Unassigned, Error),
-and a group's value falls when one of its monitoring groups is removed: to take that for a counter that began again
-would be a burst of terabytes that nobody moved, so here a fall adds nothing.
+The kernel counts misses of the CPUs' L3; devices are not included. A value may be a word (Unavailable, Unassigned,
+Error). A group's value falls when one of its monitoring groups is removed. A fall adds nothing here: treated as a
+counter restart it would look like a burst of terabytes that nobody moved.
 """
 
 from __future__ import annotations
@@ -31,21 +31,24 @@ REMOTE = counter(
     "Traffic that was not local, which is all less local; on AMD the write-backs of modified lines are always in it.",
 )
 METRICS = (TOTAL, LOCAL, REMOTE)
+HINT_ABSENT = "sudo mount -t resctrl resctrl /sys/fs/resctrl (needs cqm_mbm in /proc/cpuinfo); the agent never does"
 
 _FOLDER = "sys/fs/resctrl"
 _INFO = f"{_FOLDER}/info/L3_MON"
 _CPU = "sys/devices/system/cpu"
 _TOTAL_EVENT, _LOCAL_EVENT = "mbm_total_bytes", "mbm_local_bytes"
 _DOMAIN = re.compile(r"mon_L3_(\d{2,5})", re.ASCII)
-_PART = re.compile(r"mon_sub_L3_(\d{2,5})", re.ASCII)  # one for each node of an L3 that sub-NUMA clustering divides
-_WORDS = frozenset({"Unavailable", "Unassigned", "Error"})
+_PART = re.compile(
+    r"mon_sub_L3_(\d{2,5})", re.ASCII
+)  # one folder for each node of an L3 that sub-NUMA clustering divides
+_ERROR_WORDS = frozenset({"Unavailable", "Unassigned", "Error"})
 _MASKS = re.compile(r"(\d{1,5})=0x([0-9a-f]{1,8})", re.ASCII)
-_DEFAULT_MASKS = ("7f", "15")  # all seven kinds of traffic, and the three of them that are local
-_REFRESH_PASSES = 60  # passes after which topology and what the events count are read again
+_DEFAULT_MASKS = ("7f", "15")  # all seven kinds of traffic, and the three local ones
+_REFRESH_PASSES = 60  # passes until topology and the events' settings are read again
 
 
 class _Monitor(NamedTuple):
-    """Where one group's traffic in one domain is told, and its labels."""
+    """The folder of one group's traffic in one domain, and its labels."""
 
     folder: str
     group: str
@@ -55,7 +58,7 @@ class _Monitor(NamedTuple):
 
 @dataclass(slots=True)
 class _TrafficCounts:
-    """What one place has counted, by event: the kernel's last value, and the sum that never falls."""
+    """Counts of one monitor, by event: the kernel's last value, and a sum that never falls."""
 
     last: dict[str, int] = field(default_factory=dict)
     sums: dict[str, int] = field(default_factory=dict)
@@ -76,10 +79,10 @@ class _ResctrlState:
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """One pass over the control groups and their domains; nothing where resctrl is not mounted or has no monitoring."""
+    """Reads the control groups and their domains; yields nothing where resctrl is not mounted or has no monitoring."""
     if not host.exists(_INFO):
         return
-    state = host.kept(_ResctrlState)
+    state = host.get_state(_ResctrlState)
     if state.passes % _REFRESH_PASSES == 0:
         state.nodes, state.incomparable = _map_domains_to_nodes(host), _find_incomparable(host)
     state.passes += 1
@@ -91,7 +94,7 @@ def collect(host: Host) -> Iterator[Reading]:
 
 
 def _list_groups(host: Host) -> dict[str, str]:
-    """The folder of each control group by name; its values include those of its monitoring groups."""
+    """Returns the folder of each control group by name; a group's values include those of its monitoring groups."""
     folders = {"": f"{_FOLDER}/mon_data"}
     for name in host.names(_FOLDER):
         if name not in ("info", "mon_data", "mon_groups") and host.exists(f"{_FOLDER}/{name}/mon_data"):
@@ -109,18 +112,16 @@ def _list_monitors(host: Host, state: _ResctrlState, group: str, folder: str) ->
         parts = [(entry, part[1]) for entry in host.names(path) if (part := _PART.fullmatch(entry))]
         for entry, node in parts:
             yield _Monitor(f"{path}/{entry}", group, number, str(int(node)))
-        if not parts:  # else the domain's own files are the sum of its parts
+        if not parts:  # otherwise the domain's own files are the sum of its parts
             yield _Monitor(path, group, number, state.nodes.get(number, ""))
 
 
 def _collect_traffic(host: Host, state: _ResctrlState, monitor: _Monitor) -> Iterator[Reading]:
     counts = state.counts.setdefault(monitor, _TrafficCounts())
     labels = {"group": monitor.group, "domain": monitor.domain, "node": monitor.node}
-    # Local first: what passes between the two reads must not make it more than all there is.
-    local, total = (
-        _read_value(host, f"{monitor.folder}/{_LOCAL_EVENT}"),
-        _read_value(host, f"{monitor.folder}/{_TOTAL_EVENT}"),
-    )
+    # Local first: traffic between the two reads must not make local exceed total.
+    local = _read_value(host, f"{monitor.folder}/{_LOCAL_EVENT}")
+    total = _read_value(host, f"{monitor.folder}/{_TOTAL_EVENT}")
     if local is not None:
         yield LOCAL.sample(counts.add(_LOCAL_EVENT, local), **labels)
     if total is not None:
@@ -130,30 +131,28 @@ def _collect_traffic(host: Host, state: _ResctrlState, monitor: _Monitor) -> Ite
 
 
 def _compute_remote(host: Host, counts: _TrafficCounts, monitor: _Monitor) -> int | None:
-    """All less local, as a sum that never falls: a smaller one would be, to Prometheus, a counter that began again."""
+    """Returns total less local, as a sum that never falls, since a fall would look like a counter restart."""
     remote = counts.sums[_TOTAL_EVENT] - counts.sums[_LOCAL_EVENT]
     if remote < 0 and counts.remote is None:
-        return host.note(
-            f"{monitor.folder}/{_LOCAL_EVENT}", f"more than {_TOTAL_EVENT}, so what is remote is not known"
-        )
+        return host.note(f"{monitor.folder}/{_LOCAL_EVENT}", f"more than {_TOTAL_EVENT}, so remote traffic is unknown")
     counts.remote = max(counts.remote or 0, remote)
     return counts.remote
 
 
 def _read_value(host: Host, path: str) -> int | None:
     if not host.exists(path):
-        return None  # this processor does not count it
+        return None  # this processor lacks the event
     text = host.read(path)
     if text is None:
         return None
-    if text in _WORDS:
-        return host.note(path, f"the kernel says {text}")
+    if text in _ERROR_WORDS:
+        return host.note(path, f"the kernel reports {text}")
     value = host.integer(text, path)
     return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value
 
 
 def _map_domains_to_nodes(host: Host) -> dict[str, str]:
-    """The NUMA node of each L3 by its id; an L3 of several nodes has none."""
+    """Returns the NUMA node of each L3 by its id; an L3 of several nodes has none."""
     by_node = read_cpus_by_node(host)
     node_by_domain: dict[str, str] = {}
     visited_cpus: set[int] = set()
@@ -170,7 +169,7 @@ def _map_domains_to_nodes(host: Host) -> dict[str, str]:
 
 
 def _read_l3(host: Host, cache: str) -> tuple[frozenset[int], int | None]:
-    """The CPUs that share an L3 cache, and its id, which resctrl names its domains after."""
+    """Returns the CPUs that share an L3 cache, and its id, which names the resctrl domain."""
     for index in host.glob(f"{cache}/index[0-9]*"):
         if host.read(f"{index}/level", optional=True) == "3":
             return read_cpulist(host, f"{index}/shared_cpu_list") or frozenset(), host.read_int(f"{index}/id")
@@ -179,9 +178,9 @@ def _read_l3(host: Host, cache: str) -> tuple[frozenset[int], int | None]:
 
 def _find_incomparable(host: Host) -> frozenset[str]:
     """
-    The domains whose events somebody has set to count other things, so that all less local is not what is remote.
+    Returns the domains whose events were reconfigured, so that total less local is not the remote traffic.
 
-    AMD's events can be set (mbm_*_bytes_config); what cannot be set is as the processor's maker meant it.
+    AMD's events can be configured (mbm_*_bytes_config); all others count as their manufacturer defined them.
     """
     total, local = (
         dict(_MASKS.findall(host.read(f"{_INFO}/{event}_config", optional=True) or ""))
@@ -193,6 +192,6 @@ def _find_incomparable(host: Host) -> frozenset[str]:
     if wrong:
         domains = ",".join(sorted(wrong, key=natural))
         host.note(
-            f"{_INFO}/mbm_local_bytes_config", f"set by somebody in domain {domains}, so remote is not known there"
+            f"{_INFO}/mbm_local_bytes_config", f"was changed in domain {domains}, so remote traffic is unknown there"
         )
     return wrong

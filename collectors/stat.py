@@ -1,5 +1,5 @@
 """
-What the CPUs did, summed over each NUMA node, and what the scheduler has to do, from /proc/stat.
+CPU time by mode, summed over each NUMA node, and the scheduler's load, from /proc/stat.
 
 https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat
 """
@@ -36,6 +36,7 @@ _BY_KEY = (
     ("procs_blocked", gauge("steadytok_stat_processes_blocked", "Tasks that wait for a disk now.")),
 )
 METRICS = (CPU_SECONDS, CPUS_ONLINE, *(metric for _, metric in _BY_KEY))
+UEVENTS = ("cpu",)
 
 Ticks = list[int]
 """One number for each mode, in 1/100 s."""
@@ -43,7 +44,7 @@ Ticks = list[int]
 
 @dataclass(slots=True)
 class _NodeTicks:
-    """What a node's CPUs have reached, and what its sum must be moved by because CPUs came or went."""
+    """The ticks that a node's CPUs have reached, and the offset that makes up for CPUs that came or went."""
 
     labels: tuple[Labels, ...]
     cpus: tuple[str, ...] = ()
@@ -61,11 +62,11 @@ class _StatState:
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """CPU time and online CPUs of each node, then the host's own numbers."""
+    """Reads CPU time and online CPUs of each node, then the host's own numbers."""
     text = host.read(_FILE)
     if text is None:
         return
-    # The line of interrupts, the longest by far on a large host, has nothing for us.
+    # The line of interrupts, by far the longest on a large host, is not needed.
     cpus, _, rest = text.partition("\nintr ")
     yield from _collect_nodes(host, dict(_CPU_LINE.findall(cpus)))
     yield from _collect_numbers(host, rest or text)
@@ -82,9 +83,9 @@ def _collect_numbers(host: Host, text: str) -> Iterator[Reading]:
 
 
 def _collect_nodes(host: Host, lines: dict[str, str]) -> Iterator[Reading]:
-    cpu_state = host.kept(_StatState)
+    cpu_state = host.get_state(_StatState)
     cpu_numbers = list(lines)
-    # A CPU that came or went is the sign to look at the nodes again: /proc/stat lists the online CPUs only.
+    # The nodes are read again when CPUs come or go: /proc/stat lists only online CPUs.
     if not cpu_state.complete or cpu_numbers != cpu_state.cpu_numbers:
         _refresh_nodes(host, cpu_state, lines)
         cpu_state.cpu_numbers = cpu_numbers
@@ -93,7 +94,7 @@ def _collect_nodes(host: Host, lines: dict[str, str]) -> Iterator[Reading]:
             yield Sample(CPUS_ONLINE, (("node", node),), float(len(cpus)))
             yield from _collect_seconds(cpu_state.nodes[node], [[*map(int, lines[cpu].split())] for cpu in cpus])
         else:
-            # A sum that lacks a CPU would fall, and a counter that falls looks like a restart.
+            # Without a CPU the sum would fall, and a falling counter looks like a restart.
             host.note(_FILE, f"expected ten numbers for each CPU of node {node}")
 
 
@@ -103,7 +104,7 @@ def _collect_seconds(node_ticks: _NodeTicks, rows: list[Ticks]) -> Iterator[Read
     ticks = [*map(sum, zip(*rows, strict=True))]
     if node_ticks.has_changed:
         node_ticks.offset, node_ticks.has_changed = [*map(sub, node_ticks.reached, ticks)], False
-    # The kernel's idle and iowait may go back a little; a counter may not.
+    # The kernel's idle and iowait may fall a little; a counter must not.
     node_ticks.reached = [*map(max, node_ticks.reached, map(add, ticks, node_ticks.offset))]
     for labels, reached in zip(node_ticks.labels, node_ticks.reached, strict=True):
         yield Sample(CPU_SECONDS, labels, reached / _TICKS_PER_SECOND)
@@ -125,6 +126,6 @@ def _read_online_cpus(host: Host, lines: dict[str, str]) -> dict[str, tuple[str,
     by_node = read_cpus_by_node(host)
     if not by_node and not list_nodes(host):  # a kernel without NUMA has one node and no folder for it
         by_node = {"0": frozenset(map(int, lines)) if online is None else online}
-    elif online is not None:  # older kernels list a node's offline CPUs too
+    elif online is not None:  # older kernels also list a node's offline CPUs
         by_node = {node: cpus & online for node, cpus in by_node.items()}
     return {node: tuple(map(str, sorted(cpus))) for node, cpus in by_node.items()}

@@ -1,11 +1,11 @@
 """
 How often and how long heat has slowed the CPUs, per core and per package.
 
-Reads sys/devices/system/cpu/cpu*/thermal_throttle/, which only Intel has, and only where the BIOS leaves the thermal
+Reads sys/devices/system/cpu/cpu*/thermal_throttle/. Only Intel has it, and only where the BIOS leaves the thermal
 interrupt to Linux. https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-system-cpu
 
-Siblings of one core count apart and differ (https://github.com/prometheus/node_exporter/issues/1472: 7343 and 432), so
-a core has the highest count of its CPUs, and a package likewise.
+Siblings of one core count separately and differ (https://github.com/prometheus/node_exporter/issues/1472: 7343 and
+432). A core therefore has the highest count of its CPUs, and so has a package.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ PACKAGE_SECONDS = counter(
     f"Time that a package was slowed because it was too hot; {_SECONDS}.",
 )
 METRICS = (CORE_EVENTS, CORE_SECONDS, PACKAGE_EVENTS, PACKAGE_SECONDS)
+HINT_ABSENT = "Intel processors only, and not where firmware owns the thermal interrupt"
+UEVENTS = ("cpu",)
 
 _CPU = "sys/devices/system/cpu"
 _CORE_FILES = ("core_throttle_count", "core_throttle_total_time_ms")
@@ -47,14 +49,14 @@ _Core = tuple[int, int]
 
 
 class _CounterFolders(NamedTuple):
-    """The folders that count, by (package, core) and by package."""
+    """The folders with counters, by (package, core) and by package."""
 
     by_core: dict[_Core, list[str]]
     by_package: dict[int, list[str]]
 
 
 class _ThermalThrottleState:
-    """What is remembered from pass to pass."""
+    """State from pass to pass."""
 
     def __init__(self) -> None:
         self.online: str | None = None
@@ -63,8 +65,8 @@ class _ThermalThrottleState:
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """One pass over the CPUs that are online; which core and package each belongs to is read when that changes."""
-    state = host.kept(_ThermalThrottleState)
+    """Reads the online CPUs; their core and package are read again when the set of online CPUs changes."""
+    state = host.get_state(_ThermalThrottleState)
     online = host.read(f"{_CPU}/online", optional=True)
     if online is None or online != state.online:
         state.online, state.folders = online, _list_folders(host, online)
@@ -85,7 +87,7 @@ def _list_folders(host: Host, online: str | None) -> _CounterFolders:
         parent = folder.removesuffix("/thermal_throttle")
         match = re.fullmatch(rf"{_CPU}/cpu(\d+)", parent)
         if match is None or (running is not None and int(match[1]) not in running):
-            continue  # an offline CPU answers with empty files
+            continue  # an offline CPU has empty files
         package = _read_number(host, f"{parent}/topology/physical_package_id")
         core = _read_number(host, f"{parent}/topology/core_id")
         if package is not None:
@@ -99,10 +101,10 @@ def _read_throttling(
     host: Host, state: _ThermalThrottleState, folders: Iterable[str], files: tuple[str, str], core: _Core
 ) -> tuple[int | None, float | None]:
     """
-    Events and seconds of one core or package.
+    Returns events and seconds of one core or package.
 
-    While there was no event there is no time either: once the time was read as 0 it is not read again until there
-    is one, which on a cool host is half of all reads.
+    Without an event there is no time either. Once the time was 0, it is not read again until there is an event, which
+    on a cool host saves half of all reads.
     """
     events = _read_highest(host, state, folders, files[0], core)
     if events == 0 and state.highest.get((files[1], *core)) == 0:
@@ -115,10 +117,10 @@ def _read_highest(
     host: Host, state: _ThermalThrottleState, folders: Iterable[str], file: str, core: _Core
 ) -> int | None:
     """
-    The highest count of these CPUs, never lower than it has been.
+    Returns the highest count of these CPUs, never lower than before.
 
-    A lower one, while a CPU is offline or does not answer, would look like a counter's restart and be added to
-    `increase` once more; a first count that is known in part is therefore no count.
+    A lower count, while a CPU is offline or unreadable, would look like a counter restart and be added to `increase`
+    again. A first count that is only partly known is therefore None.
     """
     counts = [_read_number(host, f"{folder}/{file}") for folder in folders]
     known_counts = [count for count in counts if count is not None]

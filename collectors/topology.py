@@ -1,8 +1,8 @@
 """
-What the host is made of and how the kernel is set, from /sys/devices/system and /proc/sys: what changes rarely.
+The host's nodes, CPUs, huge pages and kernel settings, which rarely change.
 
-https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-devices-node, https://docs.kernel.org/admin-guide/sysctl/vm.html,
-https://docs.kernel.org/admin-guide/mm/transhuge.html
+Reads /sys/devices/system and /proc/sys. https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-devices-node,
+https://docs.kernel.org/admin-guide/sysctl/vm.html, https://docs.kernel.org/admin-guide/mm/transhuge.html
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collectors import Host, Reading, gauge
 from collectors._host.nodes import FOLDER, list_nodes, read_cpulist, read_cpus_by_node
 from collectors._kernel.meminfo import parse_fields
 
-INTERVAL = 60.0  # rules look back five minutes: what is read every ten would be out of their sight half the time
+INTERVAL = 60.0  # rules look back five minutes: values read every ten minutes would be stale half of the time
 
 _THP = "sys/kernel/mm/transparent_hugepage"
 _ISOLATED = "sys/devices/system/cpu/isolated"
@@ -58,10 +58,11 @@ ISOLATED_CPUS = gauge(
     "steadytok_topology_isolated_cpus", "CPUs taken from the scheduler by isolcpus; absent where there are none."
 )
 METRICS = (NODES, NODE_CPUS, NODE_MEMORY, NODE_DISTANCE, NODE_HUGE_PAGES, THP_INFO, SYSCTL, ISOLATED_CPUS)
+UEVENTS = ("cpu", "memory", "node")
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """Nodes with their CPUs, memory, distances and huge pages; transparent huge pages; sysctls; isolated CPUs."""
+    """Reads nodes with CPUs, memory, distances and huge pages; transparent huge pages; sysctls; isolated CPUs."""
     node_ids = list_nodes(host)
     if node_ids:
         yield NODES.sample(len(node_ids))
@@ -92,7 +93,7 @@ def _collect_distances(host: Host, node: str, node_ids: list[str]) -> Iterator[R
     text = host.read(relative)
     if text is None:
         return
-    # One column for each online node in order; with gaps in the numbers the third column is not node 2.
+    # One column for each online node in order; where numbers have gaps, the third column is not node 2.
     columns = text.split() if _DISTANCES.fullmatch(text) else []
     if len(columns) != len(node_ids):
         host.note(relative, f"expected {len(node_ids)} distances, one for each node, found {text[:40]!r}")
@@ -134,7 +135,7 @@ def _collect_sysctls(host: Host) -> Iterator[Reading]:
 
 
 def _read_isolated(host: Host) -> Reading:
-    # The file is empty where nothing is isolated, and an empty file is no reading.
+    # The file is empty where no CPU is isolated, and an empty file is no reading.
     if host.read(_ISOLATED, optional=True) is None:
         return None
     cpus = read_cpulist(host, _ISOLATED)

@@ -1,5 +1,5 @@
 """
-What the kernel's memory management did, from /proc/vmstat: the counters that explain lost throughput.
+Counters of the kernel's memory management that explain lost throughput, from /proc/vmstat.
 
 https://docs.kernel.org/admin-guide/sysctl/vm.html, https://docs.kernel.org/admin-guide/mm/transhuge.html
 """
@@ -40,10 +40,10 @@ _COUNTERS = (
     ("compact_stall", "Allocations that had to wait for memory to be compacted."),
     ("thp_fault_alloc", "Transparent huge pages given at a page fault."),
     ("thp_fault_fallback", "Page faults that wanted a transparent huge page and got small ones."),
-    ("drop_pagecache", "Times that somebody dropped the page cache through vm.drop_caches."),
-    ("pgscan_direct", "Pages looked at by allocations that reclaimed memory themselves."),
+    ("drop_pagecache", "Times that the page cache was dropped through vm.drop_caches."),
+    ("pgscan_direct", "Pages scanned by allocations that reclaimed memory themselves."),
     ("pgsteal_direct", "Pages reclaimed by allocations themselves."),
-    ("pgscan_kswapd", "Pages looked at by kswapd, the kernel's reclaim in the background."),
+    ("pgscan_kswapd", "Pages scanned by kswapd, the kernel's reclaim in the background."),
     ("pgsteal_kswapd", "Pages reclaimed by kswapd."),
 )
 _BY_KEY = tuple((key, counter(f"steadytok_vmstat_{key}_total", meaning)) for key, meaning in _COUNTERS)
@@ -51,7 +51,7 @@ METRICS = tuple(metric for _, metric in _BY_KEY)
 
 
 def collect(host: Host) -> Iterator[Reading]:
-    """Each counter of the list that this kernel has; which ones depends on its version and options."""
+    """Reads each listed counter that this kernel has, which depends on its version and options."""
     text = host.read(_FILE)
     if text is None:
         return

@@ -1,1 +1,1 @@
-"""The pages, and what writes those of them that say what the code says: `python -m docs`."""
+"""The documentation pages, and the program that generates the reference pages: `python -m docs`."""

@@ -1,4 +1,4 @@
-"""`python -m docs`: writes the generated pages; with `--check` says which of them are not current."""
+"""`python -m docs`: writes the generated pages; with `--check` lists the pages that are not current."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import argparse
 import sys
 from pathlib import Path
 
-from docs import commands, configuration, metrics, rules
+from docs import actions, commands, configuration, metrics, rules
 
-FOLDER = Path(__file__).parent / "reference"
+FOLDER = Path(__file__).parent
 NOTE = "<!-- Written by `make docs` from the code; change it there. -->\n\n"
 
 
 def render_pages() -> dict[str, str]:
-    """Every generated page by the name of its file."""
-    texts = {
-        "configuration.md": configuration.render_page(),
-        "metrics.md": metrics.render_page(),
-        "rules.md": rules.render_page(),
-        "commands.md": commands.render_page(),
+    """Returns every generated page by its path in docs/."""
+    references = {
+        "reference/configuration.md": configuration.render_page(),
+        "reference/metrics.md": metrics.render_page(),
+        "reference/rules.md": rules.render_page(),
+        "reference/commands.md": commands.render_page(),
     }
-    return {name: NOTE + text for name, text in texts.items()}
+    pages = {name: NOTE + text for name, text in references.items()}
+    return {**pages, "actions.md": actions.render_page((FOLDER / "actions.md").read_text(encoding="utf-8"))}
 
 
 def find_stale_pages() -> list[str]:
-    """The pages that are not as the code has them."""
+    """Returns the paths of the pages that differ from the code."""
     return [name for name, text in render_pages().items() if not _is_current(FOLDER / name, text)]
 
 
@@ -33,12 +34,12 @@ def _is_current(path: Path, text: str) -> bool:
 
 
 def main() -> int:
-    """Writes or checks; 1 where a check found something."""
+    """Writes or checks the pages; returns 1 when a check finds a stale page."""
     parser = argparse.ArgumentParser(prog="python -m docs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
     if parser.parse_args().check:
         stale_pages = find_stale_pages()
-        sys.stderr.write("".join(f"docs/reference/{name} is not current: make docs\n" for name in stale_pages))
+        sys.stderr.write("".join(f"docs/{name} is not current: make docs\n" for name in stale_pages))
         return 1 if stale_pages else 0
     for name, text in render_pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")

@@ -1,33 +1,39 @@
-"""The page of every setting, from the types that the configuration is read into."""
+"""Renders the page of every setting from the configuration's types."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from agent.config import schema
+from agent.remediation.action_defaults import complete_action
+from agent.remediation.plugins import load_actions
 from agent.sampling import plugins
 from docs.fields import Field, list_fields
 
 HEAD = """# Configuration reference
 
 The file is YAML; `steadytok run --config FILE` reads it, and again at SIGHUP. Without one everything has its default.
-It is checked whole: every fault is told at once, with its place and what was expected. Durations have their unit
-(`500ms`, `1s`, `10m`, `1h`). [Configuration](../configuration.md) says how to begin, with examples.
+`run` reports every fault of the file at once, each with its place and the expected value. Durations have their unit
+(`500ms`, `1s`, `10m`, `1h`). [Configuration](../configuration.md) shows how to begin, with examples.
 
 """
 
 
 def render_page() -> str:
-    """The whole page, as Markdown."""
+    """Returns the whole page as Markdown."""
     parts = [HEAD, *_render_section("The file", "", schema.AgentConfig)]
-    parts += ["## Collectors\n\n", "What every collector can be told, under `collectors.NAME`:\n\n"]
+    parts += ["## Collectors\n\n", "Settings of every collector, under `collectors.NAME`:\n\n"]
     parts += _render_table(field for field in list_fields(schema.CollectorSettings) if field.name != "config")
     modules = plugins.load_collectors()
     for name, module in sorted(modules.items()):
         parts += _render_collector(name, module)
-    parts += ["## Actions\n\n", "What stands under a remedy's `parameters`, by its `action`:\n\n"]
-    for name, module in sorted(plugins.load_actions().items()):
-        parts += [f"### {name}\n\n", f"{_first_paragraph(module.__doc__)}\n\n", *_render_tables(module.Config, "")]
+    parts += ["## Actions\n\n", "Keys under a remedy's `parameters`, by its `action`:\n\n"]
+    for name, module in sorted(load_actions().items()):
+        parts += [
+            f"### {name}\n\n",
+            f"{_first_paragraph(module.__doc__)}\n\n",
+            *_render_tables(complete_action(module).Config, ""),
+        ]
     return "".join(parts).rstrip() + "\n"
 
 
@@ -40,7 +46,7 @@ def _render_collector(name: str, module: object) -> Iterator[str]:
 
 
 def _render_tables(kind: type, path: str) -> Iterator[str]:
-    """The keys of a section, and below them those of the sections in it."""
+    """Yields the keys of a section, then those of its subsections."""
     section_fields = list(list_fields(kind))
     yield from _render_table(section_fields)
     for field in (field for field in section_fields if field.section is not None):
@@ -61,9 +67,9 @@ def _render_section(title: str, path: str, kind: type) -> Iterator[str]:
 def _render_table(table_fields: Iterator[Field] | list[Field]) -> Iterator[str]:
     rows = list(table_fields)
     if not rows:
-        yield "It has no keys of its own.\n\n"
+        yield "No keys.\n\n"
         return
-    yield "| key | type | default | what it is |\n|---|---|---|---|\n"
+    yield "| key | type | default | description |\n|---|---|---|---|\n"
     for field in rows:
         yield f"| `{field.name}` | {field.kind} | {field.default} | {field.description.replace('|', chr(92) + '|')} |\n"
     yield "\n"

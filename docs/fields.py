@@ -1,4 +1,4 @@
-"""The keys of a settings type as people read them: type, default, bounds, and the string below each in the source."""
+"""Describes the keys of a settings type: type, default, bounds, and the docstring below each in the source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TYPE_NAMES = {
 
 
 class Field(NamedTuple):
-    """One key; `inner` is the section that it holds, or that each item of its list is."""
+    """One key; `section` is the type of a subsection, or of the items of a list of subsections."""
 
     name: str
     kind: str
@@ -33,7 +33,7 @@ class Field(NamedTuple):
 
 
 def list_fields(kind: type) -> Iterator[Field]:
-    """Every key of a section, in the order of the source; one without a sentence has its section's, or none."""
+    """Yields every key of a section in source order; a key without docstring has that of its subsection, if any."""
     hints = typing.get_type_hints(kind, include_extras=True)
     descriptions = _read_descriptions(kind)
     for field in msgspec.structs.fields(kind):
@@ -46,7 +46,7 @@ def list_fields(kind: type) -> Iterator[Field]:
 
 
 def _read_descriptions(kind: type) -> dict[str, str]:
-    """The string below each field."""
+    """Returns the docstring below each field."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(tree, ast.ClassDef)
     descriptions = {}

@@ -1,4 +1,4 @@
-"""The page of every metric, from what the collectors and the agent declare."""
+"""Renders the page of every metric from the declarations of the collectors and the agent."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from collectors import Metric
 
 HEAD = """# Metrics reference
 
-What `/metrics` and the query API have, by collector. Which of them a host has depends on its hardware, its kernel and
-what the agent may read: `steadytok check` says so. In the query API, and in alerts, each has the labels `job` and
-`instance` besides. `meminfo` and `node_meminfo` also pass on fields that a newer kernel has and this list has not.
+The metrics of `/metrics` and of the query API, by collector. A host has a part of them, depending on its hardware, its
+kernel and the agent's rights: `steadytok check` lists them. In the query API and in alerts each also has the labels
+`job` and `instance`. `meminfo` and `node_meminfo` also export fields of newer kernels that this list lacks.
 
 """
 
 
 def render_page() -> str:
-    """The whole page, as Markdown."""
+    """Returns the whole page as Markdown."""
     parts = [HEAD]
     for name, module in sorted(plugins.load_collectors().items()):
         parts += _render_collector(name, module)
     parts += [
-        "## The agent\n\nWhat it measures of itself, of engines and of remedies.\n\n",
+        "## The agent\n\nMetrics of the agent itself, of engines and of remedies.\n\n",
         *_render_table(definitions.METRICS),
     ]
-    parts += ["### Counted for the scrape alone\n\nThe query API does not have these.\n\n", *_render_counters()]
+    parts += ["### Only in `/metrics`\n\nThe query API does not have these.\n\n", *_render_counters()]
     return "".join(parts).rstrip() + "\n"
 
 
@@ -42,19 +42,19 @@ def _render_collector(name: str, module: ModuleType) -> Iterator[str]:
 
 
 def _read_docstring(module: ModuleType) -> str:
-    """The first paragraphs of the module: what it reads, and what fools it."""
+    """Returns the module's docstring, which names its sources and their pitfalls."""
     return (module.__doc__ or "").strip()
 
 
 def _describe_schedule(collector: Collector) -> str:
     location = " in the eye, a process that can be killed" if collector.isolated else ""
     if collector.after:
-        return f"Made of: {', '.join(collector.after)}."
+        return f"Derived from: {', '.join(collector.after)}."
     return f"Read every {collector.interval:g} s{location}."
 
 
 def _render_table(metrics: Iterable[Metric]) -> Iterator[str]:
-    yield "| metric | type | what it is |\n|---|---|---|\n"
+    yield "| metric | type | description |\n|---|---|---|\n"
     for metric in metrics:
         yield f"| `{metric.name}` | {metric.kind} | {_escape_cell(metric.help)} |\n"
     yield "\n"
@@ -63,7 +63,7 @@ def _render_table(metrics: Iterable[Metric]) -> Iterator[str]:
 def _render_counters() -> Iterator[str]:
     registry = CollectorRegistry(auto_describe=False)
     NotifierCounters(registry).set_targets({""})
-    yield "| metric | type | what it is |\n|---|---|---|\n"
+    yield "| metric | type | description |\n|---|---|---|\n"
     for family in registry.collect():
         suffix = "_total" if family.type == "counter" else ""
         yield f"| `{family.name}{suffix}` | {family.type} | {_escape_cell(family.documentation)} |\n"

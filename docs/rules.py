@@ -1,4 +1,4 @@
-"""The page of every built-in rule and remedy, from their files."""
+"""Renders the page of every built-in rule and remedy from their files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ REMEDIES = PROJECT_ROOT / "agent" / "actions" / "builtin.yml"
 
 HEAD = """# Rules and remedies reference
 
-The built-in alerts, with a page each that says what to do, and the remedies that ship. The rules are ordinary
-Prometheus rules; `rules.disable` leaves some out, and `rules.files` adds yours.
+The built-in alerts, each with a runbook, and the built-in remedies. The rules are ordinary Prometheus rules;
+`rules.disable` leaves some out, and `rules.files` adds yours.
 
 """
 
 
 def render_page() -> str:
-    """The whole page, as Markdown."""
+    """Returns the whole page as Markdown."""
     parts = [HEAD]
     for path in sorted(BUILTIN.glob("*.yml")):
         text = path.read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def render_page() -> str:
 
 
 def _render_alerts(groups: list[dict[str, Any]]) -> Iterator[str]:
-    yield "| alert | severity | after | what it says |\n|---|---|---|---|\n"
+    yield "| alert | severity | after | description |\n|---|---|---|---|\n"
     rules = [rule for group in groups for rule in group["rules"]]
     for rule in (rule for rule in rules if "alert" in rule):
         name, severity = rule["alert"], rule["labels"]["severity"]

@@ -1,9 +1,9 @@
 """
-The reference engine: a small decoder of the Llama family on NumPy behind an OpenAI-shaped HTTP server.
+The reference engine: a small decoder of the Llama family on NumPy, behind an HTTP server with OpenAI's API.
 
-Apart from the other rooms: it imports nothing of theirs and is met only over its socket (`python -m engine`).
-Reading order: weights, rope, model, products, int8, sampler, tokenizer, checkpoint, assembly, huggingface, gguf_file,
-vocabulary, gguf_vocabulary, pace, transcript, sequence, batch, requests, chat, exchange, server, lifetime, room,
-site, allocation, __main__; with --numa replicate also replicas, workers, front.
+It imports nothing of the other rooms, and they reach it only over its socket (`python -m engine`).
+Imports run down: serving -> memory, checkpoints -> decoder. Reading order: decoder/weights, model, sampler;
+checkpoints/opening; serving/pace, request_stream, scheduler, requests, server, shutdown; memory/binding, budget;
+__main__. With --numa replicate also serving/replicas, workers, router.
 This package must not import NumPy: `__main__` chooses the number of BLAS threads first.
 """

@@ -1,7 +1,7 @@
 """
-`python -m engine`: makes the model, serves it, and prints one line of JSON with its URL when it is ready.
+`python -m engine`: builds the model, serves it, and prints one line of JSON with its URL when it is ready.
 
-Standard output has that line only; progress goes to standard error. How it ends: lifetime.
+Standard output has that line only; progress goes to standard error. The end is in serving/shutdown.py.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from engine.serving.server import EngineServer
 
 TOKEN_VARIABLE = "STEADYTOK_ENGINE_TOKEN"
-DEFAULT_SLOTS = 4  # each has a KV cache of its own
+DEFAULT_SLOTS = 4  # each slot has its own KV cache
 DEFAULT_DRAIN = 8.0  # seconds; systemd waits 90 before it kills, Docker 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs until it is told to stop; 2 where it cannot start, with one sentence on standard error."""
+    """Serves until a signal and returns 0; returns 2, with one sentence on standard error, if it cannot start."""
     grace = GracePeriod(DEFAULT_DRAIN)
     grace.install_handlers()
     options = _build_parser().parse_args(arguments)
@@ -61,56 +61,58 @@ def main(arguments: list[str] | None = None) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="engine", description="The reference engine of steadytok.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: any free one (default)")
-    parser.add_argument(
-        "--model", type=Path, help="folder as Hugging Face has them, or a .gguf file; else seeded weights"
-    )
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one (default)")
+    parser.add_argument("--model", type=Path, help="Hugging Face model folder or .gguf file (default: seeded weights)")
     parser.add_argument("--size", default="auto", help="bytes of weights such as 64MiB, or auto (default)")
     parser.add_argument(
         "--weights",
         choices=("float32", "int8"),
         default="float32",
-        help="how matrices are kept (default %(default)s); int8 is less exact, smaller and faster",
+        help="format of the matrices (default %(default)s); int8 is less exact, smaller and faster",
     )
     parser.add_argument(
         "--most",
         type=float,
-        help=f"share of its node's available memory to take at most (default {MEMORY_SHARE} with auto)",
+        help=f"largest share of its node's available memory to use (default {MEMORY_SHARE} with auto)",
     )
-    parser.add_argument("--no-pin", action="store_true", help="leave the CPUs as they are, of several nodes perhaps")
-    parser.add_argument("--numa", help=f"{NUMA_CHOICES} (default: the processors of one node, memory near them)")
-    parser.add_argument("--lazy", action="store_true", help="take memory when it is first used, as engines do that die")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default %(default)s)")
-    parser.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer (default %(default)s)")
+    parser.add_argument("--no-pin", action="store_true", help="do not restrict the CPUs to one node")
+    parser.add_argument("--numa", help=f"{NUMA_CHOICES} (default: the CPUs of one node, memory near them)")
     parser.add_argument(
-        "--slots", type=int, default=DEFAULT_SLOTS, help="requests worked on at once (default %(default)s)"
+        "--lazy", action="store_true", help="allocate memory at first use, to reproduce late out-of-memory kills"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default %(default)s)")
+    parser.add_argument(
+        "--context", type=int, default=1024, help="tokens of prompt and answer together (default %(default)s)"
+    )
+    parser.add_argument(
+        "--slots", type=int, default=DEFAULT_SLOTS, help="requests that run at once (default %(default)s)"
     )
     parser.add_argument("--threads", type=int, default=1, help="BLAS threads (default 1: one core)")
-    parser.add_argument("--nice", type=int, default=10, help="niceness added (default %(default)s: it gives way)")
+    parser.add_argument("--nice", type=int, default=10, help="niceness to add (default %(default)s: yields the CPU)")
     parser.add_argument(
         "--drain",
         type=float,
         default=DEFAULT_DRAIN,
-        help="seconds that SIGTERM leaves to what runs (default %(default)s)",
+        help="seconds after SIGTERM to finish running requests (default %(default)s)",
     )
-    parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input closes")
-    parser.add_argument("--token-file", help=f"file with the token for PUT /pace (else ${TOKEN_VARIABLE})")
+    parser.add_argument("--until-stdin-closes", action="store_true", help="exit when standard input closes")
+    parser.add_argument("--token-file", help=f"file with the token for PUT /pace (default: ${TOKEN_VARIABLE})")
     return parser
 
 
 def _build_server(options: argparse.Namespace, binding: Binding) -> EngineServer:
     token = _read_token(options.token_file)
     _lower_priority(options.nice)
-    # BLAS and Numba read these once, when they are imported: hence the imports below.
+    # BLAS and Numba read these variables once, at import; therefore the imports follow.
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(options.threads)
-    # Threads that wait busily take the CPUs of BLAS', and of others.
+    # Threads that wait busily would take the CPUs of BLAS and of other programs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from engine.decoder.model import Model
     from engine.memory.bandwidth import measure_sgemv_bandwidth
     from engine.memory.budget import describe_growth, read_resident_bytes, trim_heap, warm_up
     from engine.memory.locality import Locality
-    from engine.serving.chat import template_of
+    from engine.serving.chat_template import select_chat_template
     from engine.serving.pace import Pace
     from engine.serving.requests import ModelSpec
     from engine.serving.scheduler import BatchScheduler
@@ -119,14 +121,14 @@ def _build_server(options: argparse.Namespace, binding: Binding) -> EngineServer
     checkpoint, footprint = _open_checkpoint(options, binding)
     config = checkpoint.config
     if not is_loopback(options.host):
-        _log(f"listening on {options.host}: others than this machine can use this engine")
+        _log(f"listening on {options.host}: other machines can use this engine")
     started, resident_before = time.perf_counter(), read_resident_bytes()
     weights = checkpoint.load()
     trim_heap()
     model = Model(weights, options.context, options.slots, lazy=options.lazy)
     if not options.lazy:
         warm_up(model)
-    _log(f"{config.layers} layers of width {config.dim} made in {time.perf_counter() - started:.2f} s")
+    _log(f"{config.layers} layers of width {config.dim} loaded in {time.perf_counter() - started:.2f} s")
     locality = Locality(options.numa, model.weights.list_arrays(), binding.pin_threads())
     _log(describe_growth(footprint, resident_before, read_resident_bytes(), lazy=options.lazy))
     if binding.numa_option is not None:
@@ -135,7 +137,7 @@ def _build_server(options: argparse.Namespace, binding: Binding) -> EngineServer
     served_model = ServedModel(
         checkpoint.name,
         BatchScheduler(model, Pace(time.monotonic), time.monotonic),
-        ModelSpec(model.context, config.vocab, tokenizer, template_of(tokenizer)),
+        ModelSpec(model.context, config.vocab, tokenizer, select_chat_template(tokenizer)),
         options.threads,
         measure_sgemv_bandwidth(model.weights),
         locality,
@@ -144,15 +146,15 @@ def _build_server(options: argparse.Namespace, binding: Binding) -> EngineServer
 
 
 def _run_replicas(options: argparse.Namespace, binding: Binding, arguments: list[str], grace: GracePeriod) -> int:
-    """A worker for each node; of each option the last that is given counts, so ours come behind."""
+    """Runs one worker per node; argparse takes the last value of an option, so the overrides come last."""
     from engine.serving.replicas import Replicas
 
     _read_token(options.token_file)
     _lower_priority(options.nice)
     grace.seconds = options.drain
     checkpoint, _ = _open_checkpoint(options, binding, times=len(binding.nodes))
-    overrides = ["--nice", "0"]  # niceness is inherited, and would add up
-    if options.model is None:  # the same model for all, though their nodes may have different memory
+    overrides = ["--nice", "0"]  # a child inherits its niceness, and would add its own
+    if options.model is None:  # one size for all workers, whatever memory their nodes have
         overrides += ["--size", f"{checkpoint.config.weights_bytes >> 10}KiB"]
     replicas = Replicas((options.host, options.port), binding.nodes, [*arguments, *overrides], _log)
     try:
@@ -166,10 +168,11 @@ def _run_replicas(options: argparse.Namespace, binding: Binding, arguments: list
 def _open_checkpoint(
     options: argparse.Namespace, binding: Binding, times: int = 1
 ) -> tuple[Checkpoint, MemoryFootprint]:
-    """A model that may be as large as it is, and what it needs; ValueError where it may not, `times` over."""
-    from engine.checkpoints.checkpoint import create_seeded, open_checkpoint
+    """Returns the checkpoint and its memory footprint; raises ValueError if `times` footprints exceed a limit."""
+    from engine.checkpoints.checkpoint import create_seeded
+    from engine.checkpoints.opening import open_checkpoint
     from engine.checkpoints.tokenizer import VOCAB
-    from engine.decoder.weights import config_of_size
+    from engine.decoder.weights import MIN_WEIGHTS_BYTES, config_of_size
     from engine.memory.budget import estimate_footprint
 
     int8 = bool(options.weights == "int8")
@@ -179,14 +182,17 @@ def _open_checkpoint(
 
     if options.model is None:
         size = _choose_size(
-            options, find_node_limit(binding), lambda size: estimate(config_of_size(size, VOCAB, int8=int8)).total
+            options,
+            find_node_limit(binding),
+            MIN_WEIGHTS_BYTES,
+            lambda size: estimate(config_of_size(size, VOCAB, int8=int8)).total,
         )
         checkpoint = create_seeded(size, options.seed, int8=int8)
     else:
         checkpoint = open_checkpoint(options.model)
         if checkpoint.trained_context is not None and options.context > checkpoint.trained_context:
             _log(
-                f"{checkpoint.name} was trained with {checkpoint.trained_context} tokens: what comes after may be poor"
+                f"{checkpoint.name} was trained with {checkpoint.trained_context} tokens: text beyond them may be poor"
             )
     if int8:
         checkpoint = checkpoint.to_int8()
@@ -231,22 +237,20 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.model is not None and options.size != "auto":
         raise ValueError("--size is for weights made from a seed: --model has its own size")
     if options.seed < 0:
-        raise ValueError(f"--seed must not be negative, and is {options.seed}")
+        raise ValueError(f"--seed must not be negative, not {options.seed}")
 
 
-def _choose_size(options: argparse.Namespace, limit: MemoryLimit, estimate: Callable[[int], int]) -> int:
+def _choose_size(options: argparse.Namespace, limit: MemoryLimit, minimum: int, estimate: Callable[[int], int]) -> int:
     if options.size != "auto":
         return parse_size(options.size)
     cache = read_last_level_cache()
     share = MEMORY_SHARE if options.most is None else options.most
     available = None if limit.available is None else int(limit.available * share)
-    size, is_reduced = choose_automatic_size(cache, available, estimate)
+    size, is_reduced = choose_automatic_size(cache, available, minimum, estimate)
     if is_reduced:
-        _log(
-            f"weights of {format_mebibytes(size)} only, to spare memory: tokens/s may follow the cache, not the memory"
-        )
+        _log(f"weights of {format_mebibytes(size)} only, to spare memory: tokens/s may depend on the cache instead")
     elif cache is None:
-        _log("the size of the last-level cache is not known: 32 MiB is taken for it")
+        _log("the size of the last-level cache is unknown: assuming 32 MiB")
     return size
 
 
@@ -261,13 +265,13 @@ def _read_token(path: str | None) -> str | None:
 
 
 def _lower_priority(nice: int) -> None:
-    """A canary gives its CPU and its memory up first."""
+    """Makes this process the first to yield the CPU and the first victim of the OOM killer."""
     try:
         os.nice(nice)
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")
     except OSError as error:
-        _log(f"cannot give way to others: {error}; going on")
+        _log(f"cannot lower the priority: {error}; continuing")
 
 
 def _log(message: str) -> None:

@@ -1,6 +1,6 @@
 """
-Dashboards as code: plain dictionaries in, the JSON of `grafana/dashboards/` out.
+Dashboards as code: builds the JSON of `grafana/dashboards/` from plain dictionaries.
 
-One module is one dashboard, named after the question that an operator asks; `python -m grafana` writes them all.
+Each module builds one dashboard and is named after the operator's question; `python -m grafana` writes them all.
 https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 """

@@ -1,4 +1,4 @@
-"""`python -m grafana`: writes the dashboards; with `--check` says which of them are not as the code has them."""
+"""`python -m grafana`: writes the dashboards; with `--check` lists the files that are not current."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ FOLDER = Path(__file__).parent / "dashboards"
 
 
 def build_dashboards() -> dict[str, dict[str, Any]]:
-    """Every dashboard by the name of its file."""
+    """Returns every dashboard by its file name."""
     modules = {"healthy": healthy, "slow": slow, "memory": memory, "acts": acts, "fleet": fleet}
     return {f"steadytok-{name}.json": module.build() for name, module in modules.items()}
 
 
 def format_json(dashboard: dict[str, Any]) -> str:
-    """A dashboard as its file has it."""
+    """Returns the text of a dashboard's file."""
     return json.dumps(dashboard, indent=2, ensure_ascii=False) + "\n"
 
 
 def find_stale_files() -> list[str]:
-    """Files that are not as the code has them, and files that no code makes."""
+    """Returns the files that differ from the code, and the files that no code writes."""
     rendered = {name: format_json(each) for name, each in build_dashboards().items()}
     existing = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
     return sorted(name for name in rendered.keys() | existing.keys() if rendered.get(name) != existing.get(name))
 
 
 def main() -> int:
-    """Writes or checks; 1 where a check found something."""
+    """Writes or checks the files; returns 1 when a check finds a stale file."""
     parser = argparse.ArgumentParser(prog="python -m grafana", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not current")
     check = parser.parse_args().check

@@ -1,4 +1,4 @@
-"""A dashboard around its panels: variables, annotations, links to the others, and each panel's place on the grid."""
+"""Builds a dashboard around its panels: variables, annotations, links, and each panel's position on the grid."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from grafana.panels import DATASOURCE, Panel
 
 WIDTH = 24  # columns of Grafana's grid
 TAG = "steadytok"
-SCHEMA_VERSION = 41  # Grafana 11.6 and newer; newer ones bring it up to date when they load it
+SCHEMA_VERSION = 41  # Grafana 11.6; newer versions migrate it on loading
 
 
 class Row(NamedTuple):
-    """A heading with panels below it; `folded` rows are asked for only when they are opened."""
+    """A heading with panels below it; Grafana queries the panels of a `collapsed` row only when it is opened."""
 
     title: str
     panels: Sequence[Panel]
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """A choice above the dashboard: the values that a label of some series has."""
+    """A drop-down above the dashboard with the values of a label of some series."""
 
     name: str
     label: str
@@ -43,7 +43,7 @@ def build_dashboard(
     annotations: Sequence[dict[str, Any]] = (),
     since: str = "now-1h",
 ) -> dict[str, Any]:
-    """The dictionary that Grafana imports as it is; whose data it shows is chosen at the top."""
+    """Returns the dashboard that Grafana imports unchanged; a drop-down selects its data source."""
     return {
         "uid": uid,
         "title": title,
@@ -64,7 +64,7 @@ def build_dashboard(
 
 
 def build_annotations(host: str) -> list[dict[str, Any]]:
-    """What fired and what was done, as coloured stretches through every panel over time."""
+    """Returns annotations that mark firing alerts and remedies as coloured regions in every time series."""
     firing = f'max by (alertname, severity) (steadytok_alerts{{{host},alertstate="firing",severity=~"%s"}}) > 0'
     acting = f"max by (remedy, for_alert) (steadytok_remedy_running{{{host}}}) > 0"
     events = f"sum by (remedy, event) ({format_growth(f'steadytok_remedy_events_total{{{host}}}', '1m')})"
@@ -77,12 +77,12 @@ def build_annotations(host: str) -> list[dict[str, Any]]:
 
 
 def format_growth(counter: str, window: str) -> str:
-    """By how much a counter has grown; one that has just appeared, too, which increase() takes for nothing."""
+    """Returns a counter's growth; unlike increase() it includes the first value of a new counter."""
     return f"({counter} - {counter} offset {window} or {counter} unless {counter} offset {window}) > 0"
 
 
 def _build_annotation(name: str, expr: str, title: str, text: str, colour: str) -> dict[str, Any]:
-    # Grafana up to 11 reads the query here, newer ones read `target`; both keep what they do not know.
+    # Grafana up to 11 reads these keys, newer versions read `target`; both keep unknown keys.
     legacy_target = {"expr": expr, "titleFormat": title, "textFormat": text, "step": "15s", "useValueForTime": False}
     target = {"expr": expr, "refId": "Anno", "legendFormat": title, "interval": "15s"}
     return {
@@ -120,7 +120,7 @@ def _build_variable(variable: Variable) -> dict[str, Any]:
         "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
         **(_build_all_option() if variable.multi else {}),
         "hide": 0,
-        "refresh": 2,  # when the time range changes: hosts come and go
+        "refresh": 2,  # on every change of the time range: hosts come and go
         "regex": "",
         "sort": 1,
         "multi": variable.multi,
@@ -130,7 +130,7 @@ def _build_variable(variable: Variable) -> dict[str, Any]:
 
 
 def _build_all_option() -> dict[str, Any]:
-    # One expression for all, and not a list of them: a host that has long been silent is in no list.
+    # One expression for all instead of a list: a host that has long been silent is in no list.
     return {"current": {"text": ["All"], "value": ["$__all"]}, "allValue": ".*"}
 
 
@@ -164,7 +164,7 @@ def _place_panels(rows: Sequence[Row]) -> list[Panel]:
 
 
 def _arrange_in_lines(panels: Iterable[Panel], top: int) -> tuple[list[Panel], int]:
-    """The panels from left to right, in a new line where one does not fit; and the first free line below."""
+    """Arranges panels from left to right, in a new line when one does not fit; also returns the next free line."""
     positioned: list[Panel] = []
     x = line_height = 0
     for panel in panels:

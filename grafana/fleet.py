@@ -1,4 +1,4 @@
-"""*Which host needs me?*: all hosts of a fleet, by what the rules of `docs/examples/fleet-recording.yml` record."""
+"""*Which host needs me?*: all hosts of a fleet, from the series that `docs/examples/fleet-recording.yml` records."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from grafana.slow import OF_BASELINE
 HOSTS = 'job="steadytok",instance=~"$instance"'
 INSTANCES = Variable("instance", "Hosts", 'steadytok_build_info{job="steadytok"}', multi=True)
 MEMORY_LEFT_RATIO = Thresholds("red", ((0.04, "orange"), (0.1, "green")))
-MAX_HOSTS = 15  # hosts in a panel: more are not read by anybody
+MAX_HOSTS = 15  # hosts in a panel; nobody reads more
 
 
 def build() -> dict[str, Any]:
-    """The dashboard."""
+    """Returns the dashboard."""
     return build_dashboard(
         "steadytok-fleet",
         "Which host needs me?",
-        "All inference hosts: who is silent, who is slow, who is hot, who is full, and what remedies do about it.",
+        "All inference hosts: which are silent, slow, hot or full, and what remedies do about it.",
         [
             Row("At a glance", _build_glance_panels()),
             Row("Hosts, the worst first", [_build_hosts_panel()]),
@@ -44,17 +44,17 @@ def _build_glance_panels() -> list[Panel]:
     stats = (
         ("Hosts that answer", "Agents that the last scrape reached.",
          f"sum(up{{{HOSTS}}})", FieldOptions("short")),
-        ("Silent", "Agents that the last scrape did not reach: nobody watches these hosts.",
+        ("Silent", "Agents that the last scrape did not reach: these hosts are unwatched.",
          f"count(up{{{HOSTS}}} == 0) or vector(0)", FieldOptions("short", CRITICAL)),
         ("With a critical alert", "Hosts on which an alert of severity critical fires.",
          f'count(instance:steadytok_alerts:sum{{{HOSTS},severity="critical"}} > 0) or vector(0)',
          FieldOptions("short", CRITICAL)),
-        ("Slow", "Hosts with an engine below 80 % of its usual speed, but for those that a remedy holds back.",
+        ("Slow", "Hosts with an engine below 80 % of its usual speed, except those that a remedy holds back.",
          f"count({exprs['speed']} < 0.8 unless on (instance) {exprs['duty']} < 1) or vector(0)",
          FieldOptions("short", WARNING)),
-        ("A remedy acts", "Hosts that an agent holds back, or otherwise acts on.",
+        ("A remedy acts", "Hosts on which a remedy acts now.",
          f"count({exprs['acting']} > 0) or vector(0)", FieldOptions("short", Thresholds("green", ((1, "blue"),)))),
-        ("A remedy gave up", "Hosts on which somebody has to look.",
+        ("A remedy gave up", "Hosts that need a person.",
          f"count({exprs['gave up']} > 0) or vector(0)", FieldOptions("short", CRITICAL)),
     )  # fmt: skip
     return [
@@ -69,8 +69,8 @@ def _build_hosts_panel() -> Panel:
 
     panel = build_table(
         "Hosts",
-        "Choose a name to see the host. Speed: the slowest engine against its usual. Degrees left: the hottest DIMM's. "
-        "Local: of the engine that has least of its memory where its threads run.",
+        "Choose a name to see the host. Speed: the slowest engine, of its baseline. Degrees left: the hottest DIMM's. "
+        "Local: the engine with the lowest share of memory on its threads' nodes.",
         FieldOptions("short"),
         {
             "instance": "Host",
@@ -127,19 +127,19 @@ def _build_worst_panels() -> list[Panel]:
     return [
         build_time_series(
             "Slowest against their usual speed",
-            "Each host's slowest engine; 100 % is usual.",
+            "Each host's slowest engine; 100 % is its usual speed.",
             FieldOptions("percentunit", Thresholds("red", ((0.8, "green"),), area=True), min=0),
             query_lowest("engine_speed_of_baseline_ratio:min"),
         ),
         build_time_series(
             "Closest to a DIMM's limit",
-            "Degrees that the hottest module has left; below 0 firmware slows memory.",
+            "Degrees until the limit of the hottest module; below 0 firmware slows memory.",
             FieldOptions("celsius"),
             query_lowest("dimm_headroom_celsius:min"),
         ),
         build_time_series(
             "Slowed most by heat",
-            "Of the time, of each host's worst processor.",
+            "Share of the time in which heat slowed each host's worst processor.",
             FieldOptions("percentunit", min=0),
             query_highest("thermal_throttle_seconds:max_rate5m"),
         ),
@@ -151,13 +151,13 @@ def _build_worst_panels() -> list[Panel]:
         ),
         build_time_series(
             "Least memory left",
-            "Of the whole host.",
+            "Available memory of the whole host.",
             FieldOptions("percentunit", min=0),
             query_lowest("meminfo_mem_available_ratio:min"),
         ),
         build_time_series(
             "Tokens per second of the fleet",
-            "Of all hosts together, whichever are chosen above.",
+            "Total of all hosts, independent of the selection above.",
             FieldOptions("short", min=0),
             Query('job:steadytok_engine_tokens_per_second:sum{job="steadytok"}', "all hosts"),
         ),
@@ -168,14 +168,14 @@ def _build_agent_panels() -> list[Panel]:
     return [
         build_time_series(
             "Versions",
-            "Agents by version.",
+            "Number of agents by version.",
             FieldOptions("short", min=0, decimals=0),
             Query('job:steadytok_build_info:count{job="steadytok"}', "{{version}}"),
             stacked=True,
         ),
         build_table(
             "Silent agents",
-            "Those that the last scrape did not reach; 0 is silent.",
+            "Agents that the last scrape did not reach; 0 is silent.",
             FieldOptions("short", Thresholds("red", ((1, "green"),))),
             {"instance": "Host", "Value": "Answers"},
             Query(f"sum by (instance) (up{{{HOSTS}}}) == 0", ""),

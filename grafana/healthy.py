@@ -1,4 +1,4 @@
-"""*Is this host healthy?*: heat, errors, pressure and power of one host, and whether its agent can be relied on."""
+"""*Is this host healthy?*: heat, errors, pressure and power of one host, and the state of its collectors."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ HEADROOM = Thresholds("red", ((0, "orange"), (5, "green")))  # DimmHot warns 5 �
 MEMORY_LEFT = Thresholds("red", ((4, "orange"), (10, "green")))  # NodeNearlyFull comes at 4 %
 THROTTLED = Thresholds("green", ((1, "orange"), (10, "red")))  # CpuThermalThrottling comes at 1 %
 PRESSURE = Thresholds("green", ((0.1, "orange"),), area=True)  # MemoryPressure comes at 10 %
-SUCCESS_MAPPINGS: tuple[ValueMapping, ...] = (("0", "fails", "red"), ("1", "well", "green"))
+SUCCESS_MAPPINGS: tuple[ValueMapping, ...] = (("0", "failing", "red"), ("1", "ok", "green"))
 
 
 def build() -> dict[str, Any]:
-    """The dashboard."""
+    """Returns the dashboard."""
     return build_dashboard(
         "steadytok-healthy",
         "Is this host healthy?",
-        "Heat, memory, errors and pressure of one inference host, and what its agent cannot see.",
+        "Heat, memory, errors and pressure of one inference host, and the readings that its agent lacks.",
         [
             Row("At a glance", [*_build_glance_panels(), _build_firing_panel(), _build_headroom_panel()]),
             Row("Heat", _build_heat_panels()),
@@ -48,7 +48,11 @@ def build() -> dict[str, Any]:
 
 
 def format_throttled(host: str) -> str:
-    """Percent of the time that the worst processor, or core, of each host was slowed by heat; needs the [5m] it has."""
+    """
+    Returns the query for the percentage of time that heat slowed the worst processor or core of each host.
+
+    The query needs its window of 5 minutes.
+    """
     return (
         f"100 * max by (instance) (rate(steadytok_thermal_throttle_package_seconds_total{{{host}}}[5m]) or "
         f"rate(steadytok_thermal_throttle_core_seconds_total{{{host}}}[5m]))"
@@ -83,19 +87,19 @@ def _build_glance_panels() -> list[Panel]:
         ),
         build_stat(
             "Slowed by heat",
-            "Share of the last 5 minutes in which the worst processor slowed itself. No value: nobody counts (AMD).",
+            "Share of the last 5 minutes in which the worst processor slowed itself. No value: no counter (AMD).",
             FieldOptions("percent", THROTTLED, decimals=1),
             Query(format_throttled(HOST), "throttled"),
         ),
         build_stat(
             "Memory left",
-            "What the kernel could give without swapping, as a share of the host's memory.",
+            "Memory available without swapping, as a share of the host's memory.",
             FieldOptions("percent", MEMORY_LEFT, min=0, max=100, decimals=1),
             Query(f"100 * {available}", "available"),
         ),
         build_stat(
             "Fullest node: memory left",
-            "The same of the NUMA node that has least. A bound engine dies when its node is full.",
+            "Memory available on the fullest NUMA node. A bound engine dies when its node is full.",
             FieldOptions("percent", MEMORY_LEFT, min=0, max=100, decimals=1),
             Query(f"100 * min({node})", "available"),
         ),
@@ -104,8 +108,8 @@ def _build_glance_panels() -> list[Panel]:
 
 def _build_firing_panel() -> Panel:
     return build_table(
-        "What is wrong now",
-        "Alerts that fire or are about to; each has its page in the runbooks.",
+        "Active alerts",
+        "Pending and firing alerts; each has a runbook.",
         FieldOptions("short"),
         {"alertname": "Alert", "severity": "Severity", "alertstate": "State", "Value": "Number"},
         Query(f'sum by (alertname, severity, alertstate) (steadytok_alerts{{{HOST},severity!="none"}}) > 0', ""),
@@ -116,7 +120,7 @@ def _build_firing_panel() -> Panel:
 def _build_headroom_panel() -> Panel:
     return build_bar_gauge(
         "Degrees left, by DIMM",
-        "Until the limit of each memory module: the operator's, else 85 °C or a lower critical limit.",
+        "Degrees until the limit of each module: the configured limit, else 85 °C or a lower critical limit.",
         FieldOptions("celsius", HEADROOM, min=0, max=40, decimals=1),
         Query(f"sort(min by (dimm) (steadytok_dimm_headroom_celsius{{{HOST}}}))", "{{dimm}}", instant=True),
     )
@@ -128,7 +132,7 @@ def _build_heat_panels() -> list[Panel]:
     return [
         build_time_series(
             "DIMM temperature",
-            "Each memory module, by whoever measures it; the dashed line is the lowest limit.",
+            "Each memory module, by source; the dashed line is the lowest limit.",
             FieldOptions("celsius"),
             Query(
                 f"max by (dimm, source) (steadytok_dimm_temperature_celsius{{{HOST}}})",
@@ -139,7 +143,7 @@ def _build_heat_panels() -> list[Panel]:
         ),
         build_time_series(
             "Processor temperature",
-            "Packages and dies, as coretemp or k10temp measures them; the dashed line is where they slow themselves.",
+            "Packages and dies, measured by coretemp or k10temp; they slow themselves at the dashed line.",
             FieldOptions("celsius"),
             Query(
                 f'steadytok_hwmon_temperature_celsius{{{HOST},chip=~"coretemp|k10temp"}}',
@@ -149,14 +153,14 @@ def _build_heat_panels() -> list[Panel]:
             dashed_pattern="^critical$",
         ),
         build_time_series(
-            "Air and boards, as the BMC measures them",
-            "Inlet and further temperatures of the BMC, without the memory modules.",
+            "BMC temperatures of air and boards",
+            "Inlet and other temperatures that the BMC measures, without the memory modules.",
             FieldOptions("celsius"),
             Query(f'steadytok_ipmi_temperature_celsius{{{HOST},entity_id!~"8|32"}}', "{{sensor}}"),
         ),
         build_time_series(
             "Fans",
-            "Revolutions per minute, of the board's own chips and of the BMC. A fan at 0 stands still.",
+            "Revolutions per minute, from the board's chips and from the BMC. A fan at 0 has stopped.",
             FieldOptions("rotrpm", min=0),
             Query(f"{fans}", "{{chip}} {{sensor}}"),
             Query(f"{bmc}", "{{sensor}}"),
@@ -172,14 +176,14 @@ def _build_processor_panels() -> list[Panel]:
     return [
         build_time_series(
             "Processor time by mode",
-            "Share of all CPUs. steal is time that the hypervisor gave to somebody else.",
+            "Share of all CPUs. steal is time that the hypervisor gave to other guests.",
             FieldOptions("percentunit", min=0, max=1),
             Query(f"sum by (mode) ({busy}) / scalar({online})", "{{mode}}"),
             stacked=True,
         ),
         build_time_series(
             "Frequency by node",
-            "The upper quartile of each node's CPUs, because idle ones report any frequency; dashed: the hardware's.",
+            "Upper quartile of each node's CPUs, as idle CPUs report any frequency. Dashed: the hardware's maximum.",
             FieldOptions("hertz", min=0),
             Query(f"quantile by (node) (0.75, steadytok_cpufreq_frequency_hertz{{{HOST}}})", "node {{node}}"),
             Query(f"max(steadytok_cpufreq_frequency_max_hertz{{{HOST}}})", "highest"),
@@ -187,14 +191,14 @@ def _build_processor_panels() -> list[Panel]:
         ),
         build_time_series(
             "Waiting for memory, disk and processors",
-            "Share of the time in which some task waited (pressure), or all did.",
+            "Pressure: share of the time in which some task waited, or all tasks did.",
             FieldOptions("percentunit", PRESSURE, min=0),
             Query(waiting, "{{resource}}: some wait"),
             Query(stalled, "{{resource}}: all wait"),
         ),
         build_time_series(
             "Power",
-            "What processors and memory take: RAPL, or the processor's own word on AMD.",
+            "Power of processors and memory, from RAPL, or from HSMP on AMD.",
             FieldOptions("watt", min=0),
             Query(
                 f"sum by (name) (rate(steadytok_powercap_energy_joules_total{{{HOST}}}[$__rate_interval]))", "{{name}}"
@@ -210,13 +214,13 @@ def _build_error_panels() -> list[Panel]:
     return [
         build_time_series(
             "Errors corrected within an hour, by DIMM",
-            "24 in an hour come from a cell, a contact or heat, and not from chance.",
+            "24 errors in an hour come from a cell, a contact or heat, not from chance.",
             FieldOptions("short", Thresholds("green", ((24, "orange"),), area=True), min=0),
             Query(f"max by (dimm) (increase({corrected}[1h]))", "{{dimm}}"),
         ),
         build_table(
             "Errors since the driver was loaded, by DIMM",
-            "Any that could not be corrected means that data was wrong.",
+            "Any uncorrected error means wrong data.",
             FieldOptions("short"),
             {"dimm": "DIMM", "node": "Node", "Value #A": "Corrected", "Value #B": "Not corrected"},
             Query(f"max by (dimm, node) ({corrected})", ""),
@@ -231,13 +235,13 @@ def _build_agent_panels() -> list[Panel]:
     return [
         build_state_timeline(
             "Collectors",
-            "Whether each gave what it should. One whose hardware is absent is not here; steadytok check says why.",
+            "Success of each collector. Collectors without hardware are absent; steadytok check gives the reason.",
             FieldOptions("short", Thresholds("red", ((1, "green"),)), mappings=SUCCESS_MAPPINGS),
             Query(f"min by (collector) (steadytok_collector_success{{{HOST}}})", "{{collector}}"),
         ),
         build_time_series(
             "Age of the newest reading",
-            "In intervals of the collector: above 3 its series end. Not dimm, which is made of others.",
+            "Age in intervals of the collector; above 3 its series end. Without dimm, which derives from others.",
             FieldOptions("short", Thresholds("green", ((3, "orange"),), area=True), min=0),
             Query(
                 f'steadytok_collector_age_seconds{{{HOST},collector!="dimm"}}'
@@ -246,8 +250,8 @@ def _build_agent_panels() -> list[Panel]:
             ),
         ),
         build_table(
-            "What could not be read",
-            "Readings that the last pass of a collector could not get, and passes that came late.",
+            "Missing readings",
+            "Readings that the last pass of a collector failed to get, and late passes.",
             FieldOptions("short"),
             {"collector": "Collector", "Value #A": "Missing", "Value #B": "Late passes", "Value #C": "Processor time"},
             Query(f"sum by (collector) (steadytok_collector_missing_readings{{{HOST}}})", ""),
@@ -259,7 +263,7 @@ def _build_agent_panels() -> list[Panel]:
         ),
         build_text_stat(
             "Version",
-            "The version of the agent that runs.",
+            "The version of the running agent.",
             FieldOptions("short", NO_THRESHOLDS),
             Query(f"steadytok_build_info{{{HOST}}}", "{{version}}"),
             height=8,

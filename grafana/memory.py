@@ -1,4 +1,4 @@
-"""*Where is the memory?*: of the host, of each NUMA node, of each engine and its cgroup, and what has moved."""
+"""*Where is the memory?*: memory of the host, of each NUMA node, and of each engine and its cgroup; moved pages."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SHARE_OPTIONS = FieldOptions("percentunit", min=0, max=1, decimals=1)
 
 
 def build() -> dict[str, Any]:
-    """The dashboard."""
+    """Returns the dashboard."""
     return build_dashboard(
         "steadytok-memory",
         "Where is the memory?",
-        "Who holds the memory of the host, on which NUMA node it is, what was asked for, and what is left.",
+        "Who uses the host's memory, on which NUMA node it is, which placement was requested, and what is left.",
         [
             Row("The host", [*_build_glance_panels(), _build_host_panel(), _build_reclaim_panel()]),
             Row("NUMA nodes", [_build_available_panel(), _build_nodes_panel(), *_build_allocation_panels()]),
@@ -48,9 +48,9 @@ def _build_glance_panels() -> list[Panel]:
     total = _meminfo("mem_total")
     stats = (
         ("Installed", "Memory that the kernel can use.", total, "bytes", Thresholds("text")),
-        ("Left", "What could be had without swapping, of all.", f"100 * {_meminfo('mem_available')} / {total}",
+        ("Left", "Share of memory available without swapping.", f"100 * {_meminfo('mem_available')} / {total}",
          "percent", MEMORY_LEFT),
-        ("Anonymous", "Memory that only swap could take: weights that were loaded, KV caches.",
+        ("Anonymous", "Memory that could only be swapped out: loaded weights, KV caches.",
          f"{_meminfo('active_anon')} + {_meminfo('inactive_anon')}", "bytes", Thresholds("text")),
         ("Files", "Page cache, mapped weights included.", f"{_meminfo('active_file')} + {_meminfo('inactive_file')}",
          "bytes", Thresholds("text")),
@@ -69,8 +69,8 @@ def _build_glance_panels() -> list[Panel]:
 def _build_host_panel() -> Panel:
     unmapped = f"{_meminfo('active_file')} + {_meminfo('inactive_file')} - {_meminfo('mapped')}"
     return build_time_series(
-        "What the host's memory holds",
-        "Anonymous memory, files that are mapped and files that are only cached, the kernel's own, and nothing.",
+        "Use of the host's memory",
+        "Anonymous memory, mapped files, cached files, the kernel's slab, and free memory.",
         FieldOptions("bytes", min=0),
         Query(f"{_meminfo('active_anon')} + {_meminfo('inactive_anon')}", "anonymous"),
         Query(_meminfo("mapped"), "mapped files"),
@@ -87,20 +87,20 @@ def _build_reclaim_panel() -> Panel:
 
     return build_time_series(
         "Reclaim",
-        "Pages per second: swapped, read again after an eviction, and scanned by allocations that had to wait.",
+        "Pages per second: swapped, read again after an eviction, and scanned by allocations that wait.",
         FieldOptions("ops", min=0),
         Query(format_rate("pswpin"), "swapped in"),
         Query(format_rate("pswpout"), "swapped out"),
         Query(format_rate("workingset_refault_file"), "files read again"),
-        Query(format_rate("pgscan_direct"), "scanned by who waits"),
+        Query(format_rate("pgscan_direct"), "direct reclaim scans"),
     )
 
 
 def _build_available_panel() -> Panel:
     return build_time_series(
-        "What is left on each node",
-        "Free memory, cache that can be given up and reclaimable slab, above the low watermark. An engine bound "
-        "to a node is killed when this ends, whatever the other nodes have.",
+        "Available memory by node",
+        "Free memory, reclaimable cache and reclaimable slab above the low watermark. An engine bound to a node is "
+        "killed when this runs out, even if other nodes have memory.",
         FieldOptions("percent", Thresholds("red", ((4, "orange"), (10, "green")), area=True), min=0, max=100),
         Query(
             f"100 * steadytok_node_meminfo_available_bytes{{{HOST}}}"
@@ -120,7 +120,7 @@ def _build_nodes_panel() -> Panel:
     )
     return build_table(
         "Nodes",
-        "Free alone says little: it is near 0 wherever files are cached.",
+        "Memory by node. Free is near 0 wherever files are cached; look at Left.",
         FieldOptions("bytes", decimals=1),
         {
             "node": "Node",
@@ -148,14 +148,14 @@ def _build_allocation_panels() -> list[Panel]:
 
     return [
         build_time_series(
-            "Allocations that went elsewhere",
-            "Per second, by the node that was wanted and was full. Counts allocations of any size, not pages.",
+            "Allocations that missed their node",
+            "Allocations per second, of any size, by the requested node that was full.",
             FieldOptions("ops", min=0),
-            Query(f"sum by (node) ({format_rate('numa_foreign')})", "wanted node {{node}}"),
+            Query(f"sum by (node) ({format_rate('numa_foreign')})", "requested node {{node}}"),
         ),
         build_time_series(
             "Pages that the kernel moved",
-            "Per second: NUMA balancing, and all causes together.",
+            "Pages per second: by NUMA balancing, and by all causes together.",
             FieldOptions("ops", min=0),
             Query(f"rate(steadytok_vmstat_numa_pages_migrated_total{{{HOST}}}[$__rate_interval])", "NUMA balancing"),
             Query(f"rate(steadytok_vmstat_pgmigrate_success_total{{{HOST}}}[$__rate_interval])", "all causes"),
@@ -166,41 +166,40 @@ def _build_allocation_panels() -> list[Panel]:
 def _build_engine_panels() -> list[Panel]:
     return [
         build_time_series(
-            "What engines hold",
-            "Memory in RAM of each process, by kind. file is mmap'ed weights; anon is loaded weights and the KV cache.",
+            "Memory of engines",
+            "Resident memory of each process by kind. file: mmap'ed weights; anon: loaded weights and the KV cache.",
             FieldOptions("bytes", min=0),
             Query(f"steadytok_process_memory_bytes{{{ENGINES}}} > 0", "{{engine}} rank {{rank}}: {{kind}}"),
             stacked=True,
         ),
         build_time_series(
-            "On which node it is",
-            "Share of each process's resident pages by node, from a sample of them.",
+            "Memory of engines by node",
+            "Share of each process's resident pages by node, from a sample of the pages.",
             FieldOptions("percentunit", min=0, max=1),
             Query(f"steadytok_process_node_share_ratio{{{ENGINES}}}", "{{engine}} rank {{rank}}: node {{node}}"),
         ),
         build_time_series(
-            "Local, and moved",
-            "Share that is on the nodes where the threads run, and share that is not where it was while the engine was "
-            "fast.",
+            "Local and moved memory",
+            "Share on the nodes where the threads run, and share that has moved since the engine was fast.",
             FieldOptions("percentunit", min=0, max=1),
             Query(f"steadytok_process_local_ratio{{{ENGINES}}}", "{{engine}} rank {{rank}}: local"),
             Query(f"steadytok_process_placement_drift{{{ENGINES}}}", "{{engine}} rank {{rank}}: moved"),
         ),
         build_time_series(
             "Threads by node",
-            "Where each engine's threads ran last.",
+            "The node on which each engine's threads ran last.",
             FieldOptions("short", min=0),
             Query(f"sum by (engine, node) (steadytok_process_threads{{{ENGINES}}})", "{{engine}}: node {{node}}"),
         ),
         build_table(
-            "What was asked for",
-            "Options, variables, numactl and cpusets that ask for a placement. What does not match the shares above "
-            "has not worked (BindingIneffective).",
+            "Requested placement",
+            "Options, variables, numactl and cpusets that request a placement. A request that differs from the shares "
+            "above has no effect (BindingIneffective).",
             FieldOptions("short"),
             {
                 "engine": "Engine",
                 "rank": "Rank",
-                "source": "Asked by",
+                "source": "Requested by",
                 "policy": "Policy",
                 "nodes": "Nodes",
                 "cpus": "CPUs",
@@ -212,7 +211,7 @@ def _build_engine_panels() -> list[Panel]:
         ),
         build_table(
             "Processes",
-            "Who they are; for steadytok placement and numastat -p.",
+            "The engines' processes, for steadytok placement and numastat -p.",
             FieldOptions("short"),
             {"engine": "Engine", "rank": "Rank", "kind": "Kind", "command": "Command", "pid": "PID"},
             Query(f"sum by (engine, rank, kind, command, pid) (steadytok_process_info{{{ENGINES}}})", ""),
@@ -225,7 +224,7 @@ def _build_limit_panels() -> list[Panel]:
     return [
         build_time_series(
             "Memory of the limiting cgroup",
-            "Of all cgroups above a process the one with the smallest limit. Above the dashed line the kernel kills.",
+            "The cgroup with the smallest limit above a process. Above the dashed line the kernel kills.",
             FieldOptions("bytes", min=0),
             Query(f"max by (engine) (steadytok_process_cgroup_current_bytes{{{ENGINES}}})", "{{engine}}"),
             Query(f"min by (engine) (steadytok_process_cgroup_max_bytes{{{ENGINES}}})", "{{engine}} limit"),
@@ -233,7 +232,7 @@ def _build_limit_panels() -> list[Panel]:
         ),
         build_time_series(
             "Left below every limit",
-            "What a process can still take, with cache that can be given back. Right: how often the limit was met.",
+            "Memory that a process can still allocate, reclaimable cache included. Right: how often the limit was met.",
             FieldOptions("bytes", min=0),
             Query(f"min by (engine) (steadytok_process_cgroup_available_bytes{{{ENGINES}}})", "{{engine}}"),
             Query(
@@ -249,7 +248,7 @@ def _build_limit_panels() -> list[Panel]:
 def _build_modules_panel() -> Panel:
     return build_table(
         "Memory modules",
-        "What the firmware says is in each slot.",
+        "The module in each slot, as the firmware reports it.",
         FieldOptions("short"),
         {
             "dimm": "Slot",
@@ -265,10 +264,10 @@ def _build_modules_panel() -> Panel:
 
 def _build_kills_panel() -> Panel:
     return build_table(
-        "Killed for want of memory",
-        "The last of each kind. memory_policy and cpuset: a node was full; memcg: a cgroup; none: the whole host.",
+        "Out-of-memory kills",
+        "The last kill of each kind. memory_policy and cpuset: a node was full; memcg: a cgroup; none: the whole host.",
         FieldOptions("dateTimeFromNow"),
-        {"constraint": "Of", "nodes": "Nodes", "victim": "Process", "cgroup": "Cgroup", "Value": "When"},
+        {"constraint": "Constraint", "nodes": "Nodes", "victim": "Process", "cgroup": "Cgroup", "Value": "When"},
         Query(
             "1000 * max by (constraint, nodes, victim, cgroup) "
             f"(steadytok_kmsg_last_oom_kill_timestamp_seconds{{{HOST}}})",

@@ -1,7 +1,7 @@
 """
-Panels: what is asked, how it is drawn, in which unit, and from which value on it is bad.
+Builds panels: queries, visualisation, units and thresholds.
 
-Each gives the panel's dictionary without its place; `grafana/dashboard.py` puts them on the grid.
+Each function returns a panel's dictionary without its position; `grafana/dashboard.py` puts the panels on the grid.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ Panel = dict[str, Any]
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 HOST = 'job="steadytok",instance="$instance"'
-"""The matchers of whatever is about one host."""
+"""The matchers of queries about one host."""
 
 Colour = Literal["green", "yellow", "orange", "red", "blue", "purple", "text"]
 ValueMapping = tuple[str, str, Colour]
-"""A value as it comes, the word that is shown for it, and its colour."""
-AXIS_WIDTH = 80  # pixels: panels below each other have their time axes in line
+"""A value, its displayed text, and its colour."""
+AXIS_WIDTH = 80  # pixels; equal widths align the time axes of panels below each other
 
 
 class Query(NamedTuple):
-    """One expression; `legend` is Grafana's template of a series' name. `instant`: only the newest value."""
+    """One expression; `legend` is Grafana's template for a series' name; `instant` queries the newest value only."""
 
     expr: str
     legend: str
@@ -32,7 +32,7 @@ class Query(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """Colours by value: the first from minus infinity on, the others from their value on; `area` shades the plot."""
+    """Colours by value: `base` below all steps, each other colour from its value on; `area` shades the plot."""
 
     base: Colour
     steps: tuple[tuple[float, Colour], ...] = ()
@@ -43,14 +43,14 @@ NO_THRESHOLDS = Thresholds("green")
 
 
 class RightAxis(NamedTuple):
-    """Series with their own unit on the right axis, by a pattern of their legends."""
+    """Selects series by a pattern of their legends, for the right axis with its own unit."""
 
     pattern: str
     unit: str
 
 
 class FieldOptions(NamedTuple):
-    """Unit, bounds and steps of a panel's values."""
+    """Unit, bounds and thresholds of a panel's values."""
 
     unit: str
     thresholds: Thresholds = NO_THRESHOLDS
@@ -71,7 +71,7 @@ def build_time_series(
     height: int = 8,
     width: int = 12,
 ) -> Panel:
-    """Values over time; the legend is a table with the newest, the least and the most."""
+    """Builds a panel of values over time; its legend is a table with the last, minimum and maximum value."""
     custom: dict[str, Any] = {
         "axisWidth": AXIS_WIDTH,
         "drawStyle": "line",
@@ -96,7 +96,7 @@ def build_time_series(
 def build_stat(
     title: str, description: str, field_options: FieldOptions, query: Query, *, width: int = 4, height: int = 4
 ) -> Panel:
-    """One value, large, in the colour of its step."""
+    """Builds a panel with one large value in the colour of its threshold."""
     options = {
         "colorMode": "none" if field_options.thresholds.base == "text" else "background",
         "graphMode": "none",
@@ -111,7 +111,7 @@ def build_stat(
 def build_text_stat(
     title: str, description: str, field_options: FieldOptions, query: Query, *, width: int = 4, height: int = 4
 ) -> Panel:
-    """What a label says, such as a version: the name of the series, without its value."""
+    """Builds a panel with the text of a label, such as a version, in place of the value."""
     panel = build_stat(title, description, field_options, query, width=width, height=height)
     panel["options"] |= {"textMode": "name", "colorMode": "none"}
     return panel
@@ -120,7 +120,7 @@ def build_text_stat(
 def build_bar_gauge(
     title: str, description: str, field_options: FieldOptions, *queries: Query, width: int = 12, height: int = 8
 ) -> Panel:
-    """One bar for each series, with its newest value."""
+    """Builds a panel with a bar for each series' newest value."""
     options = {
         "displayMode": "basic",
         "orientation": "horizontal",
@@ -136,7 +136,7 @@ def build_bar_gauge(
 def build_state_timeline(
     title: str, description: str, field_options: FieldOptions, *queries: Query, width: int = 24, height: int = 8
 ) -> Panel:
-    """One row for each series, coloured by its value over time."""
+    """Builds a panel with a row for each series, coloured by its value over time."""
     custom = {"fillOpacity": 70, "lineWidth": 0}
     options = {
         "alignValue": "left",
@@ -170,10 +170,10 @@ def build_table(
     height: int = 8,
 ) -> Panel:
     """
-    The newest values as rows, joined by their labels; `columns` says which are shown, in which order and how named.
+    Builds a table of the newest values, joined by their labels; `columns` maps fields to displayed names, in order.
 
-    A query's value is the column `Value`, or `Value #A`, `Value #B` … where there are several. `units` are the looks
-    of columns, by the name that is shown; `sort` is such a name and whether it descends.
+    A query's value is the field `Value`, or `Value #A`, `Value #B` … with several queries. `column_options` are by
+    displayed name; `sort` is a displayed name and true for a descending order.
     """
     table_queries = [query._replace(instant=True, table=True) for query in queries]
     overrides = [
@@ -202,7 +202,7 @@ def build_table(
 
 
 def _list_column_properties(field_options: FieldOptions) -> list[tuple[str, Any]]:
-    """A column's look; its cells are coloured where its values have steps."""
+    """Returns a column's properties; cells have colours when the options have thresholds."""
     coloured = ("custom.cellOptions", {"type": "color-background", "mode": "basic"})
     return [*_list_properties(field_options), *([coloured] if field_options.thresholds.steps else [])]
 

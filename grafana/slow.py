@@ -25,16 +25,16 @@ STRIP_HEIGHT = 7
 
 
 def build() -> dict[str, Any]:
-    """The dashboard."""
+    """Returns the dashboard."""
     return build_dashboard(
         "steadytok-slow",
         "Why is it slow?",
-        "Tokens per second above what can take them: heat, frequency, placement, page cache, and the requests.",
+        "Tokens per second above their possible causes: heat, frequency, placement, page cache, and the requests.",
         [
             Row("Is it slow?", _build_verdict_panels()),
             Row("All on one axis: 100 is as good as it gets", [_build_overlay_panel()]),
             Row(
-                "One below the other",
+                "One by one",
                 [
                     _build_speed_panel(),
                     _build_heat_panel(),
@@ -45,7 +45,7 @@ def build() -> dict[str, Any]:
                 ],
             ),
             Row("Or is it the requests?", _build_request_panels()),
-            Row("Or somebody else?", _build_contention_panels()),
+            Row("Or other processes?", _build_contention_panels()),
         ],
         variables=[INSTANCE, ENGINE],
         annotations=build_annotations(HOST),
@@ -53,7 +53,7 @@ def build() -> dict[str, Any]:
 
 
 def format_baseline_percent(engines: str) -> str:
-    """Percent of the usual speed at which each engine decodes now; an idle engine has no value."""
+    """Returns the query for each engine's decoding speed in percent of its baseline; an idle engine has no value."""
     return (
         f"100 * max by (instance, engine) (steadytok_engine_tokens_per_second{{{engines}}})"
         f" / on (instance, engine) max by (instance, engine) (steadytok_engine_baseline_tokens_per_second{{{engines}}})"
@@ -64,24 +64,25 @@ def _build_verdict_panels() -> list[Panel]:
     return [
         build_stat(
             "Of the usual speed",
-            "The slowest engine that decodes now, against its baseline. No value: nobody decodes, or none is learnt.",
+            "Speed of the slowest decoding engine, in percent of its baseline. No value: no engine decodes or has a "
+            "baseline.",
             FieldOptions("percent", OF_BASELINE, decimals=0),
             Query(f"min({format_baseline_percent(ENGINES)})", "of baseline"),
         ),
         build_stat(
             "Tokens per second",
-            "Decoded tokens per second of decoding, of all engines shown.",
+            "Decoded tokens per second of decoding, of all selected engines.",
             FieldOptions("short", decimals=1),
             Query(f"sum(steadytok_engine_tokens_per_second{{{ENGINES}}})", "tokens/s"),
         ),
         build_stat(
-            "Held back by us",
-            "The lowest share of the time that the agent lets an engine work. Below 100 % a remedy paces it.",
+            "Held back by the agent",
+            "The lowest duty that the agent sets for an engine. Below 100 % a remedy paces the engine.",
             FieldOptions("percentunit", Thresholds("blue", ((1, "green"),)), min=0, max=1, decimals=0),
             Query(f"min(steadytok_pace_duty{{{ENGINES}}})", "duty"),
         ),
         build_table(
-            "What else is up",
+            "Other active alerts",
             "DimmHot and CpuThermalThrottling mean heat; NumaAllocationDrift, PlacementDrift, AllRanksOnOneNode and "
             "BindingIneffective placement; WeightsEvicted and MemoryPressure the page cache.",
             FieldOptions("short"),
@@ -94,7 +95,7 @@ def _build_verdict_panels() -> list[Panel]:
 
 
 def _build_overlay_panel() -> Panel:
-    """The four causes in one measure, so that the one that falls with the speed is seen at a glance."""
+    """Builds the panel with speed and all causes on one scale: the cause that falls with the speed stands out."""
     frequency = (
         f"100 * quantile(0.75, steadytok_cpufreq_frequency_hertz{{{HOST}}})"
         f" / max(steadytok_cpufreq_frequency_max_hertz{{{HOST}}})"
@@ -102,7 +103,7 @@ def _build_overlay_panel() -> Panel:
     return build_time_series(
         "Speed, heat, frequency, placement and page cache",
         "Speed: of the baseline. Heat: degrees left of the hottest DIMM, 100 is 20 °C or more. Frequency: of the "
-        "hardware's. Placement: local memory of the engine that has least. Cache: time without waiting for memory.",
+        "hardware's maximum. Placement: lowest local share of an engine. Cache: time without waiting for memory.",
         FieldOptions("percent", min=0, max=110),
         Query(f"min({format_baseline_percent(ENGINES)})", "speed"),
         Query(f"100 * clamp(min(steadytok_dimm_headroom_celsius{{{HOST}}}) / 20, 0, 1)", "heat"),
@@ -141,7 +142,7 @@ def _build_strip(
 def _build_speed_panel() -> Panel:
     return _build_strip(
         "Tokens per second",
-        "Of each engine, and what is usual for it (dashed). Right: the share of the time that it may work.",
+        "Speed of each engine, and its baseline (dashed). Right: the duty that the agent sets.",
         FieldOptions("short", min=0),
         Query(f"max by (engine) (steadytok_engine_tokens_per_second{{{ENGINES}}})", "{{engine}}"),
         Query(f"max by (engine) (steadytok_engine_baseline_tokens_per_second{{{ENGINES}}})", "{{engine}} baseline"),
@@ -154,8 +155,8 @@ def _build_speed_panel() -> Panel:
 def _build_heat_panel() -> Panel:
     return _build_strip(
         "Heat",
-        "The hottest memory module of each node and the lowest limit (dashed). Right: time that processors slowed "
-        "themselves, in percent.",
+        "The hottest memory module of each node and the lowest limit (dashed). Right: share of the time in which "
+        "processors slowed themselves, in percent.",
         FieldOptions("celsius", HEADROOM),
         Query(f"max by (node) (steadytok_dimm_temperature_celsius{{{HOST}}})", "DIMMs, node {{node}}"),
         Query(f"min(steadytok_dimm_limit_celsius{{{HOST}}})", "limit"),
@@ -168,7 +169,7 @@ def _build_heat_panel() -> Panel:
 def _build_frequency_panel() -> Panel:
     return _build_strip(
         "Frequency",
-        "The upper quartile of each node's CPUs: the busy ones. Dashed: the highest that is allowed now.",
+        "Upper quartile of each node's CPUs, which are the busy ones. Dashed: the highest permitted frequency.",
         FieldOptions("hertz", min=0),
         Query(f"quantile by (node) (0.75, steadytok_cpufreq_frequency_hertz{{{HOST}}})", "node {{node}}"),
         Query(f"min(steadytok_cpufreq_frequency_limit_hertz{{{HOST}}})", "limit"),
@@ -180,8 +181,8 @@ def _build_placement_panel() -> Panel:
     missed = f"sum by (node) (rate(steadytok_numastat_numa_foreign_total{{{HOST}}}[$__rate_interval]))"
     return _build_strip(
         "Placement",
-        "Share of each engine's memory that is local to its threads, and how far it has moved since it was fast. "
-        "Right: allocations per second that wanted the node and did not fit.",
+        "Share of each engine's memory that is local to its threads, and share that has moved since it was fast. "
+        "Right: allocations per second that requested the node and did not fit.",
         FieldOptions("percentunit", min=0, max=1),
         Query(f"steadytok_process_local_ratio{{{ENGINES}}}", "{{engine}} rank {{rank}}: local"),
         Query(f"steadytok_process_placement_drift{{{ENGINES}}}", "{{engine}} rank {{rank}}: moved"),
@@ -194,7 +195,7 @@ def _build_traffic_panel() -> Panel:
     return _build_strip(
         "Memory traffic",
         "Bytes per second of each L3 domain to its own node and to others (resctrl), or of a socket (HSMP). No value: "
-        "neither is there.",
+        "the host has neither.",
         FieldOptions("Bps", min=0),
         Query(
             f"sum by (domain) (rate(steadytok_resctrl_mbm_local_bytes_total{{{HOST}}}[$__rate_interval]))",
@@ -231,14 +232,14 @@ def _build_request_panels() -> list[Panel]:
     return [
         build_time_series(
             "Requests",
-            "Being worked on and queued. A busy batch makes fewer tokens for each request and is not slow for that.",
+            "Running and queued requests. A large batch makes fewer tokens for each request without being slow.",
             FieldOptions("short", min=0),
             Query(f"sum by (engine) (steadytok_engine_requests_running{{{ENGINES}}})", "{{engine}} running"),
             Query(f"sum by (engine) (steadytok_engine_requests_waiting{{{ENGINES}}})", "{{engine}} waiting"),
         ),
         build_time_series(
             "Seconds for a token",
-            "Decode seconds for each token: it grows with the context, and with anything above.",
+            "Decode seconds for each token; grows with the context, and with every cause above.",
             FieldOptions("s", min=0),
             Query(
                 f"{by_engine}({format_rate('decode_seconds')}) / ({by_engine}({format_rate('generated_tokens')}) > 0)",
@@ -247,7 +248,7 @@ def _build_request_panels() -> list[Panel]:
         ),
         build_time_series(
             "Time to the first token",
-            "From arrival, queueing included.",
+            "Seconds from arrival, queueing included.",
             FieldOptions("s", min=0),
             Query(
                 f"{by_engine}({format_rate('first_token_seconds')}) / ({by_engine}({format_rate('first_tokens')}) > 0)",
@@ -256,22 +257,22 @@ def _build_request_panels() -> list[Panel]:
         ),
         build_time_series(
             "KV cache",
-            "Share in use. Right: requests per second that were set back because it was full.",
+            "Share in use. Right: requests per second that were preempted because the cache was full.",
             FieldOptions("percentunit", Thresholds("green", ((0.9, "orange"),), area=True), min=0, max=1),
             Query(f"max by (engine) (steadytok_engine_kv_cache_usage_ratio{{{ENGINES}}})", "{{engine}}"),
-            Query(f"{by_engine}({format_rate('preemptions')})", "{{engine}} set back"),
-            right_axis=RightAxis("set back$", "ops"),
+            Query(f"{by_engine}({format_rate('preemptions')})", "{{engine}} preempted"),
+            right_axis=RightAxis("preempted$", "ops"),
         ),
         build_time_series(
-            "Tokens made and read",
-            "Per second of the clock, of all requests.",
+            "Generated and prompt tokens",
+            "Tokens per second of wall time, of all requests.",
             FieldOptions("short", min=0),
             Query(f"{by_engine}({format_rate('generated_tokens')})", "{{engine}} generated"),
-            Query(f"{by_engine}({format_rate('prompt_tokens')})", "{{engine}} of prompts"),
+            Query(f"{by_engine}({format_rate('prompt_tokens')})", "{{engine}} prompt"),
         ),
         build_time_series(
             "Bandwidth that decoding reaches",
-            "Of the reference engine: what decoding must read, over what a matrix product reached at its start.",
+            "Reference engine only: bytes that decoding must read, relative to the bandwidth measured at its start.",
             FieldOptions("percentunit", min=0, max=1),
             Query(f"max by (engine) (steadytok_engine_bandwidth_efficiency_ratio{{{ENGINES}}})", "{{engine}}"),
         ),
@@ -284,19 +285,19 @@ def _build_contention_panels() -> list[Panel]:
     )
     return [
         build_time_series(
-            "Time that is not the engine's",
-            "Steal, waiting for disks, the kernel and interrupts, as a share of all CPUs.",
+            "Processor time of others",
+            "Steal, waiting for disks, kernel and interrupts, as a share of all CPUs.",
             FieldOptions("percentunit", min=0),
             Query(f"sum by (mode) ({contended}) / scalar(sum(steadytok_stat_cpus_online{{{HOST}}}))", "{{mode}}"),
             stacked=True,
         ),
         build_time_series(
-            "Threads moved, tasks that want to run",
-            "Moves of the engines' threads between processors per second. Right: tasks that run or could.",
+            "Thread migrations and runnable tasks",
+            "Migrations of the engines' threads between processors per second. Right: runnable tasks.",
             FieldOptions("ops", min=0),
             Query(
                 f"sum by (engine) (rate(steadytok_process_thread_migrations_total{{{ENGINES}}}[$__rate_interval]))",
-                "{{engine}} moves",
+                "{{engine}} migrations",
             ),
             Query(f"steadytok_stat_processes_running{{{HOST}}}", "tasks"),
             right_axis=RightAxis("^tasks$", "short"),

@@ -1,8 +1,8 @@
 """
 The small privileged program that carries out fixed verbs on this host, for the agent and nobody else.
 
-It stands apart: standard library only, met over a Unix socket, no network, no shell. Whatever holds a host back is a
-lease that ends by itself, so that a host is at full speed again although nobody is left to put things back.
+It imports the standard library alone, listens on a Unix socket, and uses no network and no shell. Every setting that
+slows a host down is a lease that expires by itself: the host returns to full speed even when the agent is gone.
 """
 
 VERSION = "1"

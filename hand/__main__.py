@@ -1,7 +1,7 @@
 """
-`python -m hand`: listens on a Unix socket and does what the agent asks, until SIGTERM; then puts everything back.
+`python -m hand`: listens on a Unix socket and carries out the agent's requests until SIGTERM, then restores everything.
 
-Started by systemd with a socket, or by hand with --socket; --direct is for an agent that runs as root itself.
+systemd starts it with a socket; a person can start it with --socket. --direct is for an agent that runs as root itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STATE_FOLDER = Path("/run/steadytok-hand")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 when told to end; 2 with one sentence where it cannot start."""
+    """Returns 0 after SIGTERM or SIGINT, and 2 with one sentence on standard error when the hand cannot start."""
     options = _build_parser().parse_args(arguments)
     try:
         config = _load_config(options)
@@ -45,15 +45,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hand", description="Carries out fixed verbs for the agent; see hand.toml.")
-    parser.add_argument("--config", type=Path, default=CONFIG_PATH, help="what root allows (default %(default)s)")
     parser.add_argument(
-        "--socket", type=Path, default=SOCKET_PATH, help="where to listen, unless systemd listens already"
+        "--config", type=Path, default=CONFIG_PATH, help="file with what root allows (default %(default)s)"
     )
-    parser.add_argument("--state", type=Path, default=None, help=f"folder of what is held (default {STATE_FOLDER})")
-    parser.add_argument("--root", type=Path, default=Path("/"), help="the folder that is the machine (default /)")
-    parser.add_argument("--direct", action="store_true", help="serve this user's own processes, of any cgroup")
+    parser.add_argument(
+        "--socket", type=Path, default=SOCKET_PATH, help="path to listen on, unless systemd passes a socket"
+    )
+    parser.add_argument("--state", type=Path, default=None, help=f"folder of the leases (default {STATE_FOLDER})")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="root of the host's file system (default /)")
+    parser.add_argument("--direct", action="store_true", help="accept every process of this user, in any cgroup")
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when standard input closes")
-    parser.add_argument("--check", action="store_true", help="say what is wrong with the configuration, and end")
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
     return parser
 
 
@@ -62,8 +64,8 @@ def _load_config(options: argparse.Namespace) -> settings.HandConfig:
         config = settings.load_config(options.config)
         if not config.uids:
             raise settings.HandConfigError(
-                f"{options.config}: nobody could use this hand: there is no user {settings.AGENT_USER}, and peer.user "
-                "names no other"
+                f"{options.config}: no user may use this hand: this host has no user {settings.AGENT_USER}; "
+                "name one in peer.user"
             )
         return config
     own_uids = frozenset({os.geteuid()})
@@ -77,7 +79,7 @@ def _load_config(options: argparse.Namespace) -> settings.HandConfig:
 
 def _report_config(config: settings.HandConfig) -> int:
     units, commands = ", ".join(sorted(config.units)) or "none", ", ".join(sorted(config.commands)) or "none"
-    _log(f"the configuration is well; units: {units}; commands: {commands}")
+    _log(f"the configuration is valid; units: {units}; commands: {commands}")
     return 0
 
 
@@ -109,7 +111,7 @@ def _serve(service: Service, server: HandServer, options: argparse.Namespace) ->
 
 
 def _exit_on_signal(signal_number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the putting back
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the restore
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise SystemExit(0)
 
@@ -126,7 +128,7 @@ def _report_failure(message: str) -> int:
 
 
 def _log(message: str) -> None:
-    print(f"hand: {message}", file=sys.stderr, flush=True)  # noqa: T201  it is the journal's
+    print(f"hand: {message}", file=sys.stderr, flush=True)  # noqa: T201  standard error goes to the systemd journal
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The arguments of a request, each checked against what its verb expects; nothing is taken that was not asked for."""
+"""Checks the arguments of a request, one by one, against what the verb expects; unknown arguments are an error."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MIN_TTL, MAX_TTL = 0.1, 300.0  # seconds
 
 
 class Arguments:
-    """Takes one argument after the other; `done` refuses what is left over."""
+    """Hands out one argument after the other; `reject_unknown` refuses the rest."""
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self._remaining = dict(arguments)
 
     def take_integer(self, name: str, minimum: int, maximum: int) -> int:
-        """A whole number within bounds."""
+        """Returns a whole number within bounds."""
         value = self._remaining.pop(name, None)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
             raise InvalidRequestError(
@@ -28,7 +28,7 @@ class Arguments:
         return value
 
     def take_number(self, name: str, minimum: float, maximum: float) -> float:
-        """A number within bounds."""
+        """Returns a number within bounds."""
         value = self._remaining.pop(name, None)
         if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
             raise InvalidRequestError(
@@ -37,21 +37,21 @@ class Arguments:
         return float(value)
 
     def take_text(self, name: str, pattern: re.Pattern[str], expected: str) -> str:
-        """A text that the whole pattern matches; `what` says in words what was expected."""
+        """Returns a text that the whole pattern matches; `expected` describes the pattern for the error sentence."""
         value = self._remaining.pop(name, None)
         if not isinstance(value, str) or not pattern.fullmatch(value):
             raise InvalidRequestError(f"{name}: expected {expected}, found {_describe_value(value)}")
         return value
 
     def take_optional_text(self, name: str, pattern: re.Pattern[str], expected: str) -> str | None:
-        """The same, or None where it is absent or null."""
+        """Returns the text as `take_text` does, or None when the argument is absent or null."""
         if self._remaining.get(name) is None:
             self._remaining.pop(name, None)
             return None
         return self.take_text(name, pattern, expected)
 
     def take_mapping(self, name: str, maximum: int) -> dict[str, Any]:
-        """A mapping of at most so many entries."""
+        """Returns a mapping of at most `maximum` entries."""
         value = self._remaining.pop(name, {})
         if not isinstance(value, dict) or len(value) > maximum:
             raise InvalidRequestError(
@@ -60,7 +60,7 @@ class Arguments:
         return value
 
     def take_lease_names(self, name: str, maximum: int) -> list[str]:
-        """A list of lease names."""
+        """Returns a list of at most `maximum` lease names."""
         value = self._remaining.pop(name, None)
         if not isinstance(value, list) or len(value) > maximum:
             raise InvalidRequestError(
@@ -72,23 +72,23 @@ class Arguments:
         return value
 
     def take_lease_name(self) -> str:
-        """The name of a lease."""
+        """Returns the argument `lease`."""
         return self.take_text("lease", LEASE_NAME, "a name of up to 64 letters, digits and ._:-")
 
     def take_ttl(self) -> float:
-        """For how many seconds a lease is to hold."""
+        """Returns the argument `ttl`: the lifetime of a lease, in seconds."""
         return self.take_number("ttl", MIN_TTL, MAX_TTL)
 
     def take_lease(self) -> tuple[str, float]:
-        """Both."""
+        """Returns the lease's name and its ttl in seconds."""
         return self.take_lease_name(), self.take_ttl()
 
     def has(self, name: str) -> bool:
-        """Whether the argument was given."""
+        """True while the argument is present and not yet taken."""
         return name in self._remaining
 
     def reject_unknown(self) -> None:
-        """Raises InvalidError where something is left that no one asked for."""
+        """Raises InvalidRequestError when an argument has not been taken."""
         if self._remaining:
             raise InvalidRequestError(f"unknown argument {_describe_value(min(self._remaining))}")
 

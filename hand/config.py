@@ -1,7 +1,7 @@
 """
-What root allows, from hand.toml: whom to listen to, which units may be touched, which commands there are.
+Reads hand.toml, in which root names the permitted caller, the units that may be changed, and the commands.
 
-TOML because the standard library reads it. A file that others than root could have written is not believed.
+The format is TOML because the standard library reads it. A file that users other than root can write is refused.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from typing import Any
 UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
 COMMAND_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 VARIABLE_NAME = re.compile(r"STEADYTOK_[A-Z0-9_]{1,50}")
-MAX_COMMAND_SECONDS = 60.0  # seconds: no verb takes longer, and the agent waits for 90
+MAX_COMMAND_SECONDS = 60.0  # no verb takes longer; the agent waits 90 s for an answer
 AGENT_USER = "steadytok"
 AGENT_UNIT = "/system.slice/steadytok.service"
 
 
 class HandConfigError(Exception):
-    """The file cannot be used; one sentence."""
+    """The file cannot be used; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedUnit:
-    """Whose processes may be touched, and how."""
+    """A systemd unit and the verbs that may act on its processes."""
 
     cgroup: str
     freeze: bool = False
     migrate: bool = False
     reclaim: bool = False
     longest_stop: float = 0.5
-    """Seconds that the unit may stand still at a time; more, and a liveness probe might kill it."""
+    """Seconds that the unit may be frozen at a time; after a longer stop a liveness probe might kill it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedCommand:
-    """A program that may be started: its arguments are fixed, and so is who runs it."""
+    """A program that may be started, with fixed arguments and a fixed user."""
 
     argv: tuple[str, ...]
     user: str
     timeout: float = 10.0
     environment: frozenset[str] = frozenset()
-    """Names of the variables that the caller may set."""
+    """Names of the environment variables that the caller may set."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandConfig:
-    """All of the file."""
+    """The checked contents of hand.toml."""
 
     uids: frozenset[int] = frozenset()
     cgroup: str | None = AGENT_UNIT
-    """The cgroup the caller must be in, or below; None in direct mode, where the caller started us."""
+    """The caller's cgroup must be this one or below it; None in direct mode, where the caller started the hand."""
     units: Mapping[str, AllowedUnit] = field(default_factory=dict)
     commands: Mapping[str, AllowedCommand] = field(default_factory=dict)
 
 
 def load_config(path: Path, *, trusted_owners: frozenset[int] = frozenset({0})) -> HandConfig:
-    """The configuration; ConfigError in a sentence. `trusted` are the owners that the file may have."""
+    """Reads the configuration; raises HandConfigError. `trusted_owners` are the user ids that may own the file."""
     try:
         with path.open("rb") as file:
             _check_owner(path, os.fstat(file.fileno()), trusted_owners)
@@ -93,7 +93,7 @@ def _parse_config(table: dict[str, Any]) -> HandConfig:
 
 
 def _parse_uids(peer: dict[str, Any]) -> frozenset[int]:
-    """Whom root named; nobody where it named none and there is no user of the agent's usual name."""
+    """Returns the permitted user; nobody when `peer.user` is absent and this host has no user named AGENT_USER."""
     try:
         return frozenset({_look_up_uid(_get_text(peer, "peer.user", AGENT_USER))})
     except HandConfigError:
@@ -124,7 +124,7 @@ def _parse_command(name: str, values: dict[str, Any]) -> AllowedCommand:
     if not isinstance(argv, list) or not argv or not all(isinstance(part, str) and "\0" not in part for part in argv):
         raise HandConfigError(f"{section}.argv: expected a list of texts, the program first")
     if not argv[0].startswith("/"):
-        raise HandConfigError(f"{section}.argv: expected the program with its whole path, found {argv[0]!r}")
+        raise HandConfigError(f"{section}.argv: expected the program with its absolute path, found {argv[0]!r}")
     if not isinstance(variables, list) or not all(
         isinstance(variable, str) and VARIABLE_NAME.fullmatch(variable) for variable in variables
     ):
@@ -175,7 +175,7 @@ def _get_seconds(table: Mapping[str, Any], dotted_key: str, default: float, maxi
 
 
 def _parse_cgroup(dotted_key: str, value: object) -> str:
-    """A cgroup's path as /proc/PID/cgroup writes it."""
+    """Returns a cgroup's path as /proc/PID/cgroup writes it."""
     if not isinstance(value, str) or not value.startswith("/") or {".", ".."} & set(value.split("/")):
         raise HandConfigError(f"{dotted_key}: expected a cgroup such as {AGENT_UNIT}")
     return str(PurePosixPath(value))
@@ -185,4 +185,4 @@ def _look_up_uid(user: str) -> int:
     try:
         return pwd.getpwnam(user).pw_uid
     except KeyError:
-        raise HandConfigError(f"no user is named {user!r} on this host") from None
+        raise HandConfigError(f"this host has no user {user!r}") from None

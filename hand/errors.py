@@ -1,45 +1,45 @@
-"""How a request can end other than well: a code for the program that asked, a sentence for the person who reads it."""
+"""The ways a request can fail: each has a code for the calling program and a sentence for the person who reads it."""
 
 from __future__ import annotations
 
 
 class HandError(Exception):
-    """A request that is not carried out."""
+    """The request was not carried out."""
 
     code = "failed"
 
 
 class InvalidRequestError(HandError):
-    """The request is not what the verb expects."""
+    """The request does not have the form that the verb expects."""
 
     code = "invalid"
 
 
-class OutcomeUnknownError(HandError):
-    """There is no such verb, or not on this host."""
+class UnavailableError(HandError):
+    """The verb or the lease does not exist, or this host does not support the verb."""
 
     code = "unknown"
 
 
 class HandRefusedError(HandError):
-    """The request is well formed, and must not or cannot be done here."""
+    """The request is well formed, but must not or cannot be carried out here."""
 
     code = "refused"
 
 
 class LimitExceededError(HandError):
-    """Too much at once, or too often."""
+    """The request exceeds a limit of number or rate."""
 
     code = "limited"
 
 
 class AmbiguousOutcomeError(HandError):
-    """It may have been done, or not, or in part: not to be tried again by itself."""
+    """The request may have been carried out fully, in part, or not at all; the caller must not retry by itself."""
 
     code = "ambiguous"
 
 
 class ValueChangedError(HandError):
-    """The value is no longer the one that was expected: somebody else changed it, and it is theirs."""
+    """Somebody else changed the value; the hand leaves their value alone."""
 
     code = "changed"

@@ -1,4 +1,4 @@
-"""The door to the kernel's files, below a root folder that is / except in tests."""
+"""Reads and writes the kernel's files, below a root folder that is / except in tests."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 from hand.errors import HandError
 
 _SLOW_WRITE = Path(__file__).with_name("slow_write.py")
-_MAX_BYTES = 4096  # bytes of a file that is read: they hold a word or a line
+_MAX_BYTES = 4096  # bytes read of a file; these files hold a word or a line
 
 
 class KernelFiles:
-    """Small files of the kernel by their path below the root."""
+    """Accesses small files of the kernel by their path below the root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def exists(self, path: str) -> bool:
-        """Whether it is there."""
+        """True while the file exists."""
         return (self.root / path).exists()
 
     def read(self, path: str) -> str:
-        """What it says, without white space around it; HandError where it cannot be read."""
+        """Returns the file's text without surrounding white space; raises HandError."""
         try:
             with (self.root / path).open("rb") as file:
                 return file.read(_MAX_BYTES).decode("ascii").strip()
@@ -32,7 +32,7 @@ class KernelFiles:
             raise HandError(f"{path}: {_describe_error(error)}") from error
 
     def write(self, path: str, text: str) -> None:
-        """Writes it in one go, never making a file; HandError with what the kernel said."""
+        """Writes the text in one system call and never creates a file; raises HandError with the kernel's reason."""
         try:
             descriptor = os.open(self.root / path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
@@ -44,10 +44,10 @@ class KernelFiles:
 
     def write_with_timeout(self, path: str, text: str, timeout: float) -> bool:
         """
-        Writes what the kernel may work on for long, in a process that can be killed; False where time ran out.
+        Writes in a process that can be killed, for writes that take the kernel long; returns False after the timeout.
 
-        A write to drop_caches or memory.reclaim returns when the kernel is done; a signal that kills ends it early.
-        HandError with what the kernel said.
+        A write to drop_caches or memory.reclaim returns when the kernel is done; SIGKILL ends the write early.
+        Raises HandError with the kernel's reason.
         """
         arguments = [sys.executable, "-I", str(_SLOW_WRITE), str(self.root / path), text]
         try:
@@ -61,7 +61,7 @@ class KernelFiles:
         return True
 
     def read_free_bytes(self) -> int:
-        """MemFree of /proc/meminfo; HandError where it cannot be told."""
+        """Returns MemFree of /proc/meminfo; raises HandError."""
         try:
             with (self.root / "proc/meminfo").open() as file:
                 fields = dict(line.split(":", 1) for line in file if ":" in line)

@@ -1,4 +1,4 @@
-"""How often each verb may be used: the hand's own bounds, whatever the agent believes its own to be."""
+"""Limits how often each verb may be used, independently of the agent's own limits."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from hand.errors import LimitExceededError
 
 
 class RateLimit(NamedTuple):
-    """At most so many times within so many seconds."""
+    """Permits `times` uses within `seconds`."""
 
     times: int
     seconds: float
 
 
 class RateLimiter:
-    """What was done lately."""
+    """Counts the recent uses of each verb."""
 
     def __init__(self) -> None:
         self._uses: dict[str, deque[float]] = defaultdict(deque)
 
     def count_use(self, verb: str, limit: RateLimit, now: float) -> None:
-        """Counts one use; LimitedError where it is one too many. `now` is monotonic, in seconds."""
+        """Counts one use; raises LimitExceededError beyond the limit. `now` is monotonic, in seconds."""
         uses = self._uses[verb]
         while uses and uses[0] <= now - limit.seconds:
             uses.popleft()

@@ -1,10 +1,9 @@
 """
-`python -m hand.look`: tells the eye two things of a process that else only root may read, and nothing more.
+`python -m hand.look`: tells the eye a process's sockets and placement variables, which only root may read.
 
-A line with a pid comes in; a line of JSON goes out, with its sockets and with those of its environment variables that
-ask for a placement. What reads /proc/PID/environ and /proc/PID/fd of every user could read every process's memory and
-every file too: hence a program of its own that takes nothing but a number, and not a right of the eye, which also
-speaks to a BMC. https://docs.kernel.org/filesystems/proc.html
+Reads a line with a pid and answers with a line of JSON. A program that may read /proc/PID/environ and /proc/PID/fd of
+every user could also read every process's memory and every file. The eye also speaks to a BMC, so it does not get that
+right: this separate program has it, and takes nothing but a number. https://docs.kernel.org/filesystems/proc.html
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ PLACEMENT_VARIABLES = (
     "USE_NUMA",
     "LLAMA_ARG_NUMA",
 )
-"""The only names that are looked for; the rest of an environment is passwords."""
+"""The only variables that are reported; the rest of an environment may hold passwords."""
 
 _MAX_LINE = 32  # bytes of a request
 _PID_LINE = re.compile(rb"[1-9]\d{0,9}\n")
-_MAX_ENVIRON_BYTES = 4 << 20  # bytes of an environment that are read
+_MAX_ENVIRON_BYTES = 4 << 20  # bytes read of an environment
 _MAX_VALUE_LENGTH = 4096  # characters of a value
 
 
 def answer_request(line: bytes, proc: Path = Path("/proc")) -> dict[str, Any]:
-    """What a request line gives: `variables` and `sockets`, or `error`; both empty where there is no such process."""
+    """Returns `variables` and `sockets` of the process, or `error`; both are empty when there is no such process."""
     if not _PID_LINE.fullmatch(line):
         return {"error": f"expected the number of a process, found {line[:_MAX_LINE]!a}"}
     folder = proc / line.decode().strip()
     try:
         return {"variables": _read_variables(folder / "environ"), "sockets": _read_sockets(folder / "fd")}
     except (FileNotFoundError, ProcessLookupError):
-        return {"variables": {}, "sockets": []}  # it has ended
+        return {"variables": {}, "sockets": []}  # the process has ended
     except OSError as error:
         return {"error": f"{error.filename or folder}: {error.strerror}"}
 
@@ -52,26 +51,26 @@ def _read_variables(environ: Path) -> dict[str, str]:
 
 
 def _read_sockets(folder: Path) -> list[str]:
-    """As the links write them: socket:[4711]."""
+    """Returns the sockets as the links name them: socket:[4711]."""
     sockets = []
     for name in os.listdir(folder):
         try:
             target = os.readlink(folder / name)
         except FileNotFoundError:
-            continue  # closed meanwhile
+            continue  # the descriptor was closed meanwhile
         if target.startswith("socket:["):
             sockets.append(target)
     return sockets
 
 
 def main() -> int:
-    """Answers until whoever asks has hung up, and does not mind where that is before the answer."""
+    """Answers until the caller closes the socket, even when it closes before the answer."""
     try:
         while line := sys.stdin.buffer.readline(_MAX_LINE):
             sys.stdout.write(json.dumps(answer_request(line)) + "\n")
             sys.stdout.flush()
     except (BrokenPipeError, ConnectionResetError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter minds it as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter reports the error at exit
     return 0
 
 

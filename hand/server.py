@@ -1,7 +1,7 @@
 """
-The socket: who may connect, one line per request, bounds on everything that comes in.
+Serves the Unix socket: checks callers, reads one request a line, and bounds the size and time of all input.
 
-A thread per connection, few connections, no half-sent line waited for longer than a moment.
+Each connection has a thread; there are few connections, and an incomplete line times out after LINE_TIMEOUT.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hand.service import Log, Service
 
 MAX_LINE_BYTES = 4096  # bytes of a request
 MAX_CONNECTIONS = 8
-LINE_TIMEOUT = 5.0  # seconds that a line may take from its first byte to its last
+LINE_TIMEOUT = 5.0  # seconds from the first byte of a line to its last
 IDLE_TIMEOUT = 300.0  # seconds between two requests
 
 
 def create_listener(path: Path) -> socket.socket:
-    """A socket of our own at that path, for its owner's group too; OSError where it cannot be had."""
+    """Creates a socket at that path for the owner and its group; raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -37,7 +37,7 @@ def create_listener(path: Path) -> socket.socket:
 
 def inherit_listener() -> socket.socket | None:
     """
-    The socket that systemd listens on for us; None where it did not start us that way.
+    Returns the socket that systemd passed, or None when systemd passed none.
 
     https://www.freedesktop.org/software/systemd/man/latest/sd_listen_fds.html
     """
@@ -47,7 +47,7 @@ def inherit_listener() -> socket.socket | None:
 
 
 class HandServer:
-    """Answers callers until `close`."""
+    """Answers requests until `close`."""
 
     def __init__(self, listener: socket.socket, config: HandConfig, service: Service, log: Log) -> None:
         self._listener = listener
@@ -57,22 +57,22 @@ class HandServer:
         self._free_slots = threading.Semaphore(MAX_CONNECTIONS)
 
     def serve(self) -> None:
-        """Takes callers, each in a thread; returns when the socket is closed."""
+        """Accepts connections, each in a thread; returns when the socket is closed."""
         while True:
             try:
                 connection, _ = self._listener.accept()
             except OSError:
-                return  # closed: this hand ends
+                return  # `close` has closed the socket
             if self._free_slots.acquire(blocking=False):
                 threading.Thread(target=self._handle_connection, args=(connection,), daemon=True).start()
             else:
                 with connection:
                     _send_response(
-                        connection, _format_error(LimitExceededError(f"{MAX_CONNECTIONS} callers are served already"))
+                        connection, _format_error(LimitExceededError(f"already serving {MAX_CONNECTIONS} callers"))
                     )
 
     def close(self) -> None:
-        """No caller is taken any more."""
+        """Stops accepting connections."""
         self._listener.close()
 
     def _handle_connection(self, connection: socket.socket) -> None:
@@ -80,7 +80,7 @@ class HandServer:
             with connection:
                 self._answer_requests(connection)
         except OSError:
-            return  # the caller has gone
+            return  # the caller has hung up
         finally:
             self._free_slots.release()
 
@@ -89,7 +89,7 @@ class HandServer:
             caller = peer.get_peer(connection)
             peer.check_peer(caller, self._config)
         except HandError as error:
-            self._log(f"turned away: {error}")
+            self._log(f"refused a connection: {error}")
             _send_response(connection, _format_error(error))
             return
         reader = LineReader(connection)
@@ -105,14 +105,14 @@ class HandServer:
 
 
 class LineReader:
-    """The lines of one connection."""
+    """Reads the lines of one connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._buffer = b""
 
     def read_line(self) -> bytes | None:
-        """The next line without its end; None at the end of all. InvalidError where it is too long or half-sent."""
+        """Returns the next line without its newline, None at the end; raises InvalidRequestError for a bad line."""
         deadline = time.monotonic() + (LINE_TIMEOUT if self._buffer else IDLE_TIMEOUT)
         while b"\n" not in self._buffer:
             if len(self._buffer) > MAX_LINE_BYTES:
@@ -124,7 +124,7 @@ class LineReader:
                 if not self._buffer:
                     return None
                 raise InvalidRequestError(
-                    f"half a line was sent, and its end did not come within {LINE_TIMEOUT:g} s"
+                    f"incomplete line: its end did not arrive within {LINE_TIMEOUT:g} s"
                 ) from None
             if not chunk:
                 return None

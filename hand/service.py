@@ -1,4 +1,4 @@
-"""One hand at work: which verb a request means, whether it may be done, and leases that end by themselves."""
+"""Carries out requests: finds the verb, checks limits, runs it, and restores expired leases."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 from hand import VERSION
 from hand.arguments import Arguments
 from hand.config import AllowedUnit
-from hand.errors import AmbiguousOutcomeError, HandError, InvalidRequestError, OutcomeUnknownError, ValueChangedError
+from hand.errors import AmbiguousOutcomeError, HandError, InvalidRequestError, UnavailableError, ValueChangedError
 from hand.leases import MAX_LEASES, Lease
 from hand.limits import RateLimiter
 from hand.verb import JsonObject, Verb, VerbContext
 from hand.verbs import VERBS
 
 Log = Callable[[str], None]
-_RETRY_SECONDS = 5.0  # seconds until a lease that could not be put back is tried again
+_RETRY_SECONDS = 5.0  # seconds until a failed restore is retried
 
 
 class Service:
-    """Carries out requests; `say` tells each act in a line."""
+    """Carries out requests; writes a line to `log` for each."""
 
     def __init__(self, context: VerbContext, log: Log, verbs: Mapping[str, Verb] = VERBS) -> None:
         self._context = context
@@ -35,14 +35,16 @@ class Service:
         self._restore_errors: dict[str, str] = {}
 
     def answer(self, line: bytes, caller: str) -> JsonObject:
-        """What a request line gives, faults included; raises nothing of a request's."""
+        """Returns the response to a request line; never raises."""
         try:
             verb, arguments = _parse_request(line)
             return {"ok": True, "result": self._perform(verb, arguments, caller)}
         except HandError as error:
             return self._refuse(caller, error)
-        except Exception as error:  # a fault of ours: the caller hears of it, and the next request is answered
-            return self._refuse(caller, AmbiguousOutcomeError(f"a fault of the hand: {type(error).__name__}: {error}"))
+        except Exception as error:  # a bug of the hand must not end the connection
+            return self._refuse(
+                caller, AmbiguousOutcomeError(f"internal error of the hand: {type(error).__name__}: {error}")
+            )
 
     def _refuse(self, caller: str, error: HandError) -> JsonObject:
         self._log(f"refused to {caller}: {error}")
@@ -60,17 +62,17 @@ class Service:
                 return self._release(arguments)
         verb = self._verbs.get(name)
         if verb is None:
-            raise OutcomeUnknownError(
-                f"there is no verb {ascii(name)[:40]}; there are: {', '.join(sorted(self._verbs))}"
+            raise UnavailableError(
+                f"there is no verb {ascii(name)[:40]}; the verbs are: {', '.join(sorted(self._verbs))}"
             )
         if reason := verb.check_support(self._context):
-            raise OutcomeUnknownError(f"{name} is of no use here: {reason}")
+            raise UnavailableError(f"{name} is not available here: {reason}")
         operation = verb.prepare(self._context, arguments)
         self._limits.count_use(name, verb.limit, time.monotonic())
         with self._perform_lock:
             result = operation()
         self._leases_changed.set()
-        self._log(f"{name} for {caller}: {json.dumps(dict(raw_arguments))} gave {json.dumps(result)}")
+        self._log(f"{name} for {caller}: {json.dumps(dict(raw_arguments))} returned {json.dumps(result)}")
         return result
 
     def _hello(self) -> JsonObject:
@@ -106,7 +108,7 @@ class Service:
         return {"renewed": renewed, "unknown": unknown, "lapsed": lapsed}
 
     def _find_lapsed(self, names: list[str]) -> dict[str, str]:
-        """Those that hold nothing just now, with the reason: they are not renewed, and so end by themselves."""
+        """Returns the leases whose resource is not held, with reasons; they are not renewed and so expire."""
         reasons = {}
         for lease in filter(None, map(self._context.leases.get, names)):
             verb = self._verbs.get(lease.verb)
@@ -120,15 +122,15 @@ class Service:
         arguments.reject_unknown()
         lease = self._context.leases.get(name)
         if lease is None:
-            raise OutcomeUnknownError(f"no lease {name} is held")
+            raise UnavailableError(f"there is no lease {name}")
         self._restore(lease)
         return {"restored": True}
 
     def _restore(self, lease: Lease) -> None:
-        """The lease ends in any case, unless the kernel refused: then it is tried again."""
+        """Restores the resource and removes the lease; keeps the lease for a retry when the kernel refuses."""
         verb = self._verbs.get(lease.verb)
         if verb is None or verb.restore is None:
-            raise HandError(f"{lease.resource} is held by {lease.verb}, which this hand does not know")
+            raise HandError(f"{lease.resource} is held by {lease.verb}, a verb that this hand does not have")
         with self._context.leases.lock:
             try:
                 verb.restore(self._context, lease)
@@ -136,10 +138,10 @@ class Service:
                 self._context.leases.remove(lease.name)
                 raise
             self._context.leases.remove(lease.name)
-        self._log(f"{lease.resource}: put back to {lease.prior}")
+        self._log(f"{lease.resource}: restored to {lease.prior}")
 
     def resume_leases(self) -> None:
-        """Goes on with what an earlier hand held."""
+        """Resumes the leases of an earlier hand."""
         for lease in self._context.leases.list_all():
             verb = self._verbs.get(lease.verb)
             if verb is not None and verb.resume is not None and self._context.leases.get_remaining(lease) > 0:
@@ -149,7 +151,7 @@ class Service:
             )
 
     def watch_leases(self) -> None:
-        """Puts back what has ended, until `stop`; runs in a thread of its own."""
+        """Restores expired leases until `close`; runs in its own thread."""
         while not self._stopping:
             next_expiry = self._context.leases.get_next_expiry()
             self._leases_changed.wait(
@@ -163,15 +165,15 @@ class Service:
             self.restore_expired()
 
     def restore_expired(self) -> None:
-        """Each lease whose time is up."""
+        """Restores each expired lease."""
         leases = self._context.leases
         for lease in leases.list_expired():
-            with leases.lock:  # it may have been renewed just now
+            with leases.lock:  # another thread may have renewed the lease
                 if lease in leases.list_expired():
                     self._try_restore(lease)
 
     def restore_all(self) -> None:
-        """Everything that is held, because this hand ends."""
+        """Restores every lease, because the hand ends."""
         for lease in self._context.leases.list_all():
             self._try_restore(lease)
 
@@ -182,19 +184,19 @@ class Service:
         except ValueChangedError as error:
             self._restore_errors.pop(lease.name, None)
             self._log(str(error))
-        except Exception as error:  # whatever it is, the other leases must still end
+        except Exception as error:  # the other leases must still be restored
             if self._restore_errors.get(lease.name) != str(error):
-                self._log(f"cannot put back, and tries again each {_RETRY_SECONDS:g} s: {error}")
+                self._log(f"cannot restore {lease.resource}, retrying every {_RETRY_SECONDS:g} s: {error}")
             self._restore_errors[lease.name] = str(error)
 
     def close(self) -> None:
-        """Ends `watch`."""
+        """Ends `watch_leases`."""
         self._stopping = True
         self._leases_changed.set()
 
 
 def _describe_permissions(unit: AllowedUnit) -> JsonObject:
-    """What root lets be done with a unit, so that a plan can be refused before anything is asked for."""
+    """Returns the unit's permissions, with which the agent can refuse a plan before it sends a request."""
     permissions = {"freeze": unit.freeze, "migrate": unit.migrate, "reclaim": unit.reclaim}
     return {
         "cgroup": unit.cgroup,

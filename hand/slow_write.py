@@ -1,4 +1,4 @@
-"""`python -I slow_write.py PATH TEXT`: one write that may take long, in a process of its own that can be killed."""
+"""`python -I slow_write.py PATH TEXT`: makes one write that may take long, in a process that can be killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> int:
-    """0 where the kernel took it; else 1 and what it said on standard error."""
+    """Returns 0 after the write; else 1, with the kernel's reason on standard error."""
     path, text = sys.argv[1:]
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""The contract of a verb, all of it; each is one file in `verbs/`."""
+"""The contract of a verb; each verb is one file in `verbs/`."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from hand.limits import RateLimit
 
 JsonObject = dict[str, Any]
 Operation = Callable[[], JsonObject]
-"""A checked request; calling it does it."""
+"""A checked request; the call carries it out."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerbContext:
-    """What a verb works with."""
+    """The files, configuration and leases that verbs share."""
 
     files: KernelFiles
     config: HandConfig
     leases: LeaseStore
     cycles: dict[str, Any] = field(default_factory=dict)
-    """The duty cycles that are running, by the resource they hold."""
+    """The running duty cycles by their resource."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One thing that the hand can do."""
+    """One operation of the hand, with its checks and its lease handling."""
 
     name: str
     limit: RateLimit
     prepare: Callable[[VerbContext, Arguments], Operation]
-    """Checks all arguments and gives what is to be done; raises HandError."""
+    """Checks all arguments and returns the operation; raises HandError."""
     check_support: Callable[[VerbContext], str]
-    """Why the verb is of no use on this host; empty where it is."""
+    """Returns why this host does not support the verb; empty when it does."""
     restore: Callable[[VerbContext, Lease], None] | None = None
-    """Puts back what a lease of this verb holds; ChangedError where the value is no longer ours."""
+    """Restores the resource of a lease; raises ValueChangedError when somebody else changed the value."""
     resume: Callable[[VerbContext, Lease], None] | None = None
-    """Goes on with a lease that an earlier hand took."""
+    """Resumes a lease that an earlier hand acquired."""
     check_lease: Callable[[VerbContext, Lease], str] | None = None
-    """Why what a lease holds is not held just now; empty where it is."""
+    """Returns why a lease's resource is not in its leased state; empty when it is."""
 
 
 def acquire_lease(
     context: VerbContext, lease: Lease, ttl: float, expected: str | None, read: Callable[[], str]
 ) -> Lease:
     """
-    Writes down a lease before anything is changed: its prior value is the one found now, or the first holder's.
+    Saves a lease before its resource is changed; the prior value is the current one, or that of the first holder.
 
-    ChangedError where what is there is neither what the caller expected nor what we set ourselves.
+    Raises ValueChangedError when the current value is neither the caller's expected one nor set by the hand.
     """
     with context.leases.lock:
         current, previous = read(), context.leases.find_by_resource(lease.resource)
         is_ours = previous is not None and current == previous.ours
         if expected is not None and current != expected and not is_ours:
-            raise ValueChangedError(f"{lease.resource} is {current!r} now, and not {expected!r} as was expected")
+            raise ValueChangedError(f"{lease.resource} is {current!r} now, and not {expected!r} as expected")
         prior = previous.prior if previous is not None and is_ours else current
         return context.leases.acquire(
             Lease(lease.name, lease.verb, lease.resource, prior, lease.ours, 0.0),

@@ -1,8 +1,8 @@
 """
-What of the alerts outlives the process: values that go out, and come back in after a restart.
+Saves alerts over a restart, as values that the caller stores.
 
-An alert comes back to the rule of the same name, label texts and expression; one whose rule has changed or gone does
-not. The time that the agent was down counts, so `for` runs on.
+An alert returns to the rule of the same name, label texts and expression; it is dropped if its rule has changed or
+gone. The downtime of the agent counts, so `for` continues.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from collectors import Labels
 from rules.alerts import Active, Alert, AlertState
-from rules.rulefile import Rule
+from rules.model import Rule
 
 
 class RuleKey(NamedTuple):
-    """What makes it the same rule after a restart; `number` tells rules apart that are alike in all of it."""
+    """The identity of a rule over a restart; `ordinal` distinguishes rules that are equal in all else."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
@@ -26,14 +26,14 @@ class RuleKey(NamedTuple):
 
 
 class SavedAlert(NamedTuple):
-    """One alert of one rule."""
+    """One alert with the key of its rule."""
 
     rule: RuleKey
     alert: Alert
 
 
 def build_rule_keys(rules: Iterable[Rule]) -> list[RuleKey]:
-    """The key of each rule, in their order."""
+    """Returns the key of each rule, in their order."""
     counts: dict[tuple[object, ...], int] = {}
     rule_keys = []
     for rule in rules:
@@ -45,9 +45,9 @@ def build_rule_keys(rules: Iterable[Rule]) -> list[RuleKey]:
 
 def restore_alert(alert: Alert, now_ms: int, saved_ms: int) -> Alert:
     """
-    The alert as it goes on at now_ms; `saved_ms` is when it was kept.
+    Returns the alert as it continues at now_ms, after it was saved at `saved_ms`.
 
-    Where the clock went back meanwhile, the alert goes back with it: no time of it lies ahead.
+    If the clock was set back meanwhile, the alert's times move back too: none of them lies in the future.
     """
     alert = alert.shift(min(0, now_ms - saved_ms))
     return replace(
@@ -65,10 +65,11 @@ def with_current_identity(
     active: Active, restored_labels: Collection[Labels], results: Active, identity: Labels
 ) -> Active:
     """
-    The alerts under the labels that their rule gives them now.
+    Returns the alerts under the labels that their rule produces now.
 
-    Before rules saw the identity alerts were kept without it: an elder that is not found any more, while one is that
-    differs by the identity alone, is that one. For Alertmanager, whom both are told with it, they are the same anyway.
+    Older agents saved alerts without the identity. A restored alert that is no longer in the results is matched to a
+    result that differs only by the identity. Alertmanager received both with the identity, so for it they are the same
+    alert.
     """
     unmatched = [labels for labels in restored_labels if labels not in results]
     if not unmatched:

@@ -1,12 +1,14 @@
 """
-The life of an alert as a table: (state, what the query showed) to what becomes of it. Pure; the time is passed in.
+The state machine of an alert, as a table from state and evidence to the next state. Pure: the caller passes the time.
 
-The order of things is that of Prometheus' rules/alerting.go:
-https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/.
-It differs only while a collector is silent: there an alert that vanishes is *lost*, not resolved. It stays firing with
-`fresh` false until a fresh evaluation shows it again, a fresh empty result resolves it, or 15 minutes have passed.
-And after a restart: there Prometheus begins a short `for` again (prometheus #15175), here the alert goes on, and
-absence does not end it before what its rule looks at has been seen again.
+The states and their order are those of Prometheus' rules/alerting.go:
+https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/. There are two differences.
+
+While a collector is silent, an alert that vanishes is *lost*, not resolved. It keeps firing with `fresh` false until a
+fresh evaluation shows it again, a fresh empty result resolves it, or 15 minutes have passed.
+
+After a restart Prometheus restarts a short `for` (prometheus #15175); here the alert continues. Its absence does not
+end it until the metrics of its rule have been sampled again.
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ from enum import Enum
 from collectors import Labels
 
 RESOLVED_RETENTION_MS = 15 * 60_000
-"""How long a resolved alert is kept, so that Alertmanager is told more than once."""
+"""How long a resolved alert is retained, so that Alertmanager receives it more than once."""
 
 LOST_RETENTION_MS = 15 * 60_000
-"""How long an alert whose evidence fell silent is held before it counts as resolved."""
+"""How long a lost alert keeps firing before it counts as resolved."""
 
 SETTLE_MS = 60_000
-"""How long after a restart a restored alert waits for metrics that nobody has sampled yet."""
+"""How long a restored alert waits for metrics that have not been sampled since the restart."""
 
 
 class AlertState(Enum):
-    """Where an alert stands; one that is not tracked has no state."""
+    """The state of an alert; an untracked alert has none."""
 
     PENDING = "pending"
     FIRING = "firing"
@@ -36,19 +38,19 @@ class AlertState(Enum):
 
 
 class Evidence(Enum):
-    """What one evaluation showed of one alert."""
+    """What one evaluation reveals about one alert."""
 
     PRESENT = "present"
     ABSENT = "absent"
     SILENT = "silent"
-    """Absent, but a source of the query is silent: nobody knows."""
+    """Absent while a source of the query is silent, so the absence proves nothing."""
     UNCOVERED = "uncovered"
-    """Absent, but since the restart too little has been seen for that to mean anything."""
+    """Absent, but too little was sampled since the restart for that to prove anything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert; `labels` are its identity and hold `alertname`. Times are Unix milliseconds."""
+    """One alert; `labels` are its identity and include `alertname`. Times are in Unix ms."""
 
     name: str
     labels: Labels
@@ -63,14 +65,14 @@ class Alert:
     resolved_at_ms: int | None = None
     keep_firing_since_ms: int | None = None
     lost_since_ms: int | None = None
-    """Since when the alert is firing without evidence; None while there is some."""
+    """When the alert lost its evidence; None while it has some."""
     fresh: bool = True
-    """False where it is held by, or ended on, evidence with a silent source: remedies count it as lost."""
+    """False if a source of the evidence is silent, or was when the alert ended: remedies treat the alert as lost."""
     restored_ms: int | None = None
-    """When it was restored after a restart; None as soon as its rule's evidence is whole again."""
+    """When it was restored after a restart; None once its rule's evidence is complete again."""
 
     def shift(self, delta_ms: int) -> Alert:
-        """The same alert after the wall clock stepped by delta_ms."""
+        """Returns the same alert after a shift of the wall clock."""
         return replace(
             self,
             active_at_ms=self.active_at_ms + delta_ms,
@@ -84,7 +86,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class AlertConditions:
-    """A rule's `for` and `keep_firing_for`, the time of the evaluation, and whether its sources all speak."""
+    """The time of an evaluation, the rule's `for` and `keep_firing_for`, and whether no source was silent."""
 
     for_ms: int
     keep_firing_for_ms: int
@@ -93,7 +95,7 @@ class AlertConditions:
     window_ms: int = 0
     """How much of the past the rule needs: its ranges, subqueries and offsets."""
     sources_sampled: bool = True
-    """Whether every metric of the rule has been sampled since the restart; asked for restored alerts only."""
+    """True if every metric of the rule was sampled since the restart; only computed for restored alerts."""
 
 
 Active = Mapping[Labels, Alert]
@@ -102,10 +104,10 @@ Active = Mapping[Labels, Alert]
 
 def advance_alerts(active: Active, results: Active, conditions: AlertConditions) -> dict[Labels, Alert]:
     """
-    The alerts of a rule after an evaluation.
+    Returns the alerts of a rule after an evaluation.
 
-    `found` has a new, pending Alert for each element of the result; of one that is already tracked its value and
-    annotations count, and what a reload may have changed of its rule.
+    `results` has a new, pending Alert for each element of the query's result. An alert that is already tracked takes
+    its value, its annotations, and what a reload may have changed in its rule.
     """
     after: dict[Labels, Alert] = {}
     for labels in (*active, *(labels for labels in results if labels not in active)):
@@ -116,7 +118,7 @@ def advance_alerts(active: Active, results: Active, conditions: AlertConditions)
 
 
 def advance_alert(alert: Alert | None, result: Alert | None, conditions: AlertConditions) -> Alert | None:
-    """One alert after an evaluation, or None when it is no longer tracked."""
+    """Returns one alert after an evaluation, or None if it is no longer tracked."""
     candidate = alert or result
     if candidate is None:
         return None
@@ -129,7 +131,7 @@ def advance_alert(alert: Alert | None, result: Alert | None, conditions: AlertCo
 
 
 def count_live(active: Active) -> int:
-    """How many alerts are pending or firing: what a group's `limit` counts."""
+    """Counts the pending and firing alerts, for a group's `limit`."""
     return sum(alert.state is not AlertState.RESOLVED for alert in active.values())
 
 
@@ -145,7 +147,7 @@ def _lacks_coverage(alert: Alert, conditions: AlertConditions) -> bool:
     age_ms = conditions.now_ms - (alert.restored_ms or 0)
     if age_ms < conditions.window_ms or (not conditions.sources_sampled and age_ms < SETTLE_MS):
         return True
-    # A firing alert whose source stays silent is lost, which has its own end; a pending one would be forgotten.
+    # A firing alert with a silent source becomes lost, which has its own time limit; a pending one would be dropped.
     return alert.state is AlertState.PENDING and not conditions.fresh and age_ms < LOST_RETENTION_MS
 
 
@@ -247,4 +249,4 @@ TRANSITIONS: Mapping[tuple[AlertState | None, Evidence], Callable[[_TransitionIn
     (AlertState.RESOLVED, Evidence.SILENT): _retain_or_forget,
     (AlertState.RESOLVED, Evidence.UNCOVERED): _retain_or_forget,
 }
-"""The whole life: what an evaluation does to an alert in each state (None: not tracked yet)."""
+"""What an evaluation does to an alert in each state; None is an alert that is not tracked yet."""

@@ -1,4 +1,6 @@
-"""Which recording rules a rule builds on, directly or not: what it needs of the past, and whose silence is its own."""
+"""
+Finds the recording rules that a rule builds on, directly or not, for its time window and the silence of its sources.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rules.rulefile import Rule
+    from rules.model import Rule
 
 MAX_DEPENDENCIES = 200_000
-"""Pairs of a rule and one that it builds on, of all rules: each tick looks at them. A chain of 630 has as many."""
+"""The total of dependencies of all rules, which each tick walks; a chain of 630 rules has as many."""
 
 
 class TooManyDependenciesError(Exception):
-    """The rules build on each other more than MOST times; the argument is the index of the one too many."""
+    """The rules have too many dependencies; `index` is the rule that exceeds the limit."""
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
@@ -21,7 +23,7 @@ class TooManyDependenciesError(Exception):
 
 
 def find_dependencies(rules: Sequence[Rule], budget: int) -> list[list[int]]:
-    """For each rule the indexes of those that it builds on, itself among them where it does; raises TooManyError."""
+    """Returns for each rule the indexes of the rules it builds on (itself if recursive); TooManyDependenciesError."""
     recorders: dict[str, list[int]] = {}
     for index, rule in enumerate(rules):
         if rule.kind == "record":
@@ -36,7 +38,7 @@ def find_dependencies(rules: Sequence[Rule], budget: int) -> list[list[int]]:
 
 
 def _collect_dependencies(rule: Rule, rules: Sequence[Rule], recorders: dict[str, list[int]], limit: int) -> list[int]:
-    """Nearest first; one more than `most` is enough."""
+    """Returns the dependencies of one rule, nearest first; stops when they exceed `limit`."""
     dependencies: list[int] = []
     names = list(rule.query.names)
     visited = set(names)

@@ -1,4 +1,4 @@
-"""One rule at one time: its result as series or as alerts, after Prometheus' rules/recording.go and alerting.go."""
+"""Evaluates one rule at one time, to samples or alerts; after Prometheus' rules/recording.go and alerting.go."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import partial
 from collectors import Labels, Metric, Sample, gauge
 from rules.alerts import Active, Alert, AlertState
 from rules.history.history import History
+from rules.model import Group, Rule, Templates
 from rules.promql import PromqlError, QueryBudget, Vector
 from rules.promql import compile as compile_query
-from rules.rulefile import Group, Rule, Templates
 from rules.templates.template import Budget, Scope
 
 ALERTS = gauge("ALERTS", "Alerts that are pending or firing, by alertname and alertstate.")
@@ -21,12 +21,12 @@ _DUPLICATE_LABELSET = "vector contains metrics with the same labelset after appl
 
 
 class RuleError(Exception):
-    """Why a rule gave nothing this time."""
+    """A rule has no result this time; the message says why."""
 
 
 @dataclass(frozen=True)
 class GroupEvaluation:
-    """One evaluation of one group: when, over what, and what its templates may see."""
+    """One evaluation of one group: its time, its History, and what its templates may use."""
 
     history: History
     now_ms: int
@@ -37,17 +37,17 @@ class GroupEvaluation:
 
     @property
     def at_ms(self) -> int:
-        """The time that is asked about, and that results are stored at."""
+        """The time that queries are evaluated at and that results are stored at."""
         return self.now_ms - self.group.query_offset_ms
 
     def run_query(self, budget: QueryBudget, text: str) -> list[tuple[Labels, float]]:
-        """A template's query, at the expense of all templates of its rule; PromqlError where it has no answer."""
+        """Runs a template's query on the budget shared by the rule's templates; raises PromqlError."""
         budget.release()
         return list(compile_query(text).evaluate_at(self.history, self.at_ms, budget))
 
 
 def run_rule_query(rule: Rule, evaluation: GroupEvaluation) -> Vector:
-    """The rule's query at this moment; raises RuleError."""
+    """Evaluates the rule's query; raises RuleError."""
     if rule.query.kind not in ("vector", "scalar"):
         raise RuleError("rule result is not a vector or scalar")
     try:
@@ -57,7 +57,7 @@ def run_rule_query(rule: Rule, evaluation: GroupEvaluation) -> Vector:
 
 
 def build_recording_samples(rule: Rule, metric: Metric, vector: Vector, limit: int) -> list[Sample]:
-    """The samples a recording rule writes; raises RuleError for a duplicate labelset or beyond the limit (0: none)."""
+    """Builds the samples of a recording rule; raises RuleError for equal label sets, or beyond the limit (0: none)."""
     labels = [(name, template.text) for name, template in rule.labels]
     samples = [Sample(metric, relabel(series_labels, labels), value) for series_labels, value in vector]
     if len({sample.labels for sample in samples}) < len(samples):
@@ -68,14 +68,14 @@ def build_recording_samples(rule: Rule, metric: Metric, vector: Vector, limit: i
 
 
 def relabel(labels: Labels, changes: Sequence[tuple[str, str]]) -> Labels:
-    """Labels without the metric's name and with the rule's own, which win; an empty value drops a label."""
+    """Drops the metric name and applies the rule's labels, which win; an empty value removes a label."""
     remaining = {name: value for name, value in labels if name != "__name__"}
     remaining.update(changes)
     return tuple(sorted((name, value) for name, value in remaining.items() if value))
 
 
 def build_alerts(rule: Rule, vector: Vector, evaluation: GroupEvaluation) -> dict[Labels, Alert]:
-    """A pending Alert for each element of the result; raises RuleError where two have the same labels."""
+    """Builds a pending Alert for each element of the result; raises RuleError if two have the same labels."""
     alerts: dict[Labels, Alert] = {}
     budget, run_query = Budget(), partial(evaluation.run_query, QueryBudget())
     for labels, value in vector:
@@ -114,7 +114,7 @@ def _expand_templates(templates: Templates, scope: Scope) -> Labels:
 
 
 def build_alert_samples(active: Active) -> list[Sample]:
-    """ALERTS and ALERTS_FOR_STATE of the alerts that are pending or firing."""
+    """Builds the samples of ALERTS and ALERTS_FOR_STATE for the pending and firing alerts."""
     samples: list[Sample] = []
     for labels, alert in active.items():
         if alert.state is not AlertState.RESOLVED:

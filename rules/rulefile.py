@@ -1,9 +1,9 @@
 """
 Reads Prometheus rule files, strictly: https://prometheus.io/docs/prometheus/latest/configuration/recording_rules/.
 
-Written after prometheus/model/rulefmt: unknown keys are errors, scalars keep the text they have in the file (`1.0`,
-`yes`, `0x10`), every error of every file is reported at once. Names of labels, annotations and metrics are those every
-Prometheus and Alertmanager takes (`[a-zA-Z_][a-zA-Z0-9_]*`), not the UTF-8 ones of Prometheus 3.
+After prometheus/model/rulefmt: unknown keys are errors, scalars keep their source text (`1.0`, `yes`, `0x10`), and all
+errors of all files are reported together. Names of labels, annotations and metrics are limited to the form that every
+Prometheus and Alertmanager accepts (`[a-zA-Z_][a-zA-Z0-9_]*`), without the UTF-8 names of Prometheus 3.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rules.dependencies import MAX_DEPENDENCIES as MOST_LINKS
-from rules.dependencies import TooManyDependenciesError, find_dependencies
+from rules.dependencies import MAX_DEPENDENCIES, TooManyDependenciesError, find_dependencies
 from rules.durations import parse_duration
+from rules.model import Group, Rule, RuleSet, Templates
 from rules.promql import PromqlError, Query
 from rules.promql import compile as compile_query
 from rules.strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load_yaml
 from rules.templates.template import Template, TemplateError
 
-__all__ = ["BUILTIN", "Group", "Rule", "RuleFileError", "RuleSet", "Template", "load_rules"]
-
 BUILTIN = Path(__file__).parent / "builtin"
 """The folder of the rules that ship with the agent: `*.yml`."""
 
 MAX_RULES = 20_000
-"""Of one file; an alias counts as often as it is named."""
+"""Of one file; an alias counts each time it is used."""
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
@@ -36,96 +34,18 @@ _FILE_KEYS = ("groups",)
 _GROUP_KEYS = ("name", "interval", "query_offset", "limit", "labels", "rules")
 _RULE_KEYS = ("record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations")
 
-Templates = tuple[tuple[str, Template], ...]
-
 
 class RuleFileError(Exception):
-    """Everything that is wrong in the rule files; one line of `messages` each, with file, line and column."""
+    """The rule files have errors; each of the `messages` has the file, the line and the column."""
 
     def __init__(self, messages: Sequence[str]) -> None:
         super().__init__("\n".join(messages))
         self.messages = list(messages)
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One recording or alerting rule, checked; durations in milliseconds, labels with those of its group."""
-
-    kind: str
-    """`record` or `alert`."""
-    name: str
-    query: Query
-    labels: Templates
-    annotations: Templates = ()
-    for_ms: int = 0
-    keep_firing_for_ms: int = 0
-    line: int = 0
-
-    @property
-    def expr(self) -> str:
-        """The expression as written."""
-        return self.query.text
-
-    @property
-    def identity(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
-        """What makes it the same rule after a reload: kind, name and the text of its labels."""
-        return self.kind, self.name, tuple((name, template.text) for name, template in self.labels)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Rules evaluated in order at the same time; `interval_ms` 0 is the default interval, `limit` 0 is none."""
-
-    file: str
-    name: str
-    rules: tuple[Rule, ...]
-    interval_ms: int = 0
-    query_offset_ms: int = 0
-    limit: int = 0
-
-
-@dataclass(frozen=True)
-class RuleSet:
-    """All groups of all files, in the order given."""
-
-    groups: tuple[Group, ...] = ()
-
-    @property
-    def rules(self) -> Iterator[Rule]:
-        """Every rule in the order of evaluation."""
-        return (rule for group in self.groups for rule in group.rules)
-
-    @property
-    def reach_ms(self) -> int:
-        """How far back the rules look: what History has to keep at least."""
-        reaches = (rule.query.reach_ms + group.query_offset_ms for group in self.groups for rule in group.rules)
-        return max(reaches, default=0)
-
-    @property
-    def alert_names(self) -> tuple[str, ...]:
-        """The names of the alerting rules, each once."""
-        return tuple(dict.fromkeys(rule.name for rule in self.rules if rule.kind == "alert"))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all rules, each once."""
-        return tuple(dict.fromkeys(rule.name for rule in self.rules))
-
-    def exclude_rules(self, names: Sequence[str]) -> RuleSet:
-        """The same set without the rules of these names; raises ValueError for a name no rule has."""
-        unknown = sorted(set(names) - set(self.names))
-        if unknown:
-            raise ValueError(f"no rule is named {', '.join(unknown)}; there are: {', '.join(sorted(self.names))}")
-        remaining = ((group, tuple(rule for rule in group.rules if rule.name not in names)) for group in self.groups)
-        return RuleSet(tuple(_with_rules(group, rules) for group, rules in remaining if rules))
-
-    def __add__(self, other: RuleSet) -> RuleSet:
-        return RuleSet(self.groups + other.groups)
-
-
 def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> RuleSet:
     """
-    The rules of these files; raises RuleFileError with every error of every file, and then loads none.
+    Loads the rules of these files; raises RuleFileError with every error of every file.
 
     `subquery_step_ms` is the step of `[5m:]`, in Prometheus the global evaluation interval.
     """
@@ -143,25 +63,20 @@ def load_rules(paths: Sequence[Path], *, subquery_step_ms: int = 60_000) -> Rule
 
 
 def _check_dependencies(rule_set: RuleSet) -> None:
-    """RuleFileError where what the rules build on would fill the memory: a chain of n rules has n * n / 2 links."""
+    """Raises RuleFileError if the dependencies would fill the memory: a chain of n rules has n * n / 2 of them."""
     try:
-        find_dependencies(tuple(rule_set.rules), MOST_LINKS)
+        find_dependencies(tuple(rule_set.rules), MAX_DEPENDENCIES)
     except TooManyDependenciesError as error:
         rules = [(group, rule) for group in rule_set.groups for rule in group.rules]
         group, rule = rules[error.index]
-        message = (
-            f"{rule.name} is one too many: recording rules build on each other {MOST_LINKS:,} times; shorten the chain"
-        )
-        raise RuleFileError([f"{group.file}:{rule.line}: {message}"]) from None
-
-
-def _with_rules(group: Group, rules: tuple[Rule, ...]) -> Group:
-    return Group(group.file, group.name, rules, group.interval_ms, group.query_offset_ms, group.limit)
+        limit = f"recording rules may build on each other {MAX_DEPENDENCIES:,} times"
+        message = f"{group.file}:{rule.line}: {rule.name} builds on too many rules: {limit}; shorten the chain"
+        raise RuleFileError([message]) from None
 
 
 @dataclass
 class _FileReader:
-    """The reading of one file; what is wrong is collected, not raised."""
+    """Reads one file; collects its errors in `messages` instead of raising them."""
 
     file: str
     subquery_step_ms: int
@@ -188,7 +103,7 @@ class _FileReader:
         values = self.expect_sequence(table.get("groups"), "groups: a list of rule groups")
         count = sum(map(_count_rules, values))
         if count > MAX_RULES:
-            self.report(table["groups"].mark, f"{count:,} rules, and {MAX_RULES:,} are the most of a file; split it")
+            self.report(table["groups"].mark, f"{count:,} rules, and a file may have {MAX_RULES:,}; split it")
             return
         group_names: set[str] = set()
         for value in values:
@@ -296,7 +211,7 @@ class _FileReader:
             self.report(table[key].mark, f"invalid field '{key}' in recording rule")
         return ms
 
-    # -- shapes
+    # -- YAML values to Python values
 
     def expect_table(self, value: Value, expected: str) -> Table:
         if isinstance(value, Table):

@@ -1,5 +1,5 @@
 """
-YAML as Prometheus reads it: scalars keep their source text, a key may not stand twice, everything knows its place.
+Loads YAML as Prometheus does: scalars keep their source text, duplicate keys are errors, values know their position.
 
 `a: yes`, `a: 1.0` and `a: 0x10` are the texts "yes", "1.0" and "0x10"; `~` and nothing are "". Anchors, aliases and
 merge keys work; only the first document counts. https://pkg.go.dev/gopkg.in/yaml.v3
@@ -13,26 +13,26 @@ from typing import Any, NamedTuple
 
 import yaml
 
-MAX_DEPTH = 50  # libyaml's composer recurses in C: a file of 200,000 brackets would end the process
+MAX_DEPTH = 50  # libyaml's composer recurses in C: a file of 200,000 brackets would crash the process
 MAX_EVENTS = 500_000  # a rule takes about thirty
-MAX_BYTES = 16 << 20  # bytes
+MAX_BYTES = 16 << 20
 
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _START_EVENTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _END_EVENTS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML without libyaml is slower, not different
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML without libyaml is slower but behaves the same
 
 
 class Mark(NamedTuple):
-    """A place in a file; both count from 1."""
+    """A position in a file; both numbers count from 1."""
 
     line: int
     column: int
 
 
 class StrictYamlError(Exception):
-    """The text is not the YAML it should be; `mark` says where."""
+    """The text is not valid YAML, or not allowed here; `mark` is the position."""
 
     def __init__(self, mark: Mark, message: str) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class StrictYamlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A scalar's text; `quoted` tells "1" from 1."""
+    """The text of a scalar; `quoted` distinguishes "1" from 1."""
 
     text: str
     mark: Mark
@@ -65,7 +65,7 @@ class Listing:
 
 
 class Table(Mapping[str, "Value"]):
-    """A mapping, in the order of the file; `marks` are the places of the keys."""
+    """A mapping, in the order of the file; `marks` has the positions of the keys."""
 
     empty = False
     description = "a mapping"
@@ -89,11 +89,11 @@ Value = Scalar | Listing | Table
 
 
 def load_yaml(raw: bytes) -> Value | None:
-    """The first document, or None where there is none; raises StrictYamlError and nothing else."""
+    """Loads the first document, or None if there is none; raises only StrictYamlError."""
     try:
         text = raw.decode("utf-8-sig")
         if len(raw) > MAX_BYTES:
-            raise StrictYamlError(Mark(1, 1), f"larger than {MAX_BYTES} bytes; expected a file people write")
+            raise StrictYamlError(Mark(1, 1), f"larger than {MAX_BYTES} bytes; expected a file written by hand")
         _check_size(text)
         node = _compose(text)
     except UnicodeDecodeError as error:
@@ -115,7 +115,7 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _check_size(text: str) -> None:
-    """Depth and length are seen on the stream of events, which needs no recursion."""
+    """Checks depth and size on the stream of events, which needs no recursion."""
     counter = _SizeCounter()
     for event in yaml.parse(text, Loader=_LOADER):
         counter.count_event(event)
@@ -123,19 +123,19 @@ def _check_size(text: str) -> None:
             raise StrictYamlError(_convert_mark(event.start_mark), f"nested more than {MAX_DEPTH} deep")
         if counter.elements > MAX_EVENTS:
             raise StrictYamlError(
-                _convert_mark(event.start_mark), f"more than {MAX_EVENTS} elements, aliases written out"
+                _convert_mark(event.start_mark), f"more than {MAX_EVENTS} elements, with aliases expanded"
             )
         if counter.characters > MAX_BYTES:
             raise StrictYamlError(
-                _convert_mark(event.start_mark), f"more than {MAX_BYTES} characters, aliases written out"
+                _convert_mark(event.start_mark), f"more than {MAX_BYTES} characters, with aliases expanded"
             )
 
 
 class _SizeCounter:
     """
-    How much was seen of a document; an alias is as much as what it stands for.
+    Counts the elements and characters of a document; an alias counts as much as its anchor.
 
-    Who walks the values meets it as often as it is named: 200 rules named in 200 groups are 40,000 rules.
+    Code that walks the values visits an alias each time it is used: 200 rules used in 200 groups are 40,000 rules.
     """
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ def _is_null(node: yaml.Node) -> bool:
 
 
 class _Converter:
-    """Nodes to values; an aliased node is converted once, and one inside itself is an error."""
+    """Converts nodes to values; converts an aliased node once, and rejects a node inside itself."""
 
     def __init__(self) -> None:
         self.values: dict[int, Value] = {}

@@ -1,4 +1,4 @@
-"""Real Alertmanagers for tests, and a machine whose one DIMM is as hot as a test says."""
+"""Real Alertmanagers for tests, and a machine with one DIMM whose temperature the test sets."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ QUIET = "route: {receiver: none}\nreceivers: [{name: none}]\n"
 
 
 @contextlib.contextmanager
-def alertmanager(folder: Path, config: str = QUIET, address: str = "") -> Iterator[str]:
-    """A real Alertmanager that keeps what it knows in a folder; gives HOST:PORT. Ended, it can be started again."""
+def run_alertmanager(folder: Path, config: str = QUIET, address: str = "") -> Iterator[str]:
+    """Runs a real Alertmanager that stores its state in a folder; yields HOST:PORT. It can be started again there."""
     (folder / "alertmanager.yml").write_text(config)
-    address = address or f"127.0.0.1:{processes.free_port()}"
+    address = address or f"127.0.0.1:{processes.find_free_port()}"
     arguments = [
-        processes.program("prometheus-alertmanager"),
+        processes.require_program("prometheus-alertmanager"),
         f"--config.file={folder / 'alertmanager.yml'}",
         f"--storage.path={folder / 'am'}",
         f"--web.listen-address={address}",
         "--cluster.listen-address=",
     ]
-    with processes.running(arguments, folder / "alertmanager.log"):
-        processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 30, "Alertmanager is ready")
+    with processes.run_process(arguments, folder / "alertmanager.log"):
+        processes.wait_until(
+            lambda: processes.fetch(f"http://{address}/-/ready") is not None, 30, "Alertmanager is ready"
+        )
         yield address
 
 
-def machine(root: Path, celsius: int) -> Path:
-    """A machine with one DIMM sensor; gives the file that holds its temperature."""
+def build_machine(root: Path, celsius: int) -> Path:
+    """Writes a machine with one DIMM sensor; returns the file with its temperature."""
     chip = root / "sys/class/hwmon/hwmon0"
     chip.mkdir(parents=True)
     (root / "sys/devices/i2c/3-0050").mkdir(parents=True)
@@ -41,7 +43,7 @@ def machine(root: Path, celsius: int) -> Path:
     return chip / "temp1_input"
 
 
-def active(address: str, label: str = "instance") -> dict[str, dict[str, Any]]:
-    """The alerts that Alertmanager holds now, by the value of a label."""
-    body = processes.get(f"http://{address}/api/v2/alerts") or "[]"
+def fetch_active_alerts(address: str, label: str = "instance") -> dict[str, dict[str, Any]]:
+    """Fetches the active alerts of an Alertmanager, by the value of a label."""
+    body = processes.fetch(f"http://{address}/api/v2/alerts") or "[]"
     return {alert["labels"][label]: alert for alert in json.loads(body)}

@@ -1,4 +1,4 @@
-"""A server on loopback that answers whatever it is asked with one status and one body."""
+"""A server on loopback that answers every request with the same status and body."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextlib.contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
-    """Until the block ends; gives HOST:PORT."""
+def serve_answer(status: int, body: bytes) -> Iterator[str]:
+    """Serves until the block ends; yields HOST:PORT."""
 
     class Peer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

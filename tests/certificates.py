@@ -1,4 +1,4 @@
-"""Certificates for tests, made by the openssl command: an authority, a server's, a client's."""
+"""Certificates of an authority, servers and clients for tests, made by the openssl command."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from tests import processes
 
 
-def authority(folder: Path) -> Path:
-    """A self-signed authority; gives its certificate, beside which its key lies."""
+def create_authority(folder: Path) -> Path:
+    """Creates a self-signed authority; returns its certificate, which lies beside its key."""
     certificate = folder / "ca.crt"
     _openssl(
         "req", "-x509", *_new_key(folder / "ca.key"), "-subj", "/CN=test authority", "-days", "2", "-out", certificate
@@ -17,8 +17,8 @@ def authority(folder: Path) -> Path:
     return certificate
 
 
-def signed(folder: Path, name: str, alternative: str = "IP:127.0.0.1,DNS:localhost") -> tuple[Path, Path]:
-    """A certificate of that authority and its key."""
+def create_certificate(folder: Path, name: str, alternative: str = "IP:127.0.0.1,DNS:localhost") -> tuple[Path, Path]:
+    """Creates a certificate of that authority; returns it and its key."""
     certificate, key, request = (folder / f"{name}.{kind}" for kind in ("crt", "key", "csr"))
     extension = folder / f"{name}.ext"
     extension.write_text(f"subjectAltName={alternative}\n")
@@ -33,4 +33,4 @@ def _new_key(path: Path) -> tuple[str | Path, ...]:
 
 
 def _openssl(*arguments: str | Path) -> None:
-    subprocess.run([processes.program("openssl"), *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run([processes.require_program("openssl"), *map(str, arguments)], check=True, capture_output=True)

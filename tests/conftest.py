@@ -1,4 +1,4 @@
-"""Machines that tests of several rooms use."""
+"""Fixtures that tests of several rooms use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from collectors import Host, Reading
 
-# No test is about time: a busy machine must not make one fail.
-# New inputs at each run on a laptop; the same ones in CI, where a change must not fail for somebody else's rare case.
+# No deadline: a busy machine must not make a test fail.
+# New inputs at each run on a laptop; the same inputs in CI, where a change must not fail for an unrelated rare case.
 hypothesis.settings.register_profile("steadytok", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("steadytok")
 
@@ -25,13 +25,13 @@ Series = Callable[[Iterable[Reading]], dict[str, float]]
 
 
 def pytest_configure() -> None:
-    """Ctrl-C is tested too: in the background of a shell SIGINT is ignored, and all children would inherit that."""
+    """Restores SIGINT, which a shell ignores in background jobs and children inherit: tests press Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(name="machine")
 def _machine(tmp_path: Path) -> Machine:
-    """Writes files below one root, again and again if need be, and gives the Host of that root, always the same."""
+    """Writes files below one root, each time it is called, and returns the same Host of that root."""
     host = Host(tmp_path / "machine")
 
     def write(files: Mapping[str, str]) -> Host:
@@ -45,13 +45,13 @@ def _machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture(name="series")
 def _series() -> Series:
-    """Readings as a dictionary from series (`name{label="value"}`) to value; missing ones are left out."""
+    """Converts readings to a dictionary from series (`name{label="value"}`) to value; leaves out missing ones."""
     return lambda readings: {_name(reading): reading.value for reading in readings if reading is not None}
 
 
 @pytest.fixture(name="two_nodes")
 def _two_nodes(tmp_path: Path) -> Path:
-    """The root of a machine of two nodes and forty CPUs: every `machines/two_nodes_*.py` adds its files to it."""
+    """The root of a machine with two nodes and forty CPUs; every `machines/two_nodes_*.py` adds files to it."""
     root = tmp_path / "two_nodes"
     more = {path: text for part in _more_parts() for path, text in part.files().items()}
     load(MACHINES / "two_nodes.py").build(root, more)
@@ -60,13 +60,18 @@ def _two_nodes(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="two_nodes_expected")
 def _two_nodes_expected() -> dict[str, float]:
-    """What must be read from that machine, by series; a part need not say all, or anything."""
+    """The expected values of that machine, by series; a part may list none or only some of its series."""
     parts = [load(MACHINES / "two_nodes.py"), *_more_parts()]
-    return {series: value for part in parts if hasattr(part, "expected") for series, value in part.expected().items()}
+    return {
+        series: value
+        for part in parts
+        if hasattr(part, "expected_series")
+        for series, value in part.expected_series().items()
+    }
 
 
 def load(path: Path) -> ModuleType:
-    """A module by its path, since tests are no packages."""
+    """Loads a module by its path, since the tests are not a package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")

@@ -1,4 +1,4 @@
-"""Real processes on loopback, peers and our own: found, started, waited for, and always ended."""
+"""Starts real processes on loopback, peers and the agent, waits for them, and always ends them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 
-def program(name: str) -> str:
-    """The path of a program; without it the test is skipped, or fails where STEADYTOK_REQUIRE_PEERS is set."""
+def require_program(name: str) -> str:
+    """Finds a program; skips the test without it, or fails it where STEADYTOK_REQUIRE_PEERS is set."""
     path = shutil.which(name)
     if path is None:
         reason = f"{name} is not installed; .ci/run names the packages of Debian that have it"
@@ -27,18 +27,18 @@ def program(name: str) -> str:
     return path
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on just now."""
+def find_free_port() -> int:
+    """Finds a TCP port on loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
-def running(
+def run_process(
     arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is ended with the block; what it prints goes to a file."""
+    """Runs a process until the block ends; writes its output to a file."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             arguments, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
@@ -54,8 +54,8 @@ def running(
                 process.wait(10)
 
 
-def get(url: str) -> str | None:
-    """The body of a GET, or None where nobody answers yet."""
+def fetch(url: str) -> str | None:
+    """Returns the body of a GET; None where nobody answers yet."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return str(answer.read().decode())
@@ -63,11 +63,11 @@ def get(url: str) -> str | None:
         return None
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Waits for a condition; the test fails with `what` where it does not come true in time."""
+def wait_until(condition: Callable[[], bool], seconds: float, description: str) -> None:
+    """Waits for a condition; fails the test with `description` where it does not become true in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return
         time.sleep(0.1)
-    pytest.fail(f"not within {seconds:g} s: {what}")
+    pytest.fail(f"not within {seconds:g} s: {description}")

@@ -1,4 +1,4 @@
-"""An agent on a picture of a machine of two nodes, with an engine r1 and memory modules that a test can move."""
+"""An agent on the recorded files of a machine with two nodes, an engine r1 and DIMMs, which a test changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.engines.baseline_handover import MeasuredBaseline, hand_over
 from tests import processes
 
 RUNNING = 4  # requests at once
-ENGINE = "127.0.0.1:8000"  # nobody listens there: below a picture, what an engine answers is a file
+ENGINE = "127.0.0.1:8000"  # nobody listens there: below a root, the answer of an engine is a file
 SECRET = "T0K3N-0F-THE-CHAT"
 RULES = {
     "groups": [
@@ -46,7 +46,7 @@ class Scene:
         self.folder, self.root = folder, root
         self.log = folder / "log"
         self.config = folder / "steadytok.yml"
-        self.url = f"http://127.0.0.1:{processes.free_port()}"
+        self.url = f"http://127.0.0.1:{processes.find_free_port()}"
         self._tokens, self._stop, self._mute = 0.0, threading.Event(), threading.Event()
         (folder / "rules.yml").write_text(json.dumps(RULES))
         remedy = {
@@ -70,12 +70,12 @@ class Scene:
     def token(self) -> str:
         return (self.folder / "state/token").read_text().strip()
 
-    def heat(self, celsius: float) -> None:
-        """Brings the module 4-0052 to a temperature."""
+    def set_temperature(self, celsius: float) -> None:
+        """Sets the temperature of the DIMM 4-0052."""
         self._write("sys/class/hwmon/hwmon8/temp1_input", f"{celsius * 1000:.0f}\n")
 
     def generate(self, tokens: float) -> None:
-        """Lets the engine generate so many tokens more, at 40 a second."""
+        """Makes the engine generate that many more tokens, at 40 a second."""
         self._tokens += tokens
         lines = {
             "generation_tokens_total": ("counter", self._tokens),
@@ -93,27 +93,27 @@ class Scene:
             "".join([*text, "# TYPE vllm:inter_token_latency_seconds histogram\n", decode, count]),
         )
 
-    def _answers(self, open_to_all: bool) -> bool:
-        if open_to_all:
-            return processes.get(f"{self.url}/-/ready") is not None
+    def _answers(self, is_open_to_all: bool) -> bool:
+        if is_open_to_all:
+            return processes.fetch(f"{self.url}/-/ready") is not None
         return '"event":"history"' in self.log.read_text()
 
     def _write(self, path: str, text: str) -> None:
-        """In one step: the agent never reads half a file."""
-        whole = self.root / path
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        (whole.parent / "next").write_text(text)
-        os.replace(whole.parent / "next", whole)
+        """Replaces the file in one step: the agent never reads a part of it."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / "next").write_text(text)
+        os.replace(file.parent / "next", file)
 
-    def measured(self, tokens_per_second: float) -> None:
+    def hand_over_baseline(self, tokens_per_second: float) -> None:
         """Gives the agent a baseline for the engine, as `steadytok engine bench --save` does."""
         hand_over(self.folder / "state", MeasuredBaseline("r1", "", str(RUNNING), tokens_per_second))
 
     @contextlib.contextmanager
-    def silence(self) -> Iterator[None]:
-        """The engine does not answer meanwhile."""
+    def silence_engine(self) -> Iterator[None]:
+        """Makes the engine not answer until the block ends."""
         self._mute.set()
-        time.sleep(0.5)  # what is being written just now
+        time.sleep(0.5)  # a write in progress ends
         (self.root / f"http/{ENGINE}/metrics").unlink()
         yield
         self._mute.clear()
@@ -127,8 +127,8 @@ class Scene:
             before = now
 
     @contextlib.contextmanager
-    def agent(self, *, open_to_all: bool = True) -> Iterator[None]:
-        """The agent, ready, for as long as the block; the engine works meanwhile."""
+    def run_agent(self, *, open_to_all: bool = True) -> Iterator[None]:
+        """Runs the agent until the block ends, and yields once it is ready; the engine works meanwhile."""
         self.generate(1000)
         worker = threading.Thread(target=self._work, daemon=True)
         worker.start()
@@ -144,8 +144,8 @@ class Scene:
             str(self.root),
         ]
         try:
-            with processes.running(arguments, self.log):
-                processes.until(lambda: self._answers(open_to_all), 30, "the agent is ready")
+            with processes.run_process(arguments, self.log):
+                processes.wait_until(lambda: self._answers(open_to_all), 30, "the agent is ready")
                 yield
         finally:
             self._stop.set()

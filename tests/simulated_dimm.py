@@ -1,4 +1,4 @@
-"""A DIMM under an engine, simulated: first order with a dead time, behind a sensor that is late, coarse and noisy."""
+"""A DIMM under an engine, simulated: first order with a dead time, measured by a late, coarse and noisy sensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.pacing.thermal_model import Plant
 
 @dataclass
 class Dimm:
-    """Degrees are below the limit. `plant` may be exchanged while it runs: a fan has changed its speed."""
+    """`headroom` is in degrees below the limit. A test may replace `plant` meanwhile: a fan changed its speed."""
 
     plant: Plant
     dead_time: float = 5.0
@@ -25,44 +25,48 @@ class Dimm:
     quantum: float = 0.25
     noise: float = 0.1
     headroom: float = 30.0
-    throttled: float = 1.0
-    """The share of full speed that the firmware leaves now."""
+    throttle_share: float = 1.0
+    """The share of full speed that the firmware allows now."""
     relief: float = 1.0
-    """How much heat throttling takes for the speed it takes: less than 1 where it stalls more than it saves."""
+    """The heat that throttling saves, relative to the speed that it costs; below 1 it stalls more than it saves."""
     seed: int = 0
-    _late: deque[float] = field(default_factory=deque)
-    _shown: float | None = None
-    _age: float = math.inf
+    _delayed_shares: deque[float] = field(default_factory=deque)
+    _reading: float | None = None
+    _reading_age: float = math.inf
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
     def pass_second(self, share: float) -> None:
-        """One second in which that share of the time was worked."""
-        self._late.append(share * (1 - self.relief * (1 - self.throttled)))
-        worked = self._late.popleft() if len(self._late) > self.dead_time else self._late[0]
-        ends = self.plant.headroom(worked)
-        self.headroom = ends + (self.headroom - ends) * math.exp(-1 / self.plant.time_constant)
-        self._age += 1
+        """Simulates one second in which the engine works that share of the time."""
+        self._delayed_shares.append(share * (1 - self.relief * (1 - self.throttle_share)))
+        effective_share = (
+            self._delayed_shares.popleft() if len(self._delayed_shares) > self.dead_time else self._delayed_shares[0]
+        )
+        target = self.plant.headroom(effective_share)
+        self.headroom = target + (self.headroom - target) * math.exp(-1 / self.plant.time_constant)
+        self._reading_age += 1
 
     def read(self) -> float:
-        """What the sensor shows: the newest of its readings, as coarse as it is."""
-        if self._shown is None or self._age >= self.period:
-            told = self.headroom + self._random.gauss(0, self.noise)
-            self._shown, self._age = round(told / self.quantum) * self.quantum, 0
-        return self._shown
+        """The newest reading of the sensor, rounded to its quantum."""
+        if self._reading is None or self._reading_age >= self.period:
+            noisy_headroom = self.headroom + self._random.gauss(0, self.noise)
+            self._reading, self._reading_age = round(noisy_headroom / self.quantum) * self.quantum, 0
+        return self._reading
 
-    def throttle(self, terms: ControlSettings) -> None:
-        """The firmware's steps, with their hysteresis."""
-        above = -self.headroom
-        left = min((share for over, share in terms.throttle if above >= over), default=1.0)
-        released = min((share for over, share in terms.throttle if above >= over - terms.release), default=1.0)
-        self.throttled = min(left, max(released, self.throttled))
+    def throttle(self, settings: ControlSettings) -> None:
+        """Applies the firmware's throttling steps, with their hysteresis."""
+        excess = -self.headroom
+        engaged_share = min((share for threshold, share in settings.throttle if excess >= threshold), default=1.0)
+        released_share = min(
+            (share for threshold, share in settings.throttle if excess >= threshold - settings.release), default=1.0
+        )
+        self.throttle_share = min(engaged_share, max(released_share, self.throttle_share))
 
 
 @dataclass(frozen=True)
 class Second:
-    """What happened in one second."""
+    """The state of the simulation after one second."""
 
     at: int
     headroom: float
@@ -72,32 +76,34 @@ class Second:
     """Share of full speed."""
 
 
-def run(
+def simulate(
     dimm: Dimm,
-    terms: ControlSettings,
+    settings: ControlSettings,
     seconds: int,
     *,
     state: ControllerState | None = None,
     load: Callable[[int], float] = lambda _: 1.0,
-    blind: Callable[[int], bool] = lambda _: False,
+    is_blind: Callable[[int], bool] = lambda _: False,
     disturb: Callable[[int, Dimm], None] = lambda *_: None,
-    steered: bool = True,
+    is_steered: bool = True,
 ) -> Iterator[Second]:
-    """The loop as the agent has it: the plant is learnt and the duty moved each five seconds."""
+    """Simulates the control loop as the agent runs it: the plant is learnt and the duty moved every five seconds."""
     state = state or controller.begin_state(0.7)
-    known = EngineThermals()
-    every = int(controller.STEP_SECONDS)
+    thermals = EngineThermals()
+    step_seconds = int(controller.STEP_SECONDS)
     for at in range(seconds):
         disturb(at, dimm)
-        duty = state.duty if steered else 1.0
+        duty = state.duty if is_steered else 1.0
         share = duty * load(at)
-        dimm.throttle(terms)
-        tokens = share * dimm.throttled * (1 - terms.refresh if dimm.headroom <= 0 else 1)
+        dimm.throttle(settings)
+        tokens = share * dimm.throttle_share * (1 - settings.refresh if dimm.headroom <= 0 else 1)
         dimm.pass_second(share)
         yield Second(at, dimm.headroom, duty, state, tokens)
-        if at % every == 0:
-            headroom = None if blind(at) else dimm.read()
-            known.observe(headroom, share, None if duty < 1 or not share else tokens / share, every, terms, dimm.period)
-            told = {} if headroom is None else {"A": headroom}
-            seen = ControlInputs(told, load(at), dimm.period, known.plant, known.throttled_speed)
-            state = controller.step(state, seen, terms, every)
+        if at % step_seconds == 0:
+            headroom = None if is_blind(at) else dimm.read()
+            thermals.observe(
+                headroom, share, None if duty < 1 or not share else tokens / share, step_seconds, settings, dimm.period
+            )
+            headrooms = {} if headroom is None else {"A": headroom}
+            control_inputs = ControlInputs(headrooms, load(at), dimm.period, thermals.plant, thermals.throttled_speed)
+            state = controller.step(state, control_inputs, settings, step_seconds)

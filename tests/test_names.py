@@ -12,26 +12,35 @@ import pytest
 
 from tests.structure import HOUSE, list_modules
 
+
+def _split_words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text))
+
+
 FOLDERS = ("agent", "rules", "collectors", "engine", "hand", "grafana", "docs", "bench", "tests")
 # They name neither a thing nor a role: whoever meets one must look up its meaning.
-VAGUE = frozenset(
-    "told found asked shown seen held kept said says given known there whole each of one mine now own wanted made "
-    "taken left around about sound opened written judged heard placed place look looked got thing stuff it that what "
-    "which here meant".split()  # noqa: SIM905  - a list of words is read best as words
+VAGUE = _split_words(
+    """
+    told found asked shown seen held kept said says given known there whole each of one mine now own wanted made
+    taken left around about sound opened written judged heard placed place look looked got thing stuff it that
+    what which here meant
+    """
 )
 MAX_VAGUE_SHARE = 0.01
 # Past participles that do not end in -ed, and are no imperative as well (as `put`, `set`, `read` and `run` are).
-IRREGULAR = frozenset(
-    "told found asked shown seen held kept said given known made taken left written heard bound built begun broken "
-    "brought caught chosen dealt done drawn driven fallen felt forgotten frozen gone grown hidden laid led learnt "
-    "lent lost meant met paid rung risen sent shaken shot slept spoken spent spun stood stolen stuck struck sworn "
-    "swept swung taught thought thrown torn understood woken won worn wound withdrawn burnt sought sold "
-    "hung".split()  # noqa: SIM905  - a list of words is read best as words
+IRREGULAR = _split_words(
+    """
+    told found asked shown seen held kept said given known made taken left written heard bound built begun broken
+    brought caught chosen dealt done drawn driven fallen felt forgotten frozen gone grown hidden laid led learnt
+    lent lost meant met paid rung risen sent shaken shot slept spoken spent spun stood stolen stuck struck sworn
+    swept swung taught thought thrown torn understood woken won worn wound withdrawn burnt sought sold hung
+    """
 )
-NOUNS_AND_VERBS = frozenset(
-    "seed feed speed need embed exceed proceed succeed bed string ring thing ping timing encoding spring setting "
-    "sibling ceiling heading listing warning mapping binding routing building bring "
-    "swing".split()  # noqa: SIM905  - a list of words is read best as words
+NOUNS_AND_VERBS = _split_words(
+    """
+    seed feed speed need embed exceed proceed succeed bed string ring thing ping timing encoding spring setting
+    sibling ceiling heading listing warning mapping binding routing building bring swing
+    """
 )
 # A configuration class of a plug-in is called Config by contract, and each collector keeps its own `_State`.
 SHARED_CLASS_NAMES = frozenset({"Config"})

@@ -1,35 +1,48 @@
 """
 The contract of an action, whole. One file per action; the folder is the list, third parties add `steadytok.actions`.
-What several of them need stands in files that begin with an underscore.
+Furniture that several actions share stands in files that begin with an underscore.
 
-A module has
+A module must have
 
-- `Config`: its own parameters, a `msgspec.Struct` (frozen, keyword-only);
-- `TARGET`: the keys that `target:` may have; `REVERSIBLE`; `TTL`: seconds of its lease, None where it holds none;
-  `VERBS`: those of the hand that it needs; `NAMED = True` where `engine: each` is not enough of an engine's name;
-  `LASTING = True` where what it writes knows no lease: a child of the agent's then undoes it when the agent dies;
-- `describe(task)`: what it does, in words, for people;
-- `resource(task)`: what it acts upon; of acts on one resource only one is held, and cooldowns are the resource's;
-- `strength(task)`: how restrictive it is; of two claims on a resource the lower one wins;
-- `faults(task)`: what is wrong with target and parameters, one sentence each, at the start;
-- `plan(task, reach)`: looks, touches nothing, and gives a Plan; RefusedError where it would not help or may not be;
-- `do(task, plan, reach)`: writes `plan.wanted`, reads back and gives what it read. It is called again for each renewal
-  of the lease, and must then find its own value or the prior one, or raise ChangedError;
-- `undo(task, plan, reach)`: puts `plan.prior` back, only while the value is one of `plan.ours`, else ChangedError; a
+- `describe(task)`: the action in words, for people;
+- `resource(task)`: the name of the resource that is acted upon. One act at a time holds a resource, and cooldowns
+  belong to the resource;
+- `plan(task, context)`: reads, touches nothing, and returns a Plan; RefusedError where acting would not help or is not
+  allowed;
+- `do(task, plan, context)`: writes `plan.wanted`, reads it back and returns the value read. Each renewal of the lease
+  calls it again; it must then find its own value or the prior one, or raise ChangedError.
+
+A module may have, with the default that agent/remediation/action_defaults.py gives it
+
+- `Config`: its parameters, a `msgspec.Struct` (frozen, keyword-only); none;
+- `TARGET`: the keys that `target:` may have; none;
+- `VERBS`: the verbs of the hand that the action needs; none;
+- `NEEDS`: the other needs of the action, in words for docs/actions.md; none;
+- `NAMED`: True where `engine: each` is refused, since the operator must name the engine; False;
+- `faults(task)`: one sentence for each fault in target and parameters, checked at the start; none.
+
+An action whose value can be put back sets `REVERSIBLE = True` (default False) and has `undo`. It may have
+
+- `undo(task, plan, context)`: puts `plan.prior` back, only while the value is one of `plan.ours`, else ChangedError; a
   lease that has ended by itself needs nothing;
-- `steer(task, memory, moment)`, for what is held: what is wanted now, as (memory, value). Pure; called at each tick,
-  `memory` is whatever it gave the time before; where that is a Steered, people are told of it.
+- `TTL`: the seconds of its lease, None where it holds none; None;
+- `LASTING`: True where the value written knows no lease, so that a child of the agent undoes it when the agent dies;
+  False;
+- `strength(task)`: of two claims on a resource the one with the lower strength wins; 0;
+- `steer(task, memory, moment)`: the value to be held now, as (memory, value). Pure, and called at each tick with the
+  memory returned the time before. A memory that is a Steered is shown to people. By default the value stays.
 
-plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. Values are JSON.
-FailedError: it was not done, so `_looking.first` reads what is read before the first write. RefusedError from `do`:
-nothing was touched. UnknownError, or anything else that is raised from `do`: nobody knows, and it is not tried again.
+plan, do and undo run in a thread of their own, with a deadline; steer runs on the event loop. All arguments are
+positional. Values are JSON. FailedError: nothing was done, so `read_only` wraps the reads before the first write.
+RefusedError from `do`: nothing was touched. UnknownError, or any other exception from `do`: the outcome is unknown, and
+the action is not tried again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from collectors import Host
 
@@ -42,24 +55,35 @@ class ActionError(Exception):
 
 
 class RefusedError(ActionError):
-    """It would not help, or may not be done now; nothing was touched."""
+    """Acting would not help, or is not allowed now; nothing was touched."""
 
 
 class FailedError(ActionError):
-    """It was not done."""
+    """The action was not done."""
 
 
 class ChangedError(ActionError):
-    """Somebody else has changed the value: hands off."""
+    """Someone else has changed the value, which is left alone."""
 
 
 class UnknownError(ActionError):
-    """It may have been done, or not."""
+    """The action may have been done, or not."""
+
+
+_Result = TypeVar("_Result")
+
+
+def read_only(read: Callable[[], _Result]) -> _Result:
+    """Calls `read`, which writes nothing: a lost answer is then a plain FailedError."""
+    try:
+        return read()
+    except UnknownError as error:
+        raise FailedError(f"{error}; nothing was done") from error
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of an action: the remedy, its target and parameters, and the alert's labels."""
+    """The work of an action: the remedy, its target and parameters (`own`), and the alert's labels."""
 
     remedy: str
     target: Mapping[str, str]
@@ -70,43 +94,43 @@ class Task:
 
 
 class Plan(NamedTuple):
-    """What is to be written and what was there before, both JSON, and a sentence that says so."""
+    """The prior value and the value to be written (`wanted`), both JSON, and a sentence that describes the change."""
 
     prior: Any
     wanted: Any
     says: str
     ours: tuple[Any, ...] = ()
-    """What we may have written already."""
+    """The values that the agent may have written already."""
     untouched: float = 0.0
-    """For `undo`: seconds for which nobody has renewed it."""
+    """For `undo`: seconds since the last renewal."""
 
 
 class Moment(NamedTuple):
-    """What `steer` is shown; `lost`: the alert's evidence has fallen silent."""
+    """The inputs of `steer`: the value held now; `lost` is True while the alert's evidence is silent."""
 
     now_ms: int
     held: Any
     lost: bool
     query: Callable[[str], Vector]
     beside: tuple[Task, ...] = ()
-    """What the other claims on the resource ask of the same action; of all of them the strictest value wins."""
+    """The tasks of the other claims on the resource, of the same action; the strictest value of all wins."""
 
 
 @dataclass(frozen=True)
 class Steered:
-    """What `steer` remembers and people should know: a change of `reason` puts `says` into the audit."""
+    """A memory of `steer` that people should see: a change of `reason` writes `says` into the audit."""
 
     reason: str
     says: str
 
 
 class ActionContext(Protocol):
-    """How far an action reaches: History as it was, the machine's files, engines over HTTP, and the hand."""
+    """What an action may use: a snapshot of History, the machine's files, engines over HTTP, and the hand."""
 
     host: Host
 
     def query(self, expr: str) -> Vector:
-        """What an expression gives."""
+        """Returns the value of an expression."""
 
     def http(
         self,
@@ -116,36 +140,45 @@ class ActionContext(Protocol):
         headers: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> Http:
-        """One request; UnknownError where no answer came, FailedError where nobody was there to take it."""
+        """Sends one request; UnknownError if no answer came, FailedError if the connection was refused."""
 
     def line(self, address: str, text: str) -> str:
-        """One line to a socket (`/PATH` or `HOST:PORT`) and all that comes back until it is closed; the same faults."""
+        """
+        Sends one line to a socket (`/PATH` or `HOST:PORT`) and reads until it closes; raises the errors of `http`.
+        """
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """One request to the hand; FailedError or ChangedError as it answers, UnknownError where it does not."""
+        """Sends one request to the hand; its refusals raise FailedError or ChangedError, a lost answer UnknownError."""
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass, for what is to be done slowly."""
+        """Sleeps, for actions that proceed slowly."""
 
     def token(self, file: str | None) -> str:
-        """The credential for PUT /pace: in the file named, else in the state folder's; FailedError."""
+        """Reads the credential for PUT /pace from the given file, else from the state folder; FailedError."""
+
+
+Reach = ActionContext
+"""The old name, which third-party actions import."""
 
 
 class Http(NamedTuple):
-    """An answer."""
+    """The answer to an HTTP request."""
 
     status: int
     body: str
 
 
 class Action(Protocol):
-    """A module of this folder, as the agent sees it."""
+    """An action as the agent calls it: complete, with the default of each name that its module leaves out."""
 
     Config: type
     TARGET: tuple[str, ...]
+    VERBS: tuple[str, ...]
+    NEEDS: str
+    NAMED: bool
     REVERSIBLE: bool
     TTL: float | None
-    VERBS: tuple[str, ...]
+    LASTING: bool
 
     def describe(self, task: Task) -> str: ...
     def resource(self, task: Task) -> str: ...

@@ -1,4 +1,4 @@
-"""The controllers of one act: what is remembered from tick to tick, and the sentence that people are told."""
+"""The controllers of a pace act: their memory from tick to tick, and the sentence that people read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from agent.pacing.settings import ControlSettings
 
 @dataclass(frozen=True)
 class PaceController(Steered):
-    """One controller between two looks."""
+    """A controller between two of its steps."""
 
     at_ms: int
-    """When it looked last."""
+    """The time of its last step."""
     state: ControllerState
 
 
@@ -31,9 +31,9 @@ def update_controller(
     lost: bool,
 ) -> PaceController:
     """
-    The controller at `now_ms`; the same as before until a look is due.
+    Returns the controller at `now_ms`, unchanged until its next step is due.
 
-    `held` is what the engine is held at, for a controller that has just begun; `see` is asked when it looks.
+    A new controller begins at `held_duty`. `read_inputs` is called at each step.
     """
     if previous is not None and 0 <= now_ms - previous.at_ms < 1000 * controller.STEP_SECONDS:
         return previous
@@ -50,12 +50,12 @@ def update_controller(
 
 
 def _audit_reason(state: ControllerState) -> str:
-    """What is worth a line in the audit when it changes: that a held engine is now and then at full speed is not."""
+    """Returns the reason whose change is a line of the audit; moments at full speed are no change."""
     return "holds" if state.mode == "full" else state.mode
 
 
 def describe_state(state: ControllerState, name: str, settings: ControlSettings) -> str:
-    """How and why an engine is held, in one sentence."""
+    """Returns one sentence on the duty of an engine and its reason."""
     match state.mode:
         case "lost":
             return (

@@ -1,17 +1,17 @@
-"""What actions that need the hand have in common: what root allows, and leases that are renewed and let go."""
+"""Shared by the actions that need the hand: root's permissions, and leases that are renewed and released."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.actions import ActionContext, ActionError, FailedError, RefusedError, UnknownError, _looking
+from agent.actions import ActionContext, ActionError, FailedError, RefusedError, UnknownError, read_only
 
 LEASES_PER_REQUEST = 32  # leases in one request, which may have 4,096 bytes
 
 
 def fetch_hello(context: ActionContext) -> Mapping[str, Any] | None:
-    """What the hand says of itself; None where none answers, as where remedies only observe and there is none."""
+    """Returns the hand's description of itself; None if there is no hand, as on hosts that only observe."""
     try:
         return context.hand("hello")
     except (FailedError, UnknownError):
@@ -19,7 +19,7 @@ def fetch_hello(context: ActionContext) -> Mapping[str, Any] | None:
 
 
 def require_unit(context: ActionContext, name: str, verb: str) -> Mapping[str, Any]:
-    """What hand.toml says of a unit, empty where there is no hand; RefusedError where it does not allow the verb."""
+    """Returns hand.toml's rules for a unit, empty without a hand; RefusedError if they do not allow the verb."""
     hello = fetch_hello(context)
     if hello is None:
         return {}
@@ -30,21 +30,23 @@ def require_unit(context: ActionContext, name: str, verb: str) -> Mapping[str, A
 
 
 def renew_leases(context: ActionContext, leases: Sequence[str], ttl: float) -> set[str]:
-    """Those leases that go on: still held, with what they hold as it was left; FailedError where nobody answers."""
+    """Renews leases; returns those that are still active and unchanged. FailedError if the hand does not answer."""
     batches = [list(leases[start : start + LEASES_PER_REQUEST]) for start in range(0, len(leases), LEASES_PER_REQUEST)]
-    answers = _looking.read_only(lambda: [context.hand("renew", leases=batch, ttl=ttl) for batch in batches])
+    answers = read_only(lambda: [context.hand("renew", leases=batch, ttl=ttl) for batch in batches])
     return {name for answer in answers for name in answer["renewed"]}
 
 
 def release_leases(context: ActionContext, leases: Sequence[str]) -> None:
-    """Ends what is still held; what has ended was put back by the hand itself. Raises the first fault, after all."""
+    """
+    Ends the leases that are still active; the hand has undone the others. Raises the first error after trying all.
+    """
     held_leases = {active["lease"] for active in context.hand("hello")["leases"]}
     faults = []
     for lease in leases:
         if lease in held_leases:
             try:
                 context.hand("release", lease=lease)
-            except ActionError as error:  # the others are put back all the same
+            except ActionError as error:  # the other leases are released all the same
                 faults.append(error)
     if faults:
         raise faults[0]

@@ -1,18 +1,19 @@
-"""What may be taken from the page cache, and when it may not: for drop_caches and reclaim."""
+"""The page cache that can be reclaimed, and the conditions that forbid it: for drop_caches and reclaim."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from agent.actions import ActionContext, RefusedError
+from agent.actions._queries import require_value
 from agent.text.units import format_bytes
 
 GROWTH_LIMIT = 5e7  # bytes a second of page cache: files are being loaded
-REFAULT_LIMIT = 1000.0  # refaults a second: what is dropped is wanted at once
+REFAULT_LIMIT = 1000.0  # refaults a second: dropped pages are read back at once
 
 
 class PageCache(NamedTuple):
-    """Clean page cache that no process has mapped, and all memory, in bytes."""
+    """Clean page cache that no process has mapped (`free`), and all memory (`total`), in bytes."""
 
     free: float
     total: float
@@ -24,17 +25,17 @@ class PageCache(NamedTuple):
 
 
 def read_host_cache(context: ActionContext) -> PageCache:
-    """The whole host's; RefusedError where it is not known."""
+    """Returns the page cache of the host; RefusedError if it is not known."""
     return _query_cache(context, "steadytok_meminfo", "", "/proc/meminfo")
 
 
 def read_node_cache(context: ActionContext, node: str) -> PageCache:
-    """One node's."""
+    """Returns the page cache of one node; RefusedError if it is not known."""
     return _query_cache(context, "steadytok_node_meminfo", f'{{node="{node}"}}', f"node {node}'s meminfo")
 
 
 def read_cgroup_cache(context: ActionContext, path: str) -> PageCache:
-    """A cgroup's, of its memory.stat, whose `file` has what is mapped, dirty and shared in it."""
+    """Returns the page cache of a cgroup from its memory.stat; mapped, dirty and shared pages are part of `file`."""
     text = context.host.read(path) or ""
     fields = dict(line.split() for line in text.splitlines() if line.count(" ") == 1)
     try:
@@ -42,16 +43,16 @@ def read_cgroup_cache(context: ActionContext, path: str) -> PageCache:
             float(fields[key]) for key in ("file", "anon", "file_mapped", "file_dirty", "file_writeback", "shmem")
         )
     except (KeyError, ValueError):
-        raise RefusedError(f"{path} does not tell its page cache") from None
+        raise RefusedError(f"{path} does not report its page cache") from None
     return PageCache(max(0.0, file - sum(unreclaimable)), max(1.0, file + anon))
 
 
 def refuse_while_busy(context: ActionContext) -> None:
-    """RefusedError during a load, and while pages are read back already."""
-    growth = _require_value(context, "sum(deriv(steadytok_meminfo_cached_bytes[1m]))", "how the page cache grows")
+    """Raises RefusedError while files are loaded, and while pages are read back already."""
+    growth = require_value(context, "sum(deriv(steadytok_meminfo_cached_bytes[1m]))", "how the page cache grows")
     if growth > GROWTH_LIMIT:
         raise RefusedError(f"the page cache grows by {format_bytes(growth)} a second: files are being loaded")
-    refaults = _require_value(context, "sum(rate(steadytok_vmstat_workingset_refault_file_total[1m]))", "refaults")
+    refaults = require_value(context, "sum(rate(steadytok_vmstat_workingset_refault_file_total[1m]))", "refaults")
     if refaults > REFAULT_LIMIT:
         raise RefusedError(f"{refaults:,.0f} pages a second are read back already; dropping more would make it worse")
 
@@ -59,15 +60,8 @@ def refuse_while_busy(context: ActionContext) -> None:
 def _query_cache(context: ActionContext, prefix: str, selector: str, source: str) -> PageCache:
     def sum_bytes(*names: str) -> float:
         return sum(
-            _require_value(context, f"sum({prefix}_{name}_bytes{selector})", f"{name} of {source}") for name in names
+            require_value(context, f"sum({prefix}_{name}_bytes{selector})", f"{name} of {source}") for name in names
         )
 
     files, unreclaimable = sum_bytes("active_file", "inactive_file"), sum_bytes("mapped", "dirty", "writeback")
     return PageCache(max(0.0, files - unreclaimable), sum_bytes("mem_total"))
-
-
-def _require_value(context: ActionContext, expr: str, description: str) -> float:
-    rows = context.query(expr)
-    if not rows:
-        raise RefusedError(f"{description} is not known")
-    return rows[0][1]

@@ -1,57 +1,44 @@
 """
 command: has the hand start a program that root has named, with the arguments and the user that root has given it.
 
-What the alert says reaches it in environment variables alone, STEADYTOK_LABEL_NODE for the label node, of those names
-that hand.toml lists for it, and of characters that mean nothing to a shell. It is not known what it did, so nothing is
-put back, and where it does not end it is not started again.
+The alert reaches the program in environment variables alone, such as STEADYTOK_LABEL_NODE for the label node. hand.toml
+lists their names, and characters that mean something to a shell are replaced. The effects of the program are unknown,
+so nothing is undone, and a program that does not end is not started again.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-import msgspec
-
-from agent.actions import ActionContext, FailedError, Moment, Plan, RefusedError, Task, _hand
+from agent.actions import ActionContext, FailedError, Plan, RefusedError, Task, _hand
 
 TARGET = ("name",)
-REVERSIBLE = False
-TTL = None
 VERBS = ("command",)
+NEEDS = "`[commands.NAME]`"
 MAX_VALUE_CHARS = 128  # characters of a value
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _UNSAFE_CHARS = re.compile(r"[^A-Za-z0-9 ._:/%+@,-]")
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """It has no parameters: arguments are root's alone."""
-
-
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     return f"has the hand start {task.target['name']} of hand.toml"
 
 
 def resource(task: Task) -> str:
-    """The command."""
+    """Names the command."""
     return f"command {task.target['name']}"
 
 
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
 def faults(task: Task) -> Iterable[str]:
-    """What is wrong with the target."""
+    """Checks the target."""
     if not _NAME.fullmatch(task.target.get("name", "")):
         yield f"target.name: expected a name of hand.toml's commands, found {task.target.get('name', '')!r}"
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Refuses where hand.toml has no such command."""
+    """Refuses a command that hand.toml does not have."""
     name, hello = task.target["name"], _hand.fetch_hello(context)
     commands: Mapping[str, list[str]] = (hello or {}).get("commands", {})
     if hello is not None and name not in commands:
@@ -64,7 +51,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
 
 
 def do(task: Task, plan: Plan, context: ActionContext) -> str:
-    """Has it started and waits for its end; a status other than 0 is a failure with the end of what it said."""
+    """Runs the program to its end; a status other than 0 is a failure with the end of its output."""
     result = context.hand("command", **plan.wanted)
     output = " ".join(str(result["output"]).split())[-200:]
     if result["status"] != 0:
@@ -72,17 +59,8 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     return f"{plan.wanted['name']} ended in {float(result['seconds']):.1f} s{f': {output}' if output else ''}"
 
 
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """What a program did is its own."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
-
-
 def _build_environment(task: Task) -> dict[str, str]:
-    """The remedy's name and each label; what is no letter of a variable's name, or no harmless character, is `_`."""
+    """Returns the remedy's name and each label; `_` replaces characters that are unsafe in a name or a value."""
     labels = {f"STEADYTOK_LABEL_{re.sub('[^A-Z0-9_]', '_', key.upper())}": value for key, value in task.labels.items()}
     variables = {"STEADYTOK_REMEDY": task.remedy, **labels}
     return {key: _UNSAFE_CHARS.sub("_", value)[:MAX_VALUE_CHARS] for key, value in variables.items()}

@@ -1,51 +1,38 @@
 """
 compact_memory: makes free memory of a node contiguous, so that huge pages can be had, while its engine is idle.
 
-Off for every engine that is not named: compaction holds allocations of the node up while it runs.
+Off for every engine that is not named: compaction delays allocations of the node while it runs.
 https://docs.kernel.org/admin-guide/mm/concepts.html#compaction
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
-
-from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _engine
+from agent.actions import ActionContext, Plan, RefusedError, Task, _engine
+from agent.actions._queries import require_value
 from agent.text.units import format_bytes
 
 TARGET = ("engine", "node")
-REVERSIBLE = False
-TTL = None
 NAMED = True
 VERBS = ("compact",)
 NODE_PATH = "sys/devices/system/node/node"
-MIN_FREE_SHARE = 0.02  # of the node's memory: with less free there is nothing to put together
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """It has no parameters."""
+MIN_FREE_SHARE = 0.02  # of the node's memory: with less free there is nothing to compact
 
 
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     node = f"node {task.target['node']}" if "node" in task.target else "the alert's node"
     return f"compacts the memory of {node} while engine {task.target['engine']} is idle"
 
 
 def resource(task: Task) -> str:
-    """The free memory of the host's nodes: one is compacted at a time."""
+    """Names the free memory of all nodes: one node is compacted at a time."""
     return "free memory"
 
 
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
 def faults(task: Task) -> Iterable[str]:
-    """What is wrong with the target."""
+    """Checks the target."""
     if fault := _engine.check_engine_target(task):
         yield fault
     if not task.target.get("node", "0").isdecimal():
@@ -53,7 +40,7 @@ def faults(task: Task) -> Iterable[str]:
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Refuses unless the engine is idle, and where next to nothing is free to be put together."""
+    """Refuses unless the engine is idle, and if next to nothing is free."""
     node = task.target.get("node", task.labels.get("node", ""))
     if not node.isdecimal():
         raise RefusedError("the alert has no label node; name one: target: {engine: …, node: NUMBER}")
@@ -62,27 +49,16 @@ def plan(task: Task, context: ActionContext) -> Plan:
     _engine.refuse_unless_idle(task, context)
     free, total = _require_bytes(context, "mem_free", node), _require_bytes(context, "mem_total", node)
     if free < MIN_FREE_SHARE * total:
-        raise RefusedError(f"node {node} has only {format_bytes(free)} free; there is nothing to put together")
-    return Plan(None, {"node": int(node)}, f"{format_bytes(free)} of free memory of node {node} to be put together")
+        raise RefusedError(f"node {node} has only {format_bytes(free)} free; there is nothing to compact")
+    return Plan(None, {"node": int(node)}, f"{format_bytes(free)} of free memory of node {node} to be compacted")
 
 
 def do(task: Task, plan: Plan, context: ActionContext) -> str:
-    """Looks once more whether the engine is idle, and has the hand compact the node."""
+    """Checks again that the engine is idle, and has the hand compact the node."""
     _engine.refuse_unless_idle(task, context)
     return f"compacted in {float(context.hand('compact', **plan.wanted)['seconds']):.1f} s"
 
 
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """Pages that have been put together stay so until they are used."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
-
-
 def _require_bytes(context: ActionContext, name: str, node: str) -> float:
-    rows = context.query(f'sum(steadytok_node_meminfo_{name}_bytes{{node="{node}"}})')
-    if not rows:
-        raise RefusedError(f"{name} of node {node} is not known")
-    return rows[0][1]
+    expr = f'sum(steadytok_node_meminfo_{name}_bytes{{node="{node}"}})'
+    return require_value(context, expr, f"{name} of node {node}")

@@ -1,53 +1,31 @@
 """
 drop_caches: gives back clean page cache that no process has mapped, on the whole host, once.
 
-It cannot free mapped pages, so mmap'ed weights stay; and what the engine will read again is dear to drop. Hence what it
-predicts, and what it refuses. https://docs.kernel.org/admin-guide/sysctl/vm.html#drop-caches
+It cannot free mapped pages, so mmap'ed weights stay; and pages that the engine will read again are costly to drop.
+Hence the prediction and the refusals. https://docs.kernel.org/admin-guide/sysctl/vm.html#drop-caches
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-import msgspec
-
-from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _page_cache
+from agent.actions import ActionContext, Plan, RefusedError, Task, _page_cache
 from agent.text.units import format_bytes
 
-TARGET: tuple[str, ...] = ()
-REVERSIBLE = False
-TTL = None
 VERBS = ("drop_caches",)
-MIN_CACHE_SHARE = 0.05  # of all memory: below this it is not worth reading files again
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """It has no parameters."""
+MIN_CACHE_SHARE = 0.05  # of all memory: with less, reading the files again costs more
 
 
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     return "drops the clean page cache that nobody has mapped, on the whole host"
 
 
 def resource(task: Task) -> str:
-    """The host's page cache."""
+    """Names the host's page cache."""
     return "page cache"
 
 
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
-def faults(task: Task) -> Iterable[str]:
-    """Nothing can be wrong."""
-    return ()
-
-
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Predicts unmapped clean bytes; refuses where they are few, during a load, and while pages are read back."""
+    """Predicts unmapped clean bytes; refuses if they are few, during a load, and while pages are read back."""
     cache = _page_cache.read_host_cache(context)
     if cache.free < MIN_CACHE_SHARE * cache.total:
         raise RefusedError(f"only {cache.summary} is clean page cache that nobody has mapped")
@@ -59,12 +37,3 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     """Has the hand drop them."""
     result = context.hand("drop_caches")
     return f"freed {format_bytes(float(result['freed_bytes']))} in {float(result['seconds']):.1f} s"
-
-
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """Dropped is dropped."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held

@@ -1,10 +1,10 @@
 """
 freeze: holds back an engine that cannot pace, by standing its unit still for a share of each second.
 
-By the freezer of its cgroup, in the hand, as a lease: nobody renews it, and the unit runs freely again. Off for every
-engine that is not named. Whatever probes the engine (Kubernetes' livenessProbe, WatchdogSec=, a load balancer) waits
-meanwhile: hand.toml says for each unit how long it may stand still at a time (`longest_stop`), and no more is asked.
-https://docs.kernel.org/admin-guide/cgroup-v2.html (cgroup.freeze)
+The hand uses the freezer of the unit's cgroup, under a lease: without a renewal the unit runs freely again. Off for
+every engine that is not named. Probes of the engine (Kubernetes' livenessProbe, WatchdogSec=, a load balancer) wait
+meanwhile: `longest_stop` in hand.toml bounds each stop of a unit. https://docs.kernel.org/admin-guide/cgroup-v2.html
+(cgroup.freeze)
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import Any
 import msgspec
 
 from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _engine, _hand
+from agent.actions._duty import FULL_DUTY, steer_fixed_duty
 
 TARGET = ("engine", "unit")
 REVERSIBLE = True
 TTL = 30.0
 NAMED = True
 VERBS = ("freeze",)
-FULL_DUTY = 1.0
-SAFE_DUTY = 0.5  # the duty that it falls to where the alert's evidence is lost
-RAMP_STEP = 0.02  # how far at each tick
+NEEDS = "`freeze = true`"
 _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
 
 
@@ -34,16 +33,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     duty: float = 0.7
     """Share of each period that the unit may run."""
     period: float = 1.0
-    """Seconds; a shorter one is the same duty in shorter stops."""
+    """Seconds; a shorter period is the same duty in shorter stops."""
 
 
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     return f"lets {task.target['unit']} run for {task.own.duty:.0%} of each {task.own.period:g} s"
 
 
 def resource(task: Task) -> str:
-    """The unit."""
+    """Names the unit's freezer."""
     return f"freezer of {task.target['unit']}"
 
 
@@ -53,7 +52,7 @@ def strength(task: Task) -> float:
 
 
 def faults(task: Task) -> Iterable[str]:
-    """What is wrong with target and parameters."""
+    """Checks target and parameters."""
     if fault := _engine.check_engine_target(task):
         yield fault
     if not _UNIT_NAME.fullmatch(task.target.get("unit", "")):
@@ -65,7 +64,7 @@ def faults(task: Task) -> Iterable[str]:
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Refuses where a liveness probe could take the engine for dead, or it is held back already."""
+    """Refuses if a liveness probe could take the engine for dead, or if something holds it back already."""
     unit, config = task.target["unit"], task.own
     unit_rules = _hand.require_unit(context, unit, "freeze")
     max_stop, stop_seconds = unit_rules.get("longest_stop"), (1 - config.duty) * config.period
@@ -75,12 +74,8 @@ def plan(task: Task, context: ActionContext) -> Plan:
             f"{max_stop:g} s: a "
             "liveness probe might kill it; use a shorter period, or raise longest_stop to what its probes bear"
         )
-    if (
-        context.host.read(
-            f"sys/fs/cgroup{unit_rules.get('cgroup', f'/system.slice/{unit}')}/cgroup.freeze", optional=True
-        )
-        == "1"
-    ):
+    freezer = f"sys/fs/cgroup{unit_rules.get('cgroup', f'/system.slice/{unit}')}/cgroup.freeze"
+    if context.host.read(freezer, optional=True) == "1":
         raise RefusedError(f"{unit} is frozen already, and not by us")
     _engine.refuse_while_paced(task, context)
     return Plan(
@@ -91,7 +86,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
 
 
 def do(task: Task, plan: Plan, context: ActionContext) -> float:
-    """Takes the lease, moves its duty, or renews it."""
+    """Takes the lease, changes its duty, or renews it."""
     lease, duty = _lease_name(task), float(plan.wanted)
     if plan.ours == (plan.wanted,) and lease in _hand.renew_leases(context, [lease], TTL):
         return duty
@@ -100,16 +95,13 @@ def do(task: Task, plan: Plan, context: ActionContext) -> float:
 
 
 def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """Lets the lease go; one that has ended by itself needs nothing."""
+    """Releases the lease; one that has ended by itself needs nothing."""
     _hand.release_leases(context, [_lease_name(task)])
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
-    """As configured; without evidence down to SAFE by steps, and never up: what a lower duty held is still hot."""
-    held_duty = float(moment.held)
-    return memory, round(max(min(held_duty, SAFE_DUTY), held_duty - RAMP_STEP), 4) if moment.lost else float(
-        task.own.duty
-    )
+    """Returns the configured duty, or without evidence the next step to the safe one."""
+    return memory, steer_fixed_duty(float(task.own.duty), moment)
 
 
 def _lease_name(task: Task) -> str:

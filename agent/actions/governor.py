@@ -2,7 +2,7 @@
 governor: the frequency governor of each policy, or its energy preference, held by leases of the hand.
 
 With intel_pstate (and amd-pstate in its active mode) "powersave" is the ordinary governor, which scales up under load
-by itself: there the preference is what matters. https://docs.kernel.org/admin-guide/pm/intel_pstate.html#active-mode
+by itself: there the preference matters. https://docs.kernel.org/admin-guide/pm/intel_pstate.html#active-mode
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ _POLICY_NAME = re.compile(r"policy(\d+)")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two."""
+    """Either a governor or a preference."""
 
     governor: str | None = None
-    """What scaling_governor is set to, such as performance."""
+    """The value for scaling_governor, such as performance."""
     preference: str | None = None
-    """What energy_performance_preference is set to, where the driver scales by itself."""
+    """The value for energy_performance_preference, where the driver scales by itself."""
 
 
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     return f"sets {_setting_name(task)} of {_describe_policies(task)} to {_setting_value(task)}"
 
 
 def resource(task: Task) -> str:
-    """All policies, or one, which is a part of all."""
+    """Names all policies, or one, which is a part of all."""
     return f"{_setting_name(task)}/{task.target['policy']}" if "policy" in task.target else _setting_name(task)
 
 
 def strength(task: Task) -> float:
-    """What saves more power is the more restrictive."""
+    """The value that saves more power is the stricter one."""
     order = ("powersave", "power", "balance_power", "conservative", "schedutil", "ondemand", "balance_performance")
     return float(order.index(_setting_value(task))) if _setting_value(task) in order else float(len(order))
 
 
 def faults(task: Task) -> Iterable[str]:
-    """What is wrong with target and parameters."""
+    """Checks target and parameters."""
     if (task.own.governor is None) == (task.own.preference is None):
         yield "expected governor: NAME, or preference: NAME"
     if "policy" in task.target and not task.target["policy"].isdecimal():
@@ -59,7 +59,7 @@ def faults(task: Task) -> Iterable[str]:
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Refuses while a processor is hot, and where the kernel's driver scales by itself."""
+    """Refuses while a processor is hot, and a governor where the kernel's driver scales by itself."""
     if context.query(THROTTLING_QUERY):
         raise RefusedError("a processor throttles itself by heat now; a faster governor would make it worse")
     settings = {number: _read_setting(context, number, _setting_file(task)) for number in _list_policies(task, context)}
@@ -72,7 +72,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
     drivers = {number: _read_setting(context, number, "scaling_driver") for number in differing}
     if task.own.governor and any(differing[n] == "powersave" and drivers[n] in SELF_SCALING_DRIVERS for n in differing):
         raise RefusedError('"powersave" is the ordinary governor of this driver and slows nothing; set a preference')
-    # All are held, those that have the value already too: a stricter remedy may take this one's place.
+    # All policies are held, also those with the right value already: a stricter remedy may take over.
     subject = f"{len(differing)} policies" if len(differing) > 1 else f"policy {next(iter(differing))}"
     return Plan(
         prior,
@@ -82,7 +82,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
 
 
 def do(task: Task, plan: Plan, context: ActionContext) -> Any:
-    """Takes a lease for each policy, or renews those that it holds; what half succeeded is let go."""
+    """Takes a lease for each policy, or renews it; a partial success is released."""
     leases = {number: _lease_name(task, number) for number in plan.wanted}
     renewed = _hand.renew_leases(context, list(leases.values()), TTL) if plan.ours == (plan.wanted,) else set()
     new_leases = []
@@ -99,12 +99,12 @@ def do(task: Task, plan: Plan, context: ActionContext) -> Any:
 
 
 def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """Lets the leases go; one that has ended was put back by the hand itself."""
+    """Releases the leases; the hand has undone those that ended."""
     _hand.release_leases(context, [_lease_name(task, number) for number in plan.prior])
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """Always the same."""
+    """Returns the configured value."""
     return memory, dict.fromkeys(moment.held, _setting_value(task))
 
 

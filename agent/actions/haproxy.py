@@ -1,8 +1,8 @@
 """
 haproxy: sends an engine less, by the weight of its server in a HAProxy or by draining it, over the runtime socket.
 
-The socket must be of `level admin` and open to the agent's user. HAProxy knows no lease: each renewal looks whether it
-still has what was set, which a reload of HAProxy undoes, and a child of the agent's puts it back when the agent dies.
+The socket must be of `level admin` and open to the agent's user. HAProxy knows no lease: each renewal checks its value,
+which a reload of HAProxy resets, and a child of the agent undoes it when the agent dies.
 https://docs.haproxy.org/2.6/management.html#9.3 (set server, set weight, show servers state)
 """
 
@@ -14,31 +14,31 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Task, _looking
+from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan, RefusedError, Task, read_only
 
 TARGET = ("socket", "backend", "server")
 REVERSIBLE = True
 TTL = 30.0
 LASTING = True
-VERBS: tuple[str, ...] = ()
-DRAIN_BIT = 0x08  # srv_admin_state: drain was asked for over the socket
-MAINTENANCE_BITS = 0x01 | 0x02 | 0x04 | 0x20  # the same of maintenance, whatever it comes from
-MAX_WEIGHT = 256  # a weight, HAProxy's own bound
+NEEDS = "runtime socket of `level admin`"
+DRAIN_BIT = 0x08  # srv_admin_state: drained over the socket
+MAINTENANCE_BITS = 0x01 | 0x02 | 0x04 | 0x20  # srv_admin_state: in maintenance, for whatever reason
+MAX_WEIGHT = 256  # HAProxy's own bound of a weight
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _ADDRESS = re.compile(r"/\S+|\S+:\d{1,5}")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the two."""
+    """Either a weight or a drain."""
 
     weight: int | None = None
-    """As HAProxy has it: 0 takes no new connections."""
+    """HAProxy's weight: 0 takes no new connections."""
     drain: bool = False
-    """Lets what runs end and takes nothing new."""
+    """Lets running requests end and takes no new ones."""
 
 
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     return (
         f"drains {_server_name(task)}"
         if task.own.drain
@@ -47,7 +47,7 @@ def describe(task: Task) -> str:
 
 
 def resource(task: Task) -> str:
-    """The server, as one load balancer has it."""
+    """Names the server in its load balancer."""
     return f"haproxy {task.target['socket']} {_server_name(task)}"
 
 
@@ -57,7 +57,7 @@ def strength(task: Task) -> float:
 
 
 def faults(task: Task) -> Iterable[str]:
-    """What is wrong with target and parameters."""
+    """Checks target and parameters."""
     if not _ADDRESS.fullmatch(task.target.get("socket", "")):
         yield f"target.socket: expected /PATH or HOST:PORT, found {task.target.get('socket', '')!r}"
     for key in ("backend", "server"):
@@ -70,7 +70,7 @@ def faults(task: Task) -> Iterable[str]:
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Refuses where nothing would change, or somebody has taken the server out already."""
+    """Refuses if nothing would change, or someone has taken the server out already."""
     state = _read_state(task, context)
     if state["admin"] & MAINTENANCE_BITS:
         raise RefusedError(f"{_server_name(task)} is in maintenance")
@@ -85,22 +85,22 @@ def plan(task: Task, context: ActionContext) -> Plan:
 
 
 def do(task: Task, plan: Plan, context: ActionContext) -> Any:
-    """Writes what differs, unless somebody else has set it meanwhile, and reads it back."""
-    current = _looking.read_only(lambda: _require_own_value(task, plan, (plan.prior, plan.wanted, *plan.ours), context))
+    """Writes the difference, unless someone else has changed the server meanwhile, and reads it back."""
+    current = read_only(lambda: _require_own_value(task, plan, (plan.prior, plan.wanted, *plan.ours), context))
     return _apply_value(task, current, plan.wanted, context)
 
 
 def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """As it was; a HAProxy that was restarted meanwhile has its own configuration's value, and is left alone."""
+    """Restores the prior value; a HAProxy restarted meanwhile has its configuration's value, and is left alone."""
     try:
         current = _require_own_value(task, plan, (plan.prior, *plan.ours), context)
-    except RefusedError:  # the server has left its backend, and what was set with it
+    except RefusedError:  # the server has left its backend, together with the value
         return
     _apply_value(task, current, plan.prior, context)
 
 
 def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """As the strictest remedy has it."""
+    """Returns the value of this remedy, the strictest one."""
     return memory, _target_value(task, moment.held)
 
 
@@ -109,7 +109,7 @@ def _target_value(task: Task, current: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_own_value(task: Task, plan: Plan, accepted: tuple[Any, ...], context: ActionContext) -> dict[str, Any]:
-    """What is there now, where it is one of those known; ChangedError where it is not."""
+    """Returns the current value if it is an accepted one, else raises ChangedError."""
     current = _parse_value(_read_state(task, context))
     if current not in accepted:
         raise ChangedError(f"{_server_name(task)} was set to {_format_value(current)} by someone else")
@@ -127,18 +127,18 @@ def _apply_value(
         )
     result = _parse_value(_read_state(task, context))
     if result != new_value:
-        raise FailedError(f"{_server_name(task)} was told {_format_value(new_value)} and has {_format_value(result)}")
+        raise FailedError(f"{_server_name(task)} was set to {_format_value(new_value)} and has {_format_value(result)}")
     return result
 
 
 def _send_command(task: Task, command: str, context: ActionContext) -> None:
-    """HAProxy says nothing where it did as it was told."""
+    """HAProxy answers only failures."""
     if answer := context.line(task.target["socket"], command).strip():
         raise FailedError(f"haproxy: {' '.join(answer.split())[:200]}")
 
 
 def _read_state(task: Task, context: ActionContext) -> dict[str, int]:
-    """The server's line: its weight now, and the bits of its administrative state."""
+    """Returns the server's current weight and the bits of its administrative state."""
     answer = context.line(task.target["socket"], f"show servers state {task.target['backend']}")
     lines = answer.strip().splitlines()
     names = next((line.lstrip("# ").split() for line in lines if line.startswith("#")), None)

@@ -1,32 +1,30 @@
 """
 migrate_pages: moves an engine's anonymous pages from one node to another, slowly, as long as that gains something.
 
-Off for every engine that is not named, and not to be put back. Pages that the process has bound or interleaved itself
-are not moved: the hand leaves them out, since their owner had a reason. Page cache (weights that are mapped from a
-file) stays where it is. https://www.kernel.org/doc/html/latest/mm/page_migration.html, move_pages(2)
+Off for every engine that is not named, and never undone. The hand leaves out pages that the process has bound or
+interleaved itself, since their owner had a reason. Page cache (weights that are mapped from a file) stays in place.
+https://www.kernel.org/doc/html/latest/mm/page_migration.html, move_pages(2)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, FailedError, Moment, Plan, RefusedError, Task, _engine
+from agent.actions import ActionContext, FailedError, Plan, RefusedError, Task, _engine
+from agent.actions._queries import require_value
 from agent.text.units import format_bytes, parse_size
 
 TARGET = ("engine", "rank")
-REVERSIBLE = False
-TTL = None
 NAMED = True
 VERBS = ("migrate",)
-SECONDS_PER_REQUEST = (
-    10.0  # seconds for one request: each walks all page tables of the process once, so a few large ones
-)
-MAX_SECONDS = 90.0  # seconds for one act; what is left is another act's
-STALL_SHARE = 0.1  # of what was asked: less than this has moved, and the rest costs more than it gains
-MIN_SHARE = 0.02  # of the process's anonymous memory: below this nobody will see the difference
+NEEDS = "`migrate = true`"
+# Seconds for one request: each walks all page tables of the process once, so a few large ones
+SECONDS_PER_REQUEST = 10.0
+MAX_SECONDS = 90.0  # seconds for one act; the rest is left to another act
+STALL_SHARE = 0.1  # of the requested bytes: with fewer moved, going on costs more than it gains
+MIN_SHARE = 0.02  # of the process's anonymous memory: less makes no visible difference
 MIN_BYTES = 64 << 20  # bytes: the same
 NODE_PATH = "sys/devices/system/node/node"
 
@@ -35,17 +33,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Which pages are moved, how fast and how many."""
 
     from_node: int
-    """The node where they are."""
+    """The node that the pages leave."""
     to_node: int
-    """The node where they should be."""
+    """The node that the pages move to."""
     per_second: str = "256MiB"
-    """Bounds what moving takes of the nodes' bandwidth."""
+    """Bounds the share of the nodes' bandwidth that moving takes."""
     most: str = "16GiB"
-    """For one act."""
+    """The most bytes of one act."""
 
 
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     config = task.own
     return (
         f"moves pages of engine {_describe_engine(task)} from node {config.from_node} to {config.to_node}, "
@@ -54,17 +52,12 @@ def describe(task: Task) -> str:
 
 
 def resource(task: Task) -> str:
-    """The engine's pages, whichever way they go."""
+    """Names the engine's pages, in either direction."""
     return f"pages of engine {_describe_engine(task)}"
 
 
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
 def faults(task: Task) -> Iterable[str]:
-    """What is wrong with target and parameters."""
+    """Checks target and parameters."""
     if fault := _engine.check_engine_target(task):
         yield fault
     if task.own.from_node == task.own.to_node or min(task.own.from_node, task.own.to_node) < 0:
@@ -78,7 +71,7 @@ def faults(task: Task) -> Iterable[str]:
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Predicts what lies on the wrong node; refuses where it is little, or the other has no room for it."""
+    """Predicts the misplaced bytes; refuses if they are few, or the other node has no room for them."""
     config = task.own
     for node in (config.from_node, config.to_node):
         if not context.host.exists(f"{NODE_PATH}{node}"):
@@ -90,12 +83,12 @@ def plan(task: Task, context: ActionContext) -> Plan:
             f"only {format_bytes(misplaced)} of engine {_describe_engine(task)} is on node {config.from_node}"
         )
     move_bytes = int(min(misplaced, parse_size(config.most), MAX_SECONDS * parse_size(config.per_second)))
-    free = _require_value(
-        context, f'sum(steadytok_node_meminfo_mem_free_bytes{{node="{config.to_node}"}})', "what the node has free"
+    free = require_value(
+        context, f'sum(steadytok_node_meminfo_mem_free_bytes{{node="{config.to_node}"}})', "the free memory of the node"
     )
     if free < move_bytes:
         raise RefusedError(
-            f"node {config.to_node} has {format_bytes(free)} free, and {format_bytes(move_bytes)} would come"
+            f"node {config.to_node} has {format_bytes(free)} free, and {format_bytes(move_bytes)} would be moved there"
         )
     summary = (
         f"{format_bytes(move_bytes)} of {format_bytes(misplaced)} from node {config.from_node} to "
@@ -105,7 +98,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
 
 
 def do(task: Task, plan: Plan, context: ActionContext) -> str:
-    """One piece after another, each no faster than allowed, until all has moved or hardly anything does."""
+    """Moves batch after batch at the allowed speed, until all has moved or hardly anything does."""
     config, moved, spent, pause = task.own, 0, 0.0, 0.0
     arguments = {
         "pid": plan.wanted["pid"],
@@ -126,22 +119,13 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     return f"moved {format_bytes(moved)} in {spent:.0f} s; {format_bytes(float(result['left_bytes']))} left"
 
 
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """What was moved stays: to move it back costs as much again."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
-
-
 def _split_batches(total: int, batch_size: int) -> Iterator[int]:
     for start in range(0, total, batch_size):
         yield max(1 << 12, min(batch_size, total - start))
 
 
 def _find_process(task: Task, context: ActionContext) -> tuple[int, int]:
-    """The pid of the engine's process and its start in clock ticks: with both, who it is."""
+    """Returns the pid and start time (clock ticks) of the engine's process: together they identify it."""
     # Not from /proc, where the daemon's unit sees no process of others (ProtectProc=invisible).
     rows = [labels for labels, _ in context.query(f"steadytok_process_info{_process_selector(task)}")]
     processes = {
@@ -149,30 +133,23 @@ def _find_process(task: Task, context: ActionContext) -> tuple[int, int]:
     }
     if len(processes) != 1:
         count = f"{len(processes)} processes; name one with target: {{rank: …}}" if processes else "no process"
-        raise RefusedError(f"engine {_describe_engine(task)} has {count}, as far as the process collector sees")
+        raise RefusedError(f"engine {_describe_engine(task)} has {count}, according to the process collector")
     return processes.pop()
 
 
 def _query_anonymous_bytes(task: Task, context: ActionContext) -> tuple[float, float]:
-    """Anonymous bytes on the node that they are to leave, and all."""
+    """Returns the anonymous bytes on the node that they are to leave, and on all nodes."""
     selector = _process_selector(task)[:-1]
-    total = _require_value(
+    total = require_value(
         context, f'sum(steadytok_process_memory_bytes{selector}, kind="anon"}})', "its anonymous memory"
     )
     share_expr = f'sum(steadytok_process_kind_share_ratio{selector}, kind="anon", node="{task.own.from_node}"}})'
-    return total * _require_value(context, share_expr, "on which node it lies"), total
+    return total * require_value(context, share_expr, "its share of each node"), total
 
 
 def _process_selector(task: Task) -> str:
     rank = f', rank="{task.target["rank"]}"' if "rank" in task.target else ""
     return f'{{engine="{task.target["engine"]}"{rank}}}'
-
-
-def _require_value(context: ActionContext, expr: str, description: str) -> float:
-    rows = context.query(expr)
-    if not rows:
-        raise RefusedError(f"{description} is not known")
-    return rows[0][1]
 
 
 def _describe_engine(task: Task) -> str:

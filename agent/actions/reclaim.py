@@ -1,8 +1,8 @@
 """
 reclaim: asks the kernel for so much memory of one node, or of one unit's cgroup, where it can be asked.
 
-The finer tool beside drop_caches: the kernel takes what was used longest ago, clean page cache first. With swap it may
-take anonymous memory too, hence a size, and never more than the unmapped page cache that is predicted.
+The finer tool beside drop_caches: the kernel takes the least recently used pages, clean page cache first. With swap it
+may take anonymous memory too. Hence a size, never above the predicted unmapped page cache.
 https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.reclaim), Documentation/ABI/stable/sysfs-devices-node
 """
 
@@ -13,41 +13,35 @@ from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, Moment, Plan, RefusedError, Task, _hand, _page_cache
+from agent.actions import ActionContext, Plan, RefusedError, Task, _hand, _page_cache
 from agent.text.units import format_bytes, parse_size
 
 TARGET = ("node", "unit")
-REVERSIBLE = False
-TTL = None
 VERBS = ("reclaim",)
+NEEDS = "Linux 5.19 for units; few kernels have it for nodes"
 NODE_PATH = "sys/devices/system/node/node"
-MIN_CACHE_SHARE = 0.01  # of the node's memory, or of the host's: below this it is not worth reading files again
+MIN_CACHE_SHARE = 0.01  # of the node's memory, or of the host's: with less, reading the files again costs more
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """How much."""
+    """How much is reclaimed."""
 
     most: str = "4GiB"
-    """What is asked for at most."""
+    """The most bytes of one request."""
 
 
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     return f"has the kernel give back up to {task.own.most} of {_describe_scope(task)}"
 
 
 def resource(task: Task) -> str:
-    """The page cache, of which a node's and a unit's are parts."""
+    """Names a part of the page cache: a node's or a unit's."""
     return f"page cache/{_describe_scope(task)}"
 
 
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
 def faults(task: Task) -> Iterable[str]:
-    """What is wrong with target and parameters."""
+    """Checks target and parameters."""
     if {"node", "unit"} <= set(task.target):
         yield "target: expected node: NUMBER, or unit: NAME.service, not both; neither is the alert's own node"
     if not task.target.get("node", "0").isdecimal():
@@ -76,19 +70,10 @@ def plan(task: Task, context: ActionContext) -> Plan:
 
 
 def do(task: Task, plan: Plan, context: ActionContext) -> str:
-    """Has the hand ask; the kernel may give less."""
+    """Has the hand ask the kernel, which may give less."""
     result = context.hand("reclaim", **plan.wanted)
     shortfall = "" if result["whole"] else "; the kernel gave less"
     return f"asked for {format_bytes(float(result['asked_bytes']))} in {float(result['seconds']):.1f} s{shortfall}"
-
-
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """What was given back is given back."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held
 
 
 def _find_node(task: Task, context: ActionContext) -> tuple[dict[str, Any], _page_cache.PageCache]:

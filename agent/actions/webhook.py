@@ -4,55 +4,46 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
-from agent.actions import ActionContext, FailedError, Moment, Plan, Task
+from agent.actions import ActionContext, FailedError, Plan, Task
 from agent.text.units import url_origin
 
 TARGET = ("url",)
-REVERSIBLE = False
-TTL = None
-VERBS: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent besides the alert."""
+    """The request besides the alert."""
 
     token_file: str | None = None
     """A file whose content is sent as a bearer token."""
 
 
 def describe(task: Task) -> str:
-    """What it does, in words."""
+    """Describes the action for people."""
     return f"posts the alert to {url_origin(task.target.get('url', ''))}"
 
 
 def resource(task: Task) -> str:
-    """The address."""
+    """Names the address."""
     return f"webhook {task.target.get('url')}"
 
 
-def strength(task: Task) -> float:
-    """It holds nothing."""
-    return 0.0
-
-
 def faults(task: Task) -> Iterable[str]:
-    """What is wrong with the target."""
+    """Checks the target."""
     parts = urllib.parse.urlsplit(task.target.get("url", ""))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield f"target.url: expected http://HOST/PATH, found {task.target.get('url', '')!r}"
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Nothing is asked beforehand: a webhook that is tried is a webhook that acts."""
+    """Reads nothing: a webhook that is probed already acts."""
     return Plan(None, "posted", f"POST to {url_origin(task.target['url'])}")
 
 
 def do(task: Task, plan: Plan, context: ActionContext) -> str:
-    """One request; 2xx is success, any other answer a failure, and none is not known."""
+    """Sends one request; 2xx is success, any other answer a failure, and no answer is unknown."""
     body = msgspec.json.encode({"remedy": task.remedy, "labels": dict(task.labels)})
     headers = {"Content-Type": "application/json"}
     if task.own.token_file is not None:
@@ -61,12 +52,3 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     if answer.status // 100 != 2:
         raise FailedError(f"HTTP {answer.status}: {answer.body[:200].strip()}")
     return f"HTTP {answer.status}"
-
-
-def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """What was told is told."""
-
-
-def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, Any]:
-    """It holds nothing."""
-    return memory, moment.held

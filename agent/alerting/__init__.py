@@ -1,5 +1,5 @@
 """
-Alerts beyond the rules: to Alertmanagers, from webhooks, silences, identity, and what is stored over a restart.
+Alerts outside the rule evaluator: Alertmanagers, posted alerts, silences, labels, and storage over a restart.
 
-What fires is decided in `rules/`; nothing here starts a remedy or answers HTTP.
+`rules/` decides which alerts fire. This room neither starts remedies nor answers HTTP requests.
 """

@@ -1,8 +1,8 @@
 """
-`alerts.db`: the alerts that are pending, firing or lately resolved, and when each was last sent.
+Stores pending, firing and recently resolved alerts in `alerts.db`, with the time each was last sent.
 
-Written by a thread of its own, and only what changed, so that a quiet host writes nothing. SQLite with a write-ahead
-log: a kill loses nothing that was committed, a loss of power at most the last moments, neither the file.
+A thread of its own writes, and only changes, so a quiet host writes nothing. The database has a write-ahead log: a kill
+loses no committed change, a power failure loses at most the last moments, and neither damages the file.
 https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synchronous
 """
 
@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from agent.runtime.writer_thread import WriterThread
-from agent.storage.sqlite import move_aside, open_database, transaction
+from agent.storage.sqlite import open_database, open_or_start_clean, transaction
 from collectors import Labels
 from rules.alert_restore import RuleKey, SavedAlert
 from rules.alerts import Alert, AlertState
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS saved (at_ms INTEGER);
 
 
 class SavedState(NamedTuple):
-    """What a restart goes on with; `saved_ms` is when it was written, `sent` when each alert was last sent."""
+    """The state that a restart resumes from, and when it was saved."""
 
     alerts: tuple[SavedAlert, ...]
     last_sent_ms: Mapping[Labels, int]
@@ -41,7 +41,7 @@ class SavedState(NamedTuple):
 
 
 class _AlertRecord(msgspec.Struct):
-    """An alert as it lies in the file; the value as text, for JSON has no NaN."""
+    """An alert as stored in the file; the value is text because JSON has no NaN."""
 
     name: str
     annotations: Labels
@@ -61,34 +61,22 @@ _Row = tuple[SavedAlert, int | None]
 
 
 class AlertStore:
-    """The open file."""
+    """The open database, its writer thread, and the content at the start."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens it; one that cannot be read is moved aside, with a log line, and a new one begun."""
+        """Opens the database; moves an unreadable file aside, logs that, and starts a new one."""
         self.path = folder / FILE
         self._log = structlog.get_logger()
         self._is_failing = False
-        self._database: sqlite3.Connection | None = None
-        self.saved_state = SavedState((), {}, 0)
-        try:
-            self._database = _open(self.path)
-            self.saved_state = _read_state(self._database)
-        except (sqlite3.Error, msgspec.DecodeError, ValueError, TypeError) as error:
-            self._start_clean(error)
-        # What the file holds, by what matters of each alert; None: not known, so all of it is written again.
+        self._database, saved_state = open_or_start_clean(self.path, _SCHEMA, _VERSION, "NORMAL", _read_state)
+        self.saved_state = saved_state or SavedState((), {}, 0)
+        # The fields in the file that decide whether an alert is written again; None: unknown, so all alerts are
+        # written.
         self._stored_rows: dict[_Key, tuple[Any, ...]] | None = None
         self._writer = WriterThread("alerts.db")
 
-    def _start_clean(self, error: Exception) -> None:
-        aside = move_aside(self.path, self._database)
-        self._log.warning("alerts.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
-        try:
-            self._database = _open(self.path)
-        except sqlite3.Error:
-            self._database = None
-
     def save(self, alerts: Iterable[SavedAlert], last_sent_ms: Mapping[Labels, int], now_ms: int) -> bool:
-        """Hands over what changed since it was last written; False where nothing did, or the disk is still busy."""
+        """Submits the changes since the last write; returns False if there are none or the disk is still busy."""
         if self._writer.is_busy:
             return False
         rows = {
@@ -97,7 +85,7 @@ class AlertStore:
         }
         if not rows and self._stored_rows == {}:
             return False
-        current = {key: _significant_fields(row) for key, row in rows.items()}
+        current = {key: _select_significant_fields(row) for key, row in rows.items()}
         if current == self._stored_rows:
             return False
         previous = self._stored_rows
@@ -109,12 +97,12 @@ class AlertStore:
     def _write(self, removed: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
         try:
             if self._database is None:
-                self._database = _open(self.path)
+                self._database = open_database(self.path, _SCHEMA, _VERSION, "NORMAL")
             _write_changes(self._database, removed, changed, now_ms)
         except sqlite3.Error as error:
             self._stored_rows = None
             if not self._is_failing:
-                hint = "free its disk; until then a restart loses what alerts have waited"
+                hint = "free disk space; until then a restart resets the alerts' `for`"
                 self._log.warning("alerts cannot be saved", file=str(self.path), reason=str(error), hint=hint)
             self._is_failing = True
             return
@@ -123,11 +111,11 @@ class AlertStore:
         self._is_failing = False
 
     def wait(self, seconds: float = 2.0) -> bool:
-        """Waits until everything handed over is written."""
+        """Waits until every submitted change is written; returns False after the timeout."""
         return self._writer.wait(seconds)
 
     def close(self) -> None:
-        """Ends, when what was handed over is written."""
+        """Writes the submitted changes, then closes the database."""
         if self._writer.wait(2.0):
             self._writer.submit(self._close)
         self._writer.close()
@@ -137,15 +125,11 @@ class AlertStore:
             self._database.close()
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    return open_database(path, _SCHEMA, _VERSION, "NORMAL")
-
-
 def _read_state(database: sqlite3.Connection) -> SavedState:
     alerts, last_sent_ms = [], {}
     for *row, crc in database.execute("SELECT rule, labels, sent_ms, alert, crc FROM alerts"):
         if _checksum(row) != crc:
-            raise ValueError("an alert is not what was written")
+            raise ValueError("an alert has a wrong checksum")
         rule, labels, sent_ms, alert = row
         key = msgspec.json.decode(rule, type=RuleKey)
         stored = msgspec.json.decode(alert, type=_AlertRecord)
@@ -161,8 +145,8 @@ def _build_alert(record: _AlertRecord, key: RuleKey, labels: Labels) -> Alert:
     return Alert(**{**fields, "value": float(record.value)}, labels=labels, expr=key.expr)
 
 
-def _significant_fields(row: _Row) -> tuple[Any, ...]:
-    """What is worth writing again for; the value moves each second and is written along with it only."""
+def _select_significant_fields(row: _Row) -> tuple[Any, ...]:
+    """Returns the fields whose change is worth a write; the value changes each second and is not one of them."""
     alert, sent_ms = row[0].alert, row[1]
     times = (alert.active_at_ms, alert.fired_at_ms, alert.resolved_at_ms, alert.keep_firing_since_ms)
     return (alert.state, *times, alert.lost_since_ms, sent_ms)

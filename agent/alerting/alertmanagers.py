@@ -1,8 +1,9 @@
 """
-Which Alertmanagers there are, and how they are asked: Prometheus' own keys for discovery, credentials and TLS.
+Discovers Alertmanagers and posts alerts to them, with Prometheus' own keys for discovery, credentials and TLS.
 
-Secrets that lie in files are read for each request, so a rotated one needs no reload. Redirects are not followed: they
-would take a credential elsewhere. https://prometheus.io/docs/prometheus/latest/configuration/configuration/#tls_config
+Secrets in files are read for each request, so a rotated secret needs no reload. Redirects are not followed, because
+they would carry a credential to another host.
+https://prometheus.io/docs/prometheus/latest/configuration/configuration/#tls_config
 """
 
 from __future__ import annotations
@@ -32,43 +33,43 @@ _SCHEME, _PATH = "__scheme__", "__alerts_path__"
 
 
 class AlertmanagerTarget(NamedTuple):
-    """One Alertmanager: the root of its API, and the options of the group that it belongs to."""
+    """One Alertmanager: the root URL of its API, and the options of its group."""
 
     root: str
     group: AlertmanagerSettings
 
     @property
     def url(self) -> str:
-        """Where alerts are posted."""
+        """The URL that alerts are posted to."""
         return f"{self.root}/api/v2/alerts"
 
     @property
     def timeout(self) -> float:
-        """Seconds for one request."""
+        """The timeout of one request, in seconds."""
         return self.group.timeout
 
 
 class TargetGroup(Section, frozen=True):
-    """One entry of a file_sd file; of its labels only __scheme__ and __alerts_path__ mean something here."""
+    """One entry of a file_sd file; of its labels only __scheme__ and __alerts_path__ have an effect."""
 
     targets: tuple[str, ...] = ()
     labels: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class SendFailure(NamedTuple):
-    """Why a request did not do; `of_content` where another try with the same alerts would not either."""
+    """Why a request failed; `is_permanent` if the same alerts would fail again."""
 
     reason: str
     is_permanent: bool = False
 
 
 def list_targets(alerting: AlertingConfig) -> list[AlertmanagerTarget]:
-    """Every Alertmanager of the configuration, those in files among them."""
+    """Returns every Alertmanager of the configuration, including those listed in files."""
     return AlertmanagerDiscovery(alerting.alertmanagers).list_targets()
 
 
 class AlertmanagerDiscovery:
-    """The Alertmanagers as they are now; a file that turns bad keeps what it had and says so once."""
+    """Lists the current Alertmanagers; an invalid file keeps its last valid entries, and is logged once."""
 
     def __init__(self, groups: Iterable[AlertmanagerSettings]) -> None:
         self._groups = tuple(groups)
@@ -79,11 +80,11 @@ class AlertmanagerDiscovery:
 
     @property
     def has_files(self) -> bool:
-        """Whether there are files to look at again."""
+        """True if some Alertmanagers are listed in files, which must be checked again."""
         return any(group.file_sd_configs for group in self._groups)
 
     def list_targets(self) -> list[AlertmanagerTarget]:
-        """Every Alertmanager, each once."""
+        """Returns every Alertmanager once."""
         return list(dict.fromkeys(target for group in self._groups for target in self._iter_group_targets(group)))
 
     def _iter_group_targets(self, group: AlertmanagerSettings) -> Iterator[AlertmanagerTarget]:
@@ -94,7 +95,7 @@ class AlertmanagerDiscovery:
                 yield from (_build_target(group, address, entry.labels) for address in entry.targets)
 
     def _iter_file_entries(self, file_config: FileConfig) -> Iterator[TargetGroup]:
-        # Looked at more often than refresh_interval, which Prometheus has for when it misses a change.
+        # Checked more often than refresh_interval: Prometheus has that key only for changes that its file watch misses.
         for path in self._glob_paths(file_config.files):
             current_stamp = read_file_stamp(path)
             if self._stamps.get(path) != current_stamp:
@@ -108,7 +109,7 @@ class AlertmanagerDiscovery:
             paths = glob.glob(pattern)
             all_paths.update(paths)
             if not paths and "*" not in pattern and pattern not in self._missing:
-                self._log.warning("there is no such file of Alertmanagers; it is looked for again", file=pattern)
+                self._log.warning("there is no such file of Alertmanagers; the agent keeps looking", file=pattern)
             (self._missing.discard if paths else self._missing.add)(pattern)
         return sorted(all_paths)
 
@@ -116,7 +117,9 @@ class AlertmanagerDiscovery:
         try:
             self._entries_by_path[path] = _load_entries(path)
         except ConfigError as error:
-            self._log.error("a file of Alertmanagers is not used; what it had stays", faults=error.messages)
+            self._log.error(
+                "a file of Alertmanagers is invalid; its last valid entries stay in use", faults=error.messages
+            )
 
 
 def _load_entries(path: str) -> tuple[TargetGroup, ...]:
@@ -136,7 +139,7 @@ def _build_target(group: AlertmanagerSettings, address: str, labels: Mapping[str
 
 
 def build_request_options(target: AlertmanagerTarget) -> dict[str, Any]:
-    """What aiohttp is told for a request: credentials, TLS, time-out. Raises OSError where a file cannot be read."""
+    """Builds aiohttp's options of a request: credentials, TLS and timeout. Raises OSError if a file cannot be read."""
     import aiohttp
 
     tls = target.group.tls_config
@@ -175,7 +178,7 @@ def _read_stamps(tls: TlsClient) -> tuple[FileStamp, ...]:
 
 @functools.lru_cache(maxsize=16)
 def _build_ssl_context(tls: TlsClient, stamps: tuple[FileStamp, ...]) -> ssl.SSLContext:
-    """The context of these settings, made anew when a file has another stamp."""
+    """Builds the TLS context; `stamps` is part of the cache key, so that a changed file gives a new context."""
     context = ssl.create_default_context(cafile=tls.ca_file, cadata=tls.ca)
     set_version_bounds(context, tls.min_version, tls.max_version)
     if tls.insecure_skip_verify:
@@ -190,7 +193,7 @@ def _build_ssl_context(tls: TlsClient, stamps: tuple[FileStamp, ...]) -> ssl.SSL
 async def post_alerts(
     session: aiohttp.ClientSession, target: AlertmanagerTarget, batch: list[dict[str, Any]]
 ) -> SendFailure | None:
-    """Sends one batch; None when it was taken, else why it was not."""
+    """Posts one batch; returns None on success, else the failure."""
     import aiohttp
 
     try:
@@ -201,5 +204,5 @@ async def post_alerts(
             return SendFailure(reason, is_permanent=response.status in (400, 422))
     except TimeoutError:
         return SendFailure(f"no answer within {target.timeout:g} s")
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # whatever one answer holds, the next batch is sent
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # no answer may stop the next batches
         return SendFailure(str(error) or type(error).__name__)

@@ -1,7 +1,7 @@
 """
-Label matchers as Alertmanager writes them: `alertname="DimmHot"`, `severity=~"warning|critical"`, `{a="b", c!=d}`.
+Parses label matchers in Alertmanager's notation: `alertname="DimmHot"`, `severity=~"a|b"`, `{a="b", c!=d}`.
 
-Regular expressions are RE2 and match the whole value; a label that is not there has the empty value.
+Regular expressions are RE2 and match the whole value; a missing label has the empty value.
 https://prometheus.io/docs/alerting/latest/configuration/#matcher
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal, cast
 
-from rules.history.selection import Matcher, Matchers
+from rules.matchers import Matcher, Matchers
 
 Op = Literal["=", "!=", "=~", "!~"]
 
@@ -22,7 +22,7 @@ _ESCAPES = {"n": "\n", '"': '"', "\\": "\\"}
 
 
 def parse_matchers(text: str) -> Matchers:
-    """The matchers in one text, with braces or without, separated by commas; ValueError with a sentence."""
+    """Parses comma-separated matchers, with or without braces; raises ValueError with a sentence for the user."""
     inner = text.strip()
     if inner.startswith("{") != inner.endswith("}"):
         raise ValueError(f"expected both braces or none, found {text!r}")
@@ -43,7 +43,7 @@ def parse_matchers(text: str) -> Matchers:
 
 
 def build_matcher(label: str, op: Op, value: str) -> Matcher:
-    """A matcher that can be asked; ValueError for a regular expression that is none."""
+    """Builds a matcher; raises ValueError for an invalid regular expression."""
     matcher = Matcher(label, op, value)
     matcher.test  # noqa: B018  a regular expression that is none is found now, with its ValueError
     return matcher

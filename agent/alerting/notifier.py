@@ -1,9 +1,9 @@
 """
-Tells Alertmanager, and keeps telling it while the alert lives.
+Sends alerts to Alertmanager, and repeats them while they live.
 
-What is sent when is Prometheus' own: firing alerts every resend delay, resolved ones for a quarter of an hour, `endsAt`
-four delays ahead so that a dead agent's alerts end by themselves. One queue and one loop for each Alertmanager, every
-alert to all of them, no retry: the next resend repairs a lost batch.
+The times are Prometheus' own. Firing alerts are sent every resend delay and resolved ones for a quarter of an hour.
+`endsAt` is four delays ahead, so the alerts of a dead agent expire. Each Alertmanager has a queue and a loop, and
+receives every alert. A lost batch is not retried: the next resend repairs it.
 https://github.com/prometheus/prometheus/blob/main/rules/alerting.go, notifier/sendloop.go
 """
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     import aiohttp
     from prometheus_client import CollectorRegistry
 
-QUEUE = 10_000  # alerts held for one Alertmanager; the oldest go first, as in Prometheus
-MOST_AT_ONCE = QUEUE // 2  # alerts queued in one tick; the rest are due at the next, when some have been sent
+QUEUE = 10_000  # alerts queued for one Alertmanager; the oldest are dropped first, as in Prometheus
+MAX_PER_TICK = QUEUE // 2  # alerts queued in one tick; the others are due at the next tick, when the queue is shorter
 BATCH = 256  # alerts in one request
-DISCOVERY_INTERVAL = 5.0  # seconds between looks at files that name Alertmanagers
+DISCOVERY_INTERVAL = 5.0  # seconds between checks of the files that list Alertmanagers
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
-EXPIRY_DELAYS = 4  # resend delays until Alertmanager ends an alert that nobody tells it about any more
+EXPIRY_DELAYS = 4  # resend delays until Alertmanager expires an alert that is no longer sent
 
 
 def needs_sending(alert: Alert, sent_ms: int | None, now_ms: int, resend_ms: int) -> bool:
-    """Whether an alert is due: it fires or has resolved, and is new, newly resolved, or a resend delay old."""
+    """Returns True for a firing or resolved alert that is new, newly resolved, or was last sent a resend delay ago."""
     if alert.state is AlertState.PENDING:
         return False
     if sent_ms is None:
@@ -51,12 +51,12 @@ def needs_sending(alert: Alert, sent_ms: int | None, now_ms: int, resend_ms: int
 def build_payload(
     alert: Alert, now_ms: int, resend_ms: int, external_labels: Mapping[str, str], external_url: str
 ) -> dict[str, Any]:
-    """An alert as POST /api/v2/alerts wants it; an external label gives way to the alert's own of that name."""
+    """Builds the JSON for POST /api/v2/alerts; the alert's own labels override external ones of the same name."""
     ends_ms = alert.resolved_at_ms or now_ms + EXPIRY_DELAYS * max(alert.interval_ms, resend_ms)
     query = urllib.parse.urlencode({"g0.expr": alert.expr, "g0.tab": "1"})
     labels = {**external_labels, **dict(alert.labels)}
     return {
-        # An empty label is none to Alertmanager, which would count it as part of the identity all the same.
+        # Alertmanager ignores empty labels but counts them as part of the alert's identity.
         "labels": {name: _to_utf8(value) for name, value in labels.items() if value},
         "annotations": {name: _to_utf8(value) for name, value in alert.annotations},
         "startsAt": _format_rfc3339(alert.fired_at_ms or alert.active_at_ms),
@@ -66,15 +66,15 @@ def build_payload(
 
 
 def _to_utf8(value: str) -> str:
-    """The same as UTF-8 can have it: bytes of a sensor's name that are no text would spoil the whole batch."""
+    """Replaces what UTF-8 cannot encode: undecodable bytes of a sensor's name would fail the whole batch."""
     return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def find_fault(alert: Mapping[str, Any]) -> str:
-    """Why Alertmanager would not take an alert, and with it the rest of its batch; empty where it would."""
+    """Returns why Alertmanager would reject the alert and with it the batch; empty if it would accept it."""
     invalid = [name for name in (*alert["labels"], *alert["annotations"]) if not _LABEL_NAME.fullmatch(name)]
     if not alert["labels"] or invalid:
-        return f"not names of labels: {', '.join(map(repr, invalid))}" if invalid else "it has no label"
+        return f"invalid label names: {', '.join(map(repr, invalid))}" if invalid else "it has no label"
     return "" if alert["endsAt"] >= alert["startsAt"] else "it ends before it starts"
 
 
@@ -84,7 +84,7 @@ def _format_rfc3339(at_ms: int) -> str:
 
 
 class NotifierCounters:
-    """What the notifier counts about itself, under Prometheus' own words."""
+    """The notifier's own metrics, named as in Prometheus."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         from prometheus_client import Counter, Gauge, Summary, disable_created_metrics
@@ -96,16 +96,16 @@ class NotifierCounters:
         self.sent = Counter(f"{name}_sent", "Alerts sent.", label_names, registry=registry)
         self.errors = Counter(f"{name}_errors", "Alerts that could not be sent.", label_names, registry=registry)
         self.dropped = Counter(f"{name}_dropped", "Alerts dropped from a full queue.", label_names, registry=registry)
-        self.invalid = Counter(f"{name}_invalid", "Alerts that Alertmanager would not take.", registry=registry)
-        self.discovered = Gauge(f"{name}_alertmanagers_discovered", "Alertmanagers told.", registry=registry)
+        self.invalid = Counter(f"{name}_invalid", "Alerts that Alertmanager would reject.", registry=registry)
+        self.discovered = Gauge(f"{name}_alertmanagers_discovered", "Alertmanagers discovered.", registry=registry)
         self.queue_length = Gauge(f"{name}_queue_length", "Alerts waiting to be sent.", label_names, registry=registry)
         self.latency = Summary(
-            f"{name}_latency_seconds", "What a request took, also one that failed.", label_names, registry=registry
+            f"{name}_latency_seconds", "Duration of requests, including failed ones.", label_names, registry=registry
         )
         self._urls: frozenset[str] = frozenset()
 
     def set_targets(self, urls: Collection[str]) -> None:
-        """Starts a newcomer's at 0, so that its first increase is seen; one that has gone leaves no queue behind."""
+        """Starts the metrics of new Alertmanagers at 0, so that an increase is visible; removes those of gone ones."""
         for metric in (self.sent, self.errors, self.dropped, self.queue_length, self.latency):
             for url in self._urls.difference(urls):
                 metric.remove(url)
@@ -116,7 +116,7 @@ class NotifierCounters:
 
 
 class Sender:
-    """The queue and the loop for one Alertmanager."""
+    """The queue and the sending loop of one Alertmanager."""
 
     def __init__(self, target: AlertmanagerTarget, session: aiohttp.ClientSession, counters: NotifierCounters) -> None:
         self._target = target
@@ -130,7 +130,7 @@ class Sender:
         self._task = asyncio.get_running_loop().create_task(self._send_for_ever(), name=f"notify {target.url}")
 
     def enqueue(self, alerts: Iterable[dict[str, Any]]) -> None:
-        """Queues alerts; a full queue loses its oldest."""
+        """Queues alerts; a full queue drops its oldest."""
         for alert in alerts:
             if len(self._queue) >= QUEUE:
                 self._queue.popleft()
@@ -154,14 +154,15 @@ class Sender:
         with self._counters.latency.labels(self._target.url).time():
             fault = await post_alerts(self._session, self._target, batch)
         if fault is not None and fault.is_permanent and len(batch) > 1:
-            # One alert spoils it; the others go on in halves. What a 400 has taken already does no harm twice.
+            # One alert makes the batch fail: the halves are sent separately. Sending accepted alerts twice does no
+            # harm.
             await self._send(batch[: len(batch) // 2])
             await self._send(batch[len(batch) // 2 :])
             return
         (self._counters.errors if fault else self._counters.sent).labels(self._target.url).inc(len(batch))
         if fault is not None and fault.is_permanent:
             name = batch[0]["labels"].get("alertname")
-            self._log.error("an alert is not taken as it is", reason=fault.reason, alert=name)
+            self._log.error("an alert was rejected", reason=fault.reason, alert=name)
             return
         if fault and not self._is_failing:
             self._log.warning("alerts cannot be sent; the next resend tries again", reason=fault.reason)
@@ -170,17 +171,17 @@ class Sender:
         self._is_failing = fault is not None
 
     async def close(self) -> None:
-        """Ends the loop once the queue is empty or a second has passed; nothing is resolved by our leaving."""
-        with contextlib.suppress(TimeoutError):  # the second is over; what is left is told again at the next start
+        """Waits up to a second for the queue to empty, then stops the loop; no alert is resolved."""
+        with contextlib.suppress(TimeoutError):  # the second is over; the next start sends the rest again
             async with asyncio.timeout(1.0):
                 while self._queue or self._is_sending:
                     await asyncio.sleep(0.02)
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)  # ends by being cancelled
+        await asyncio.gather(self._task, return_exceptions=True)  # raises CancelledError
 
 
 class Notifier:
-    """Decides what is due, and gives it to every sender."""
+    """Selects the alerts that are due, and queues them at every sender."""
 
     def __init__(
         self,
@@ -202,20 +203,20 @@ class Notifier:
         self._session: aiohttp.ClientSession | None = None
 
     def take_over(self, previous: Notifier) -> None:
-        """Goes on where another left off: what it has told is not told again, and what it told gets its end."""
+        """Continues for a previous notifier: its alerts are not sent anew, but they are resolved when they end."""
         self._last_sent_ms = dict(previous._last_sent_ms)
 
     @property
     def last_sent_ms(self) -> Mapping[Labels, int]:
-        """When each living alert was last queued, in ms."""
+        """When each living alert was last queued, in Unix ms."""
         return self._last_sent_ms
 
     def restore(self, last_sent_ms: Mapping[Labels, int]) -> None:
-        """Goes on where the process before left off."""
+        """Restores the times of the previous process."""
         self._last_sent_ms = dict(last_sent_ms)
 
     async def start(self) -> None:
-        """Opens a sender for each Alertmanager, and looks for others where files name them."""
+        """Opens a sender for each Alertmanager, and watches the files that list further ones."""
         import aiohttp
 
         if not self._alerting.alertmanagers:
@@ -238,7 +239,7 @@ class Notifier:
         assert self._discovery is not None and self._session is not None
         targets = self._discovery.list_targets()
         removed = [sender for target, sender in self._senders.items() if target not in targets]
-        # A newcomer learns of what fires at the next resend, as it would of us after a restart of its own.
+        # A new Alertmanager receives the firing alerts at the next resend, as it would after a restart of its own.
         added = [target for target in targets if target not in self._senders]
         senders = self._senders | {target: Sender(target, self._session, self._counters) for target in added}
         self._senders = {target: sender for target, sender in senders.items() if target in targets}
@@ -246,7 +247,7 @@ class Notifier:
         self._counters.set_targets({target.url for target in targets})
 
     def enqueue_due(self, alerts: Iterable[Alert], now_ms: int) -> int:
-        """Queues every alert that is due; returns how many."""
+        """Queues every alert that is due; returns their number."""
         if not self._senders:
             return 0
         living_alerts = {alert.labels: alert for alert in alerts}
@@ -258,7 +259,7 @@ class Notifier:
             for labels, alert in living_alerts.items()
             if needs_sending(alert, self._last_sent_ms.get(labels), now_ms, self._resend_ms)
         ]
-        due = due[:MOST_AT_ONCE]
+        due = due[:MAX_PER_TICK]
         payloads = (
             build_payload(alert, now_ms, self._resend_ms, self._external_labels, self._external_url) for alert in due
         )
@@ -277,11 +278,11 @@ class Notifier:
         return not reason
 
     def shift(self, delta_ms: int) -> None:
-        """Moves the times of sending with the wall clock."""
+        """Moves the stored times with the wall clock."""
         self._last_sent_ms = {labels: sent_ms + delta_ms for labels, sent_ms in self._last_sent_ms.items()}
 
     async def close(self) -> None:
-        """Sends what is queued and leaves; no alert is resolved because we go."""
+        """Sends the queued alerts and closes; no alert is resolved because the agent stops."""
         if self._update_task is not None:
             self._update_task.cancel()
         await asyncio.gather(*(sender.close() for sender in self._senders.values()))

@@ -1,8 +1,8 @@
 """
-What operators have silenced in Alertmanager, for remedies that are told to honour it.
+Polls the active silences of Alertmanager, for remedies that are configured to respect them.
 
-Asked every EVERY seconds, never while a remedy waits. Silences are gossiped among Alertmanagers, so all are asked at
-once and the first that answers is enough; where none does, nothing counts as silenced, and that is said.
+Polls every POLL_INTERVAL seconds, so that no remedy has to wait for an answer. Alertmanagers gossip their silences, so
+all are asked at once and the first answer counts. If none answers, nothing counts as silenced, and a warning is logged.
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml, GET /silences
 """
 
@@ -16,18 +16,18 @@ import msgspec
 import structlog
 
 from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, build_request_options
+from agent.alerting.identity import SOURCE
 from agent.alerting.matchers import Op, build_matcher
 from agent.config.schema import AlertingConfig
-from agent.remediation.model import SOURCE
 from collectors import Labels
-from rules.history.selection import Matchers
+from rules.matchers import Matchers
 
 if TYPE_CHECKING:
     import aiohttp
 
 POLL_INTERVAL = 15.0  # seconds
-FIRST_ANSWER_TIMEOUT = 2.0  # seconds for the first answer; until then a remedy would begin what is silenced
-LARGEST = 4 << 20  # bytes of an answer
+FIRST_ANSWER_TIMEOUT = 2.0  # seconds for the first answer; without it, remedies may start for silenced alerts
+MAX_ANSWER_BYTES = 4 << 20  # longest accepted answer
 
 _OPS: Mapping[tuple[bool, bool], Op] = {
     (False, True): "=",
@@ -54,11 +54,11 @@ class _Silence(msgspec.Struct):
 
 
 class _NoAnswerError(Exception):
-    """An Alertmanager did not say what it has silenced."""
+    """An Alertmanager did not answer with its silences."""
 
 
 class Silences:
-    """The silences that are active, as far as they are known."""
+    """The active silences, as far as they are known."""
 
     def __init__(self, external_labels: Mapping[str, str]) -> None:
         self.is_known = True
@@ -69,7 +69,7 @@ class Silences:
         self._log = structlog.get_logger()
 
     def is_silenced(self, labels: Labels) -> bool:
-        """Whether an alert of ours, or a posted one, is silenced, with its labels as Alertmanager has them."""
+        """Returns True if a silence matches the alert, own or posted, with its labels as Alertmanager has them."""
         if not self._active:
             return False
         full_labels = {
@@ -80,13 +80,13 @@ class Silences:
         )
 
     async def configure(self, alerting: AlertingConfig, is_enabled: bool) -> None:
-        """Asks these Alertmanagers from now on, or none; at first their answer is waited for, a little."""
+        """Polls these Alertmanagers from now on, or none; the first call waits briefly for an answer."""
         is_first = self._task is None
         await self.close()
         if not is_enabled:
             self._active, self.is_known = (), True
             return
-        # What is silenced stays so until these have answered, or none of them does.
+        # The known silences stay active until the new Alertmanagers have answered or all have failed.
         answered = asyncio.Event()
         polling = self._poll_for_ever(AlertmanagerDiscovery(alerting.alertmanagers), answered)
         self._task = asyncio.get_running_loop().create_task(polling, name="silences")
@@ -97,7 +97,7 @@ class Silences:
                 self._mark_unknown([f"no answer within {FIRST_ANSWER_TIMEOUT:g} s"])
 
     async def close(self) -> None:
-        """Asks no more."""
+        """Stops polling."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -123,26 +123,26 @@ class Silences:
                     reasons.append(str(error))
                     continue
                 if not self.is_known:
-                    self._log.info("silences are known again")
+                    self._log.info("silences can be fetched again")
                 self.is_known = True
                 return
         finally:
             for request in requests:
                 request.cancel()
-            await asyncio.gather(*requests, return_exceptions=True)  # why the others failed does not matter
+            await asyncio.gather(*requests, return_exceptions=True)  # the reasons of the other failures are not needed
         self._mark_unknown(reasons)
 
     def _mark_unknown(self, reasons: list[str]) -> None:
         if self.is_known:
-            self._log.warning("silences cannot be asked for; remedies act as if there were none", reasons=reasons)
+            self._log.warning("silences cannot be fetched; remedies act as if there were none", reasons=reasons)
         self._active, self.is_known = (), False
 
 
 async def _fetch_silences(session: aiohttp.ClientSession, target: AlertmanagerTarget) -> tuple[Matchers, ...]:
-    """What one Alertmanager has silenced; _NoAnswerError with its address and the reason."""
+    """Fetches the active silences of one Alertmanager; raises _NoAnswerError with its address and the reason."""
     try:
         return _parse_active(await _fetch_body(session, target))
-    except (OSError, ValueError, TimeoutError) as error:  # aiohttp's own are OSErrors, or made to be
+    except (OSError, ValueError, TimeoutError) as error:  # aiohttp's errors are OSErrors, or _fetch_body converts them
         raise _NoAnswerError(f"{target.root}: {str(error) or type(error).__name__}") from error
 
 
@@ -156,15 +156,15 @@ async def _fetch_body(session: aiohttp.ClientSession, target: AlertmanagerTarget
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
-                if len(body) > LARGEST:
-                    raise ValueError(f"an answer of more than {LARGEST} bytes")
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise ValueError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
             return bytes(body)
     except aiohttp.ClientError as error:
         raise OSError(str(error) or type(error).__name__) from error
 
 
 def _parse_active(body: bytes) -> tuple[Matchers, ...]:
-    """The matchers of the silences that are active; ValueError where it is no such answer."""
+    """Parses the matchers of the active silences; raises ValueError for an invalid answer."""
     silences = msgspec.json.decode(body, type=list[_Silence])
     active = [silence for silence in silences if silence.status.state == "active" and silence.matchers]
     return tuple(

@@ -1,10 +1,12 @@
 """
-`inbox.db`: the alerts that Alertmanagers have posted here, each taken once.
+Accepts the alerts that Alertmanagers post, each once, and stores them in `inbox.db`.
 
-What counts as the same is Alertmanager's fingerprint, the moment the alert began, and whether it fires: deliveries are
-tried again, doubled by a second Alertmanager, and arrive out of order. A post is answered when it is on the disk; all
-that come within WINDOW share one write. An alert that is not told again for so long has expired; told once more that
-it fires, it begins anew, for Alertmanager tells only of what fires now. One that has resolved never does.
+Posts are retried, doubled by a second Alertmanager, and arrive out of order. Two posts mean the same alert if
+Alertmanager's fingerprint and the start time are equal. A post is answered when it is on the disk; posts that arrive
+within WINDOW share one write.
+
+A firing alert that is not posted again for `expire_ms` has expired. If it is then posted as firing, it starts anew,
+because Alertmanager posts only what fires now. A resolved alert never starts anew.
 https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
 
@@ -26,23 +28,23 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from agent.remediation.model import SOURCE
+from agent.alerting.identity import SOURCE
 from agent.runtime.threads import make_loop_callback
-from agent.storage.sqlite import move_aside, open_database, transaction
+from agent.storage.sqlite import open_database, open_or_start_clean, transaction
 from collectors import Labels
 from rules.alerts import Alert, AlertState
 
 FILE = "inbox.db"
 WINDOW = 0.005
-"""Seconds in which posts are gathered for one write."""
+"""Seconds to gather posts for one write."""
 
-MOST_FIRING = 500
-"""Posted alerts that may fire at a time, of those that a remedy wants."""
+MAX_FIRING = 500
+"""Posted alerts that may fire at the same time, of those that a remedy matches."""
 
-MOST_ROWS = 10_000
-"""Alerts remembered, so that a late delivery of one that is over is known."""
+MAX_ROWS = 10_000
+"""Alerts remembered, so that a late delivery of an ended alert is recognized."""
 
-MOST_POSTS = 1000
+MAX_POSTS = 1000
 """Posts that may wait for the disk."""
 
 RETENTION_MS = 7 * 86_400_000
@@ -55,7 +57,7 @@ CREATE TABLE IF NOT EXISTS inbox
 
 
 class FullError(Exception):
-    """No more can be taken now; whoever posted is to try again."""
+    """The inbox can accept no more alerts now; the sender should try again."""
 
 
 class PostedAlert(NamedTuple):
@@ -72,26 +74,26 @@ InboxKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class InboxRow:
-    """What is remembered of an alert."""
+    """A posted alert with the times of its deliveries."""
 
     alert: PostedAlert
     first_seen_ms: int
-    """When it was first told."""
+    """When it was first posted."""
     last_seen_ms: int
-    """When it was last told while it counted as firing."""
+    """When it was last posted while it counted as firing."""
 
     @property
     def key(self) -> InboxKey:
-        """What it is known by."""
+        """The fingerprint and the start time, which identify the alert."""
         return (self.alert.fingerprint, self.alert.starts_ms)
 
     def shift(self, delta_ms: int) -> InboxRow:
-        """The same after the wall clock stepped."""
+        """Returns the same row after a shift of the wall clock."""
         return replace(self, first_seen_ms=self.first_seen_ms + delta_ms, last_seen_ms=self.last_seen_ms + delta_ms)
 
 
 class Batch(NamedTuple):
-    """What one post writes, and who waits for it."""
+    """The changes of one post, and the callback for its result."""
 
     rows: Sequence[InboxRow]
     removed: Sequence[InboxKey]
@@ -99,43 +101,34 @@ class Batch(NamedTuple):
 
 
 def to_alert(posted: PostedAlert) -> Alert:
-    """A posted alert as remedies see it: without a value, and with a label that tells where it is from."""
+    """Converts a posted alert to an Alert without a value, with a label that marks its origin."""
     labels = tuple(sorted((*posted.labels, (SOURCE, "webhook"))))
     name = dict(posted.labels).get("alertname", "")
     return Alert(name, labels, (), AlertState.FIRING, math.nan, posted.starts_ms, "", 0, fired_at_ms=posted.starts_ms)
 
 
 class Inbox:
-    """The open file, and all of it in memory."""
+    """The open database, its writer thread, and all rows in memory."""
 
     def __init__(self, folder: Path, now_ms: int) -> None:
-        """Opens it; one that cannot be read is moved aside, with a log line, and a new one begun."""
+        """Opens the database; moves an unreadable file aside, logs that, and starts a new one."""
         self.path = folder / FILE
         self.expire_ms = 900_000
         self._log = structlog.get_logger()
-        self._rows: dict[InboxKey, InboxRow] = {}
         self._pending: dict[InboxKey, InboxRow] = {}
         self._waiting_posts = 0
         self._fault: str | None = None
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._database: sqlite3.Connection | None = None
-        try:
-            self._database = open_database(self.path, _SCHEMA, _VERSION, "FULL")
-            self._database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (now_ms - RETENTION_MS,))
-            self._rows = {row.key: row for row in _read(self._database)}
-        except (sqlite3.Error, msgspec.DecodeError) as error:
-            self._start_clean(error)
+        self._database, rows = open_or_start_clean(
+            self.path, _SCHEMA, _VERSION, "FULL", lambda database: _read_rows(database, now_ms - RETENTION_MS)
+        )
+        self._rows: dict[InboxKey, InboxRow] = {row.key: row for row in rows or ()}
         self._firing = {key for key, row in self._rows.items() if row.alert.firing}
         self._thread = threading.Thread(target=self._write_for_ever, name=f"write {FILE}", daemon=True)
         self._thread.start()
 
-    def _start_clean(self, error: Exception) -> None:
-        aside = move_aside(self.path, self._database)
-        self._log.warning("inbox.db cannot be read; moved aside, starting clean", reason=str(error), aside=str(aside))
-        self._database = None
-
     def firing_alerts(self, now_ms: int) -> list[Alert]:
-        """Those that count as firing."""
+        """Returns the posted alerts that count as firing."""
         self._firing = {key for key in self._firing if self._is_firing(self._rows[key], now_ms)}
         return [to_alert(self._rows[key].alert) for key in sorted(self._firing)]
 
@@ -144,9 +137,9 @@ class Inbox:
 
     async def accept(self, posted: Iterable[PostedAlert], now_ms: int) -> Mapping[str, int]:
         """
-        Takes alerts, and returns when they are on the disk, with how many were what: `taken`, `resolved`, `repeated`.
+        Stores alerts; returns when they are on the disk, with the number of `taken`, `resolved` and `repeated` ones.
 
-        Raises FullError where there is no room, or the disk does not take them.
+        Raises FullError if there is no room or the disk fails.
         """
         outcomes: Counter[str] = Counter()
         rows: dict[InboxKey, InboxRow] = {}
@@ -171,30 +164,31 @@ class Inbox:
     def _merge(self, previous: InboxRow | None, alert: PostedAlert, now_ms: int) -> tuple[InboxRow, str]:
         if previous is None:
             return InboxRow(alert, now_ms, now_ms), "taken" if alert.firing else "resolved"
-        if not previous.alert.firing:  # what has resolved is over: whatever else comes of it is late
+        if not previous.alert.firing:  # a resolved alert is over: later deliveries of it are late
             return previous, "repeated"
         if not alert.firing:
             return replace(previous, alert=previous.alert._replace(firing=False), last_seen_ms=now_ms), "resolved"
-        # An expired one is news: with the 4 h that Alertmanager repeats after, it would be lost after its first 15 min.
+        # Firing again after it expired is news: with Alertmanager's repeat_interval of 4 h it would be lost after 15
+        # min.
         return replace(previous, last_seen_ms=now_ms), "repeated" if self._is_firing(previous, now_ms) else "taken"
 
     def _ensure_room(self, rows: Iterable[InboxRow], now_ms: int) -> None:
-        if self._waiting_posts >= MOST_POSTS:
-            raise FullError(f"{MOST_POSTS} posts wait for the disk")
+        if self._waiting_posts >= MAX_POSTS:
+            raise FullError(f"{MAX_POSTS} posts wait for the disk")
         firing = {key for key in self._firing if self._is_firing(self._rows[key], now_ms)}
         firing |= {key for key, row in self._pending.items() if row.alert.firing}
         new = {row.key for row in rows if row.alert.firing} - firing
-        if new and len(firing | new) > MOST_FIRING:
-            raise FullError(f"{MOST_FIRING} posted alerts fire already")
+        if new and len(firing | new) > MAX_FIRING:
+            raise FullError(f"{MAX_FIRING} posted alerts fire already")
 
     def _choose_evictions(self, incoming: Collection[InboxKey], now_ms: int) -> list[InboxKey]:
-        """What must be forgotten for others: of those that are over, the oldest."""
-        if len(self._rows) + len(incoming) <= MOST_ROWS:
+        """Returns the rows to delete so that the incoming ones fit: the oldest of the ended alerts."""
+        if len(self._rows) + len(incoming) <= MAX_ROWS:
             return []
         needed = {*self._pending, *incoming}
         expired = [row for row in self._rows.values() if not self._is_firing(row, now_ms) and row.key not in needed]
         expired.sort(key=lambda row: row.last_seen_ms)
-        return [row.key for row in expired[: len(incoming) + MOST_ROWS // 10]]
+        return [row.key for row in expired[: len(incoming) + MAX_ROWS // 10]]
 
     async def _write_batch(self, rows: list[InboxRow], removed: list[InboxKey]) -> str | None:
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -209,7 +203,7 @@ class Inbox:
             for key in removed if fault is None else ():
                 self._rows.pop(key, None)
                 self._firing.discard(key)
-            if not future.done():  # whoever posted has gone
+            if not future.done():  # the sender has disconnected
                 future.set_result(fault)
 
         self._waiting_posts += 1
@@ -225,11 +219,11 @@ class Inbox:
             self._firing.discard(row.key)
 
     def shift(self, delta_ms: int) -> None:
-        """The wall clock stepped."""
+        """Moves the stored times with the wall clock."""
         self._rows = {key: row.shift(delta_ms) for key, row in self._rows.items()}
 
     def close(self) -> None:
-        """Ends, when what was posted is written."""
+        """Writes the waiting posts, then closes the database."""
         self._batches.put(None)
         self._thread.join(2.0)
 
@@ -239,7 +233,7 @@ class Inbox:
             batches = [self._batches.get()]
             if batches[0] is not None:
                 time.sleep(WINDOW)
-            with contextlib.suppress(queue.Empty):  # all that came meanwhile
+            with contextlib.suppress(queue.Empty):  # the posts that arrived meanwhile
                 while True:
                     batches.append(self._batches.get_nowait())
             closing = None in batches
@@ -262,20 +256,24 @@ class Inbox:
             batch.on_done(fault)
 
     def _log_fault(self, fault: str | None) -> None:
-        """Says once that the disk takes nothing, and once that it does again: there may be 200 writes in a second."""
+        """Logs the first failed write and the first success after it: there may be 200 writes in a second."""
         if fault != self._fault and fault is not None:
-            self._log.error("posted alerts are not taken; free the disk of the state folder", reason=fault)
+            self._log.error("posted alerts are refused; free disk space in the state folder", reason=fault)
         elif fault != self._fault:
-            self._log.info("posted alerts are taken again")
+            self._log.info("posted alerts are accepted again")
         self._fault = fault
 
 
-def _read(database: sqlite3.Connection) -> Iterable[InboxRow]:
-    for fingerprint, starts_ms, firing, labels, told_ms, seen_ms in database.execute(
+def _read_rows(database: sqlite3.Connection, oldest_ms: int) -> list[InboxRow]:
+    """Deletes rows last seen at or before `oldest_ms`, and reads the others."""
+    database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (oldest_ms,))
+    rows = []
+    for fingerprint, starts_ms, firing, labels, first_seen_ms, last_seen_ms in database.execute(
         "SELECT fingerprint, starts_ms, firing, labels, told_ms, seen_ms FROM inbox"
     ):
         alert = PostedAlert(fingerprint, starts_ms, bool(firing), msgspec.json.decode(labels, type=Labels))
-        yield InboxRow(alert, told_ms, seen_ms)
+        rows.append(InboxRow(alert, first_seen_ms, last_seen_ms))
+    return rows
 
 
 def _write(database: sqlite3.Connection, batches: Iterable[Batch]) -> None:

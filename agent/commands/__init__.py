@@ -1,1 +1,1 @@
-"""One file for each subcommand, imported only when it is called: importing them all takes half a second."""
+"""The subcommands, one file each. A file is imported only when its command runs: all of them take half a second."""

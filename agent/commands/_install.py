@@ -1,4 +1,4 @@
-"""What install, upgrade and uninstall share."""
+"""Options and messages that install, upgrade and uninstall share."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ prefix = click.option(
     "--prefix",
     default="/",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Put the files below this folder and start nothing: for a package or an image.",
+    help="Write the files below this folder and start nothing: for a package or an image.",
 )
-dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-source = click.option("--from", "what", metavar="WHAT", help="What pip installs: a wheel, a folder, steadytok==1.2.3.")
+dry_run = click.option("--dry-run", is_flag=True, help="Only print the steps.")
+source = click.option("--from", "what", metavar="WHAT", help="The source for pip: a wheel, a folder, steadytok==1.2.3.")
 
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Ends the command with the reason where a step cannot be taken."""
+    """Ends the command with the reason if a step fails."""
     from agent.install import InstallError
 
-    os.umask(0o022)  # whatever root's is: the service's users must be able to read what is installed
+    os.umask(0o022)  # root's may be strict, but the service's users must be able to read the installed files
     try:
         yield
     except InstallError as error:
@@ -35,11 +35,11 @@ def exit_on_error() -> Iterator[None]:
 
 
 def print_heading(sentence: str) -> None:
-    """The line above the steps."""
+    """Prints the line above the steps."""
     say(sentence)
 
 
 def print_next_steps(prefix: Path, is_dry: bool) -> None:
-    """What comes next."""
+    """Prints what the operator can do next."""
     if not is_dry and prefix == Path("/"):
-        say("done; `systemctl status steadytok` says how it is, /etc/steadytok/steadytok.yml is its configuration")
+        say("done; `systemctl status steadytok` shows its state, /etc/steadytok/steadytok.yml is its configuration")

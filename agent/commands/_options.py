@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a command fails."""
+"""Options that several commands share, and the way a command fails."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ config = click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration file; without one everything has its default.",
+    help="The configuration file; without one every setting has its default.",
 )
 root = click.option(
     "--root",
     default="/",
     show_default=True,
     type=click.Path(exists=True, file_okay=False),
-    help="The machine to read: a folder that looks like / of one.",
+    help="The root folder of the machine to read.",
 )
 
 
 def die(messages: Iterable[str], status: int) -> NoReturn:
-    """Prints each message on a line of standard error, and exits."""
+    """Prints each message on a line of standard error, and exits with the status."""
     for message in messages:
         say(*f"steadytok: {message}".split("\n"), err=True)
     sys.exit(status)

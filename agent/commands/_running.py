@@ -1,4 +1,4 @@
-"""What commands ask of the running agent: with the token of the state folder, over TLS where it speaks that."""
+"""Requests to the running agent, with the token of its state folder, over TLS if it is configured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.commands import _options
 
 
 def call_agent(config_path: Path | None, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
-    """The agent's answer; ends the command with a sentence where there is none."""
+    """Returns the agent's response as JSON; ends the command with a sentence if there is none."""
     from agent.console.top_client import explain_no_answer
 
     config = load_or_die(config_path)
@@ -45,12 +45,12 @@ def _read_token(config: Any) -> str:
 
 
 def resolve_endpoint(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
-    """The agent's URL, and what opens it. No proxies: the agent is on this host, and a proxy would get the token."""
+    """Returns the agent's URL and an opener without proxies, which would get the token of an agent on this host."""
     from agent.config.loader import ConfigError
-    from agent.web import site, webconfig
+    from agent.web import webconfig
 
     direct = urllib.request.ProxyHandler({})
-    url = site.agent_url(config)
+    url = webconfig.agent_url(config)
     if not url.startswith("https:"):
         return url, urllib.request.build_opener(direct)
     try:
@@ -64,18 +64,18 @@ def _describe_refusal(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.load(error)["error"])
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {error.code}: this is not an agent that has remedies"
+        return f"HTTP {error.code}: no steadytok agent answers there"
 
 
 def load_or_die(path: Path | None) -> Any:
-    """The configuration in a file; ends the command with every fault of it."""
-    from agent import configuration as binding
+    """Returns the configuration; ends the command with all its faults."""
+    from agent import configuration
     from agent.config.loader import ConfigError
-    from agent.sampling import plugins
+    from agent.runtime.entry_points import PluginError
 
     try:
-        return binding.load_configuration(path)[0]
+        return configuration.load_configuration(path)[0]
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)

@@ -1,4 +1,4 @@
-"""`steadytok alert test`: sends one alert through, so that the way to the pager is known to be open."""
+"""`steadytok alert test`: sends one alert, so that the operator knows that alerts reach the pager."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from agent.text.terminal import say
 
 @click.group(name="alert")
 def command() -> None:
-    """Try the way to Alertmanager."""
+    """Test the delivery of alerts to Alertmanager."""
 
 
 @command.command()
 @_options.config
-@click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send there, whatever the configuration says.")
+@click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send here instead of to the configured ones.")
 def test(config_path: Path | None, address: str | None) -> None:
     """Send one alert named SteadytokTest to every Alertmanager; it ends by itself after five minutes."""
     import msgspec
 
     from agent import configuration
     from agent.config.loader import ConfigError, parse
-    from agent.sampling import plugins
+    from agent.runtime.entry_points import PluginError
 
     document = {"alerting": {"alertmanagers": [{"static_configs": [{"targets": [address]}]}]}}
     try:
@@ -36,7 +36,7 @@ def test(config_path: Path | None, address: str | None) -> None:
             config = msgspec.structs.replace(config, alerting=parse(document, "--alertmanager", {}).alerting)
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)
     sys.exit(asyncio.run(_send_test_alert(config)))
 
@@ -46,7 +46,7 @@ async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Co
 
     from agent.alerting.alertmanagers import list_targets, post_alerts
     from agent.alerting.notifier import build_payload
-    from agent.web import site
+    from agent.web.webconfig import agent_url
     from rules.alerts import Alert, AlertState
 
     destinations = list_targets(config.alerting)
@@ -67,12 +67,12 @@ async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Co
         expr="vector(1)",
         interval_ms=round(config.rules.interval * 1000),
     )
-    url = config.web.external_url or site.agent_url(config)
+    url = config.web.external_url or agent_url(config)
     body = build_payload(alert, now_ms, 75_000, config.build_external_labels(), url)
     status = 0
     async with aiohttp.ClientSession() as session:
         for target in destinations:
             fault = await post_alerts(session, target, [body])
-            say(f"{target.url}: {fault.reason if fault else 'taken'}", err=fault is not None)
+            say(f"{target.url}: {fault.reason if fault else 'accepted'}", err=fault is not None)
             status = status or int(fault is not None)
     return status

@@ -1,4 +1,4 @@
-"""`steadytok check`: the operator's doctor."""
+"""`steadytok check`: reads every collector once, and prints its outcome and a hint."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 import click
 
 from agent.commands import _options
-from agent.mending import find_hint
 from agent.sampling import once
-from agent.sampling.sampler import CollectionResult, Outcome
+from agent.sampling.passes import REFUSAL_REASONS, CollectionResult, Outcome
+from agent.sampling.plugins import Collector
 from agent.storage import state_dir
 from agent.text.terminal import say
 from collectors import Sample
 
 UNPLACED = "steadytok_dimm_unplaced_info"
-_MAX_UNPLACED_LINES = 12  # lines: the sensors of a large host must not push the next collector off the screen
+_MAX_UNPLACED_LINES = 12  # the sensors of a large host must not push the next collector off the screen
 _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_black", Outcome.REFUSED: "yellow"}
 
 
@@ -25,34 +25,47 @@ _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_
 @_options.config
 @_options.root
 def command(config_path: Path | None, root: str) -> None:
-    """Say what works on this host, what does not, why, and what mends it."""
+    """Show what works on this host, what does not, why, and how to fix it."""
     from agent import configuration
     from agent.config.loader import ConfigError
-    from agent.rulebook import RulesConfigError, load_rule_set
-    from agent.sampling import plugins
+    from agent.configuration import RulesConfigError, load_rule_set
+    from agent.runtime.entry_points import PluginError
+    from agent.sampling import binding
 
     try:
         config, modules = configuration.load_configuration(config_path)
         rules = load_rule_set(config, str(config_path or "configuration"))
     except (ConfigError, RulesConfigError) as error:
         _options.die(error.messages, 2)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)
-    say(f"configuration  {config_path or 'none: every default'}: well")
+    say(f"configuration  {config_path or 'none: every default'}: ok")
     say(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
     cache_dir = state_dir.find_collector_cache_dir(config.state.dir, root)
-    results = once.collect_once(configuration.bind_collectors(config, modules), root, cache_dir=cache_dir)
-    for result in results:
-        _print_result(result)
+    collectors = binding.bind_collectors(config, modules)
+    results = once.collect_once(collectors, root, cache_dir=cache_dir)
+    for collector, result in zip(collectors, results, strict=True):
+        _print_result(result, find_hint(collector, result))
     sys.exit(1 if once.select_failed(results) else 0)
 
 
-def _print_result(result: CollectionResult) -> None:
+def find_hint(collector: Collector, result: CollectionResult) -> str:
+    """Returns one sentence on what would give the missing readings; empty where none are missing."""
+    if result.outcome is Outcome.ABSENT:
+        return collector.hint_absent
+    has_refusals = any(note.reason in REFUSAL_REASONS for note in result.notes)
+    if result.outcome is Outcome.REFUSED or (result.outcome is Outcome.OK and has_refusals):
+        return collector.hint_refused
+    if result.outcome is Outcome.FAILED:
+        return result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:2])
+    return ""
+
+
+def _print_result(result: CollectionResult, hint: str) -> None:
     cost = f"{result.cpu_seconds * 1000:6.1f} ms of CPU  {len(result.samples):5} series"
-    reason = find_hint(result)
     say(f"{result.collector:17}", end="")
     say(f"{result.outcome.value:8}", colour=_COLOURS[result.outcome], end="")
-    say(f" {cost}" + (f"  {reason}" if reason else ""))
+    say(f" {cost}" + (f"  {hint}" if hint else ""))
     if result.outcome is Outcome.OK:
         for note in result.notes[:3]:
             say(f"{'':17}missing  {note.path}: {note.reason}")
@@ -60,10 +73,10 @@ def _print_result(result: CollectionResult) -> None:
 
 
 def _print_unplaced(samples: Sequence[Sample]) -> None:
-    """Each sensor of memory that fits no slot, as the operator's map calls it, and what was tried."""
+    """Prints each memory sensor without a slot, under its name in collectors.dimm.names, and the reason."""
     unplaced = [dict(sample.labels) for sample in samples if sample.metric.name == UNPLACED]
     for labels in unplaced[:_MAX_UNPLACED_LINES]:
         say(f"{'':17}unplaced  {labels['source']}/{labels['sensor']}: {labels['reason']}")
     if unplaced:
         more = f"{len(unplaced) - _MAX_UNPLACED_LINES} more; " if len(unplaced) > _MAX_UNPLACED_LINES else ""
-        say(f"{'':17}{more}collectors.dimm.names in the configuration can say which slot each is of")
+        say(f"{'':17}{more}collectors.dimm.names in the configuration can assign each to its slot")

@@ -1,4 +1,4 @@
-"""`steadytok collect`: one reading, printed."""
+"""`steadytok collect`: reads collectors once and prints the readings."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from pathlib import Path
 import click
 
 from agent.commands import _options
-from agent.sampling import once, plugins
-from agent.sampling.sampler import CollectionResult
+from agent.runtime.entry_points import PluginError
+from agent.sampling import binding, once, plugins
+from agent.sampling.passes import CollectionResult
 from agent.storage import state_dir
 from agent.text.terminal import say, write
-from agent.web.exposition import Exposition, format_number
+from agent.web.exposition import Exposition
+from rules.numbers import format_float
 
 
 @click.command(name="collect")
@@ -39,10 +41,10 @@ def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json
 def _select_collectors(
     names: Sequence[str], config_path: Path | None, root: str
 ) -> tuple[list[plugins.Collector], Path | None]:
-    """The collectors to read, and the folder for what they keep."""
+    """Returns the collectors to read, and the folder of their cache files."""
     try:
         bound, folder = _bind_collectors(config_path)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)
     names_available = sorted(collector.name for collector in bound)
     unknown = [name for name in names if name not in names_available]
@@ -67,7 +69,7 @@ def _bind_configured(config_path: Path) -> tuple[list[plugins.Collector], str | 
 
     try:
         config, modules = configuration.load_configuration(config_path)
-        return configuration.bind_collectors(config, modules), config.state.dir
+        return binding.bind_collectors(config, modules), config.state.dir
     except ConfigError as error:
         _options.die(error.messages, 2)
 
@@ -92,8 +94,8 @@ def _format_json(results: Sequence[CollectionResult]) -> str:
 
 
 def _to_json_value(value: float) -> float | str:
-    """JSON has no NaN and no infinity; Prometheus' own API writes them as text."""
-    return value if math.isfinite(value) else format_number(value)
+    """Returns a number; NaN and infinity, which JSON lacks, become text as in Prometheus' API."""
+    return value if math.isfinite(value) else format_float(value)
 
 
 def _print_faults(result: CollectionResult) -> None:

@@ -1,4 +1,4 @@
-"""`steadytok engine` becomes the reference engine, which imports nothing of ours; `engine bench` measures any."""
+"""`steadytok engine` executes the reference engine, a separate program; `engine bench` measures any engine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from agent.enginebench.bench import BenchPlan, BenchResult
     from agent.enginebench.load import LoadRun
 
-ADOPTION_TIMEOUT = 15.0  # seconds for a running agent to take a baseline; it looks every five
+ADOPTION_TIMEOUT = 15.0  # seconds for a running agent to adopt a baseline; it checks every five
 
 
 class EngineGroup(click.Group):
-    """A group of one: whatever is not `bench` is the engine's own, which knows its options and its help."""
+    """A group whose arguments, unless they begin with `bench`, go to the engine with its own options and help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """`steadytok engine --size 64MiB` as `steadytok engine serve --size 64MiB`."""
+        """Parses `steadytok engine --size 64MiB` as `steadytok engine serve --size 64MiB`."""
         return super().parse_args(ctx, args if args[:1] in (["bench"], ["serve"]) else ["serve", *args])
 
 
@@ -39,56 +39,67 @@ def command() -> None:
 @command.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def serve(arguments: tuple[str, ...]) -> None:
-    """Run the bundled reference engine; `steadytok engine --help` is its own help."""
+    """Run the bundled reference engine; `steadytok engine --help` shows the engine's options."""
     os.execv(sys.executable, [sys.executable, "-P", "-m", "engine", *arguments])
 
 
 @command.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--url", metavar="URL", help="The engine, OpenAI-compatible; without one the reference engine is started."
+    "--url", metavar="URL", help="An OpenAI-compatible engine; without a URL the reference engine is started."
 )
-@click.option("-n", "--requests", default=20, show_default=True, type=click.IntRange(1, 100_000), help="In a row.")
-@click.option("-c", "--concurrency", default=1, show_default=True, type=click.IntRange(1, 1024), help="At once.")
-@click.option("--tokens", default=128, show_default=True, type=click.IntRange(2, 1 << 20), help="Asked for each time.")
-@click.option("--prompt", default=None, help="What is asked; always the same, so that the work is the same.")
-@click.option("--model", default="", help="The model's name, if the first of /v1/models is not meant.")
-@click.option("--endpoint", type=click.Choice(["completions", "chat"]), help="If it is not to be found out.")
+@click.option("-n", "--requests", default=20, show_default=True, type=click.IntRange(1, 100_000), help="How many.")
+@click.option(
+    "-c", "--concurrency", default=1, show_default=True, type=click.IntRange(1, 1024), help="How many at a time."
+)
+@click.option("--tokens", default=128, show_default=True, type=click.IntRange(2, 1 << 20), help="Tokens per request.")
+@click.option("--prompt", default=None, help="The prompt of every request, so that the work is always the same.")
+@click.option("--model", default="", help="The model's name; without one the first of /v1/models.")
+@click.option("--endpoint", type=click.Choice(["completions", "chat"]), help="The API; else it is detected.")
 @click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="A file with the engine's API key.")
-@click.option("--timeout", default="2m", show_default=True, help="How long an engine may say nothing.")
-@click.option("--warm-up", default=1, show_default=True, type=click.IntRange(1, 1000), help="Requests not counted.")
-@click.option("--save", is_flag=True, help="Give what was measured to the agent as this engine's baseline.")
-@click.option("--name", help="The engine's name in the configuration, for --save; else the one with this URL.")
-@click.option("--state", "state_dir", type=click.Path(path_type=Path), help="The state folder, if not the configured.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write an SVG of the run there.")
+@click.option("--timeout", default="2m", show_default=True, help="Longest silence of the engine.")
+@click.option(
+    "--warm-up",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Requests not measured.",
+)
+@click.option("--save", is_flag=True, help="Give the measured speed to the agent as this engine's baseline.")
+@click.option("--name", help="The engine's configured name, for --save; else the one with this URL.")
+@click.option(
+    "--state", "state_dir", type=click.Path(path_type=Path), help="The state folder, if not the configured one."
+)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write an SVG of the run to this file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the table.")
 @_options.config
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ENGINE OPTIONS]")
 def bench(**options: Any) -> None:
     """
-    Ask an engine for the same again and again, and say whether its speed holds.
+    Send an engine the same request again and again, and report whether its speed is steady.
 
-    The speed of each request, percentiles of the time to the first token and between tokens, what heat did
-    meanwhile, and a verdict. Exit status 1 where requests failed.
+    Reports the speed of each request, percentiles of the time to the first token and between tokens, temperatures and
+    throttling during the run, and a verdict. Exit status 1 if requests failed.
     """
     from agent import configuration
     from agent.config.loader import ConfigError
     from agent.enginebench.bench import run
     from agent.enginebench.client import EngineError
-    from agent.sampling import plugins
+    from agent.runtime.entry_points import PluginError
+    from agent.sampling import binding
     from agent.text import log
 
-    log.configure(sys.stderr, level=40)  # an engine's every line is not ours to print
+    log.configure(sys.stderr, level=40)  # the engine's own log lines are not printed
     try:
         config, modules = configuration.load_configuration(options["config_path"])
         plan = _make_plan(config, options)
         with _show_progress(plan.requests) as progress:
-            result = run(plan, modules, configuration.bind_collectors(config, modules), progress)
+            result = run(plan, modules, binding.bind_collectors(config, modules), progress)
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except (plugins.DiscoveryError, EngineError) as error:
+    except (PluginError, EngineError) as error:
         _options.die([str(error)], 1)
     except KeyboardInterrupt:
-        _options.die(["stopped before there was anything to tell"], 130)
+        _options.die(["stopped before the first result"], 130)
     _print_result(result, options)
     if options["save"]:
         _hand_over_baseline(result, options["state_dir"], config)
@@ -103,7 +114,8 @@ def _make_plan(config: AgentConfig, options: dict[str, Any]) -> BenchPlan:
     engine_arguments, url = options["arguments"], options["url"]
     if url is not None and engine_arguments:
         _options.die(
-            [f"{' '.join(engine_arguments)}: options for the engine, and --url names one that runs already"], 2
+            [f"{' '.join(engine_arguments)}: options for a new engine, but --url names a running one"],
+            2,
         )
     if url is not None and not url.startswith(("http://", "https://")):
         _options.die([f"--url must begin with http:// or https://, and is {url!r}"], 2)
@@ -112,7 +124,7 @@ def _make_plan(config: AgentConfig, options: dict[str, Any]) -> BenchPlan:
     return BenchPlan(
         url=url,
         engine_arguments=engine_arguments
-        or canary_arguments(config.engine.size),  # as the canary has it: that is what is compared
+        or canary_arguments(config.engine.size),  # as the canary, whose baseline it becomes
         name=_find_engine_name(config, options) or "",
         model=options["model"],
         endpoint=options["endpoint"],
@@ -166,7 +178,7 @@ def _parse_seconds(text: str) -> float:
 
 @contextmanager
 def _show_progress(requests: int) -> Iterator[Callable[[LoadRun], None]]:
-    """A bar on standard error, where there is a terminal."""
+    """Shows a progress bar on standard error if it is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _run: None
         return
@@ -197,34 +209,29 @@ def _print_result(result: BenchResult, options: dict[str, Any]) -> None:
 
 
 def _hand_over_baseline(result: BenchResult, state_dir: Path | None, config: AgentConfig) -> None:
-    """Leaves the baseline for the agent, and says what came of it."""
-    from agent.engines import baseline_handover as given
+    """Writes the baseline for the agent, and reports whether a running agent has adopted it."""
+    from agent.engines import baseline_handover
     from agent.storage.state_dir import StateError, find_state_dir
 
     speed, key = result.baseline, result.key
     if speed is None or result.run.failures or result.run.stop_reason:
-        _options.die(["the run is not whole, so the baseline stays as it was"], 1)
+        _options.die(["the run is incomplete, so the baseline stays as it was"], 1)
     try:
         folder_path = state_dir or find_state_dir(config.state.dir)
-        path = given.hand_over(folder_path, given.MeasuredBaseline(key.engine, key.model, key.batch, speed))
+        path = baseline_handover.hand_over(
+            folder_path, baseline_handover.MeasuredBaseline(key.engine, key.model, key.batch, speed)
+        )
     except StateError as error:
         _options.die([str(error)], 1)
     except OSError as error:
         _options.die([f"cannot write to the state folder: {error}; give the agent's with --state"], 1)
-    origin = (
-        "by the engine's own count" if result.engine_speeds else "as measured here, for the engine does not count it"
-    )
+    origin = "counted by the engine" if result.engine_speeds else "measured here, because the engine does not count it"
     model = f" ({key.model.partition(':')[0]})" if key.model else ""
     say(f"baseline of {key.engine}{model}: {speed:.1f} decode tokens/s, {origin}", err=True)
-    if not given.is_agent_running(folder_path):
-        say(f"no agent runs with {folder_path}: it will be taken when one starts there", err=True)
-    elif given.wait_until_adopted(path, ADOPTION_TIMEOUT):
-        say("the running agent has taken it", err=True)
+    if not baseline_handover.is_agent_running(folder_path):
+        say(f"no agent runs with {folder_path}: the next one that starts there will adopt it", err=True)
+    elif baseline_handover.wait_until_adopted(path, ADOPTION_TIMEOUT):
+        say("the running agent has adopted it", err=True)
     else:
-        _options.die(
-            [
-                f"the agent that runs with {folder_path} has not taken it in {ADOPTION_TIMEOUT:g} s: {path} "
-                "is still there"
-            ],
-            1,
-        )
+        seconds = f"{ADOPTION_TIMEOUT:g} s"
+        _options.die([f"the agent that runs with {folder_path} has not adopted {path} within {seconds}"], 1)

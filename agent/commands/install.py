@@ -1,4 +1,4 @@
-"""`steadytok install`: as a service of systemd."""
+"""`steadytok install`: installs the systemd service."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from agent.commands import _install
 @_install.source
 def command(prefix: Path, dry_run: bool, what: str | None) -> None:
     """
-    Install the service: a venv in /opt/steadytok, units, users, a configuration; then start it.
+    Install the service (a venv in /opt/steadytok, units, users, a configuration) and start it.
 
-    Run it again after the configuration names other addresses; an edited configuration is kept.
+    Run it again when the configuration names other addresses. An edited configuration stays.
     """
     from agent.install import environment, stages
 
@@ -26,8 +26,7 @@ def command(prefix: Path, dry_run: bool, what: str | None) -> None:
         current_venv = environment.find_current(target)
         if current_venv is not None and what is None:
             _install.print_heading(
-                f"steadytok {environment.find_version(current_venv)} is in {current_venv}: putting the rest "
-                "in its place"
+                f"steadytok {environment.find_version(current_venv)} is in {current_venv}: installing everything else"
             )
             stages.run_settle_stage(target, current_venv)
         else:

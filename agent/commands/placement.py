@@ -1,4 +1,4 @@
-"""`steadytok placement`: where the memory of engines is, by node, and what was asked."""
+"""`steadytok placement`: shows the memory of engines by node, beside the placement that was requested."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from agent.commands import _options
 from agent.placement import numa_maps, table
 from agent.placement.process_placement import ProcessPlacement
 from agent.placement.query import PlacementError, PlacementQuery
-from agent.sampling import plugins
+from agent.runtime.entry_points import PluginError
+from agent.sampling import binding
 from agent.text.terminal import say, write
 
 
@@ -23,10 +24,12 @@ from agent.text.terminal import say, write
 @click.argument("who", required=False, metavar="[PID|ENGINE]")
 @_options.config
 @_options.root
-@click.option("--watch", is_flag=True, help="Look again and again until Ctrl-C.")
-@click.option("--every", type=click.FloatRange(min=1.0), default=5.0, show_default=True, help="Seconds between looks.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
-    "--exact", is_flag=True, help="Count every page in numa_maps; the process waits meanwhile, so it is asked."
+    "--every", type=click.FloatRange(min=1.0), default=5.0, show_default=True, help="Seconds between updates."
+)
+@click.option(
+    "--exact", is_flag=True, help="Count every page in numa_maps, after a question: the process waits meanwhile."
 )
 @click.option("--yes", is_flag=True, help="With --exact: do not ask first.")
 @click.option("--json", "as_json", is_flag=True, help="A list of processes; with --watch one list a line.")
@@ -43,11 +46,11 @@ def command(
     """
     Show on which nodes the memory and the threads of an engine, or of any process, are.
 
-    Shares are asked of a sample of pages, with what they may be off by; that takes milliseconds whatever the size and
-    does not hold the process up.
+    Shares are estimated from a sample of pages and shown with their error. That takes milliseconds whatever the size,
+    and does not hold the process up.
     """
     if watch and exact:
-        _options.die(["--exact holds the process up at each look: it cannot be had with --watch"], 2)
+        _options.die(["--exact holds the process up each time: it cannot be combined with --watch"], 2)
     query = _open_query(config_path, root, who)
     try:
         placements, missing = query.read()
@@ -72,10 +75,10 @@ def _open_query(config_path: Path | None, root: str, who: str | None) -> Placeme
 
     try:
         config, modules = configuration.load_configuration(config_path)
-        collectors = {collector.name: collector for collector in configuration.bind_collectors(config, modules)}
+        collectors = {collector.name: collector for collector in binding.bind_collectors(config, modules)}
     except ConfigError as error:
         _options.die(error.messages, 2)
-    except plugins.DiscoveryError as error:
+    except PluginError as error:
         _options.die([str(error)], 1)
     if "process" not in collectors:
         _options.die(["the collector process is switched off in the configuration"], 2)
@@ -83,7 +86,7 @@ def _open_query(config_path: Path | None, root: str, who: str | None) -> Placeme
 
 
 def _confirm_exact(placements: list[ProcessPlacement], *, yes: bool) -> None:
-    """Says what it will cost, and goes on only if somebody agrees."""
+    """Prints the cost, and goes on only with --yes or if the operator agrees."""
     for placement in placements:
         shortest, longest = numa_maps.estimate_read_seconds(placement.resident)
         say(
@@ -95,7 +98,7 @@ def _confirm_exact(placements: list[ProcessPlacement], *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        _options.die(["nobody can be asked here: say --yes if that is well"], 2)
+        _options.die(["standard input is not a terminal, so give --yes to agree"], 2)
     click.confirm("Read it?", abort=True, err=True)
 
 

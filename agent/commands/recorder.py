@@ -1,4 +1,4 @@
-"""`steadytok recorder show`: what the flight recorder holds, whether the agent runs or has crashed."""
+"""`steadytok recorder show`: prints the flight recorder's data, whether the agent runs or has crashed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ def command() -> None:
 @command.command()
 @_options.config
 @_options.root
-@click.option("--state", "state_dir", type=click.Path(path_type=Path), help="The state folder, if not the configured.")
+@click.option(
+    "--state", "state_dir", type=click.Path(path_type=Path), help="The state folder, if not the configured one."
+)
 @click.option("--since", default="1h", show_default=True, help="How far back from the newest reading.")
-@click.option("--metric", metavar="NAME", help="Every reading of this metric.")
+@click.option("--metric", metavar="NAME", help="Print every reading of this metric.")
 @click.option("--json", "as_json", is_flag=True, help="A list of {metric, values: [[seconds, text], …]}.")
 def show(
     config_path: Path | None, root: str, state_dir: Path | None, since: str, metric: str | None, as_json: bool
 ) -> None:
-    """Print what was recorded: a line for each series, or with --metric every reading of it."""
+    """Print the recorded series, one a line; with --metric every reading of that metric."""
     series = sorted(_read_series(_find_folder(config_path, root, state_dir), _parse_milliseconds(since), metric))
     if not series:
         _options.die([f"nothing is recorded{f' of {metric}' if metric else ''} within {since}"], 1)
@@ -60,9 +62,8 @@ def _parse_milliseconds(text: str) -> int:
 def _find_folder(config_path: Path | None, root: str, state_dir: Path | None) -> Path:
     from agent import configuration
     from agent.config.loader import ConfigError
-    from agent.persistence import state_dir_of_root
     from agent.recorder.recorder import FOLDER
-    from agent.storage.state_dir import find_state_dir
+    from agent.storage.state_dir import find_state_dir, state_dir_of_root
 
     if state_dir is not None:
         return state_dir_of_root(state_dir, root) / FOLDER
@@ -122,10 +123,10 @@ def _format_readings(lines: Sequence[_SeriesSamples]) -> Iterator[str]:
 
 
 def _to_json(line: _SeriesSamples) -> dict[str, Any]:
-    from agent.web.exposition import format_number
+    from rules.numbers import format_float
 
     pairs = zip(line.times, line.values, strict=True)
     return {
         "metric": {"__name__": line.name, **dict(line.labels)},
-        "values": [[at / 1000, format_number(value)] for at, value in pairs],
+        "values": [[at / 1000, format_float(value)] for at, value in pairs],
     }

@@ -1,4 +1,4 @@
-"""`steadytok remedies`: what acts on alerts, asked of the running agent; its diary can be read after a crash too."""
+"""`steadytok remedies`: shows and controls the remedies of the running agent, and prints its audit log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PATH = "/api/v1/remedies"
 
 @click.group(name="remedies")
 def command() -> None:
-    """See, pause and resume what acts on alerts, and read its diary."""
+    """List, pause and resume remedies, and read their audit log."""
 
 
 @command.command(name="list")
 @_options.config
 def list_(config_path: Path | None) -> None:
-    """Every remedy: what it does, whether it may, and what it waits for."""
+    """List every remedy: what it does, whether it may act, and what it waits for."""
     status = _running.call_agent(config_path, "GET", PATH)
     mode = "observing: nothing is touched" if status["mode"] == "observe" else "enforcing"
     say(f"Remedies are {mode}.")
@@ -35,7 +35,7 @@ def list_(config_path: Path | None) -> None:
         say(f"All given up: {latch['why']}; `steadytok remedies resume '*'` lifts it.")
     for remedy in status["remedies"]:
         say("", f"{remedy['name']}: {remedy['state']}, {remedy['left']} acts left this hour")
-        say(f"  {remedy['does']}{'' if remedy['reversible'] else '; cannot be put back'}")
+        say(f"  {remedy['does']}{'' if remedy['reversible'] else '; cannot be undone'}")
         say(f"  for {', '.join(remedy['match'])}")
         last = [f"last tried {_format_time(remedy['last_ms'])}"] if remedy["last_ms"] is not None else []
         last += [f"last effect: {effect}"] if (effect := remedy.get("effect")) else []
@@ -45,18 +45,17 @@ def list_(config_path: Path | None) -> None:
 
 @command.command()
 @_options.config
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many lines.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Number of entries.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
-    """The diary: what was done and what was not, with the reason. Read from the file, so no agent need run."""
-    from agent.persistence import state_dir_of_root
+    """Print the audit log: what was done, what was not, and why. It is read from the file, so no agent need run."""
     from agent.remediation import journal
-    from agent.storage.state_dir import StateError, find_state_dir
+    from agent.storage.state_dir import StateError, find_state_dir, state_dir_of_root
 
     try:
         path = state_dir_of_root(find_state_dir(_running.load_or_die(config_path).state.dir), "/") / journal.FILE
         if not path.exists():
-            _options.die([f"{path} is not there: no agent with this state folder has run yet"], 1)
+            _options.die([f"{path} does not exist: no agent with this state folder has run yet"], 1)
         entries = journal.read_audit(path, limit)
     except (StateError, journal.JournalError) as error:
         _options.die([str(error)], 1)
@@ -68,16 +67,16 @@ def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
 @_options.config
 @click.argument("name", default="operator")
 def pause(config_path: Path | None, name: str) -> None:
-    """Begin nothing until it is resumed; NAME says who or what asks. What is held stays until its alert ends."""
+    """Start no action until `resume`; NAME names the pause. Actions in effect stay until their alert ends."""
     _running.call_agent(config_path, "POST", f"{PATH}/pause", {"name": name})
-    say(f"Paused: {name}. What is held stays until its alert ends; the kill-switch file would put it back now.")
+    say(f"Paused: {name}. Actions in effect stay until their alert ends; the kill-switch file undoes them at once.")
 
 
 @command.command()
 @_options.config
 @click.argument("name", required=False)
 def resume(config_path: Path | None, name: str | None) -> None:
-    """Lift a pause, or what a remedy has given up, by NAME; all of both without one."""
+    """Lift the pause NAME, or let the remedy NAME that has given up act again; without a NAME lift all."""
     answer = _running.call_agent(config_path, "POST", f"{PATH}/resume", {} if name is None else {"name": name})
     say(f"Resumed: {answer['resumed']}. Alerts that fire must go on firing for a whole cooldown first.")
 
@@ -86,7 +85,7 @@ def resume(config_path: Path | None, name: str | None) -> None:
 @_options.config
 @click.argument("name")
 def try_(config_path: Path | None, name: str) -> None:
-    """Make the plan of the remedy NAME now and say what it would do; nothing is touched."""
+    """Show what the remedy NAME would do now; nothing is touched."""
     answer = _running.call_agent(config_path, "POST", f"{PATH}/try", {"name": name})
     if answer["outcome"] != "intended":
         _options.die([f"{name} {answer['outcome']}: {answer['says']}"], 1)
@@ -95,18 +94,28 @@ def try_(config_path: Path | None, name: str) -> None:
 
 
 def _format_entry(entry: Any) -> str:
-    """`2026-11-24 03:12:07 free-full-node (NodeNearlyFull): did: freed 37.8 GiB in 4.1 s`."""
+    """Returns a line such as `2026-11-24 03:12:07 free-full-node (NodeNearlyFull): did: freed 37.8 GiB in 4.1 s`."""
     alert = dict(entry.labels).get("alertname")
     subject = f"{entry.remedy} ({alert})" if alert else entry.remedy
-    event = f"would have {_PAST_PARTICIPLES.get(entry.what, entry.what)}" if entry.observed else entry.what
+    event = f"would have {_WOULD_HAVE.get(entry.what, entry.what)}" if entry.observed else entry.what
     if entry.what in ("begin", "tighten", "suppressed") and entry.value is not None:
         event += f" at a value of {entry.value:g}"
     message = ": ".join(filter(None, (subject, event, entry.says if entry.says != "only observed" else "")))
     return f"{_format_time(entry.at_ms)} {message}"
 
 
-# What an act that was only observed would have done.
-_PAST_PARTICIPLES = {"begin": "begun", "did": "done", "release": "been released", "restored": "been put back"}
+# What an action would have done or been, by the event of its observed entry.
+_WOULD_HAVE = {
+    "begin": "begun",
+    "tighten": "been tightened",
+    "suppressed": "been suppressed",
+    "refused": "been refused",
+    "intended": "been planned",
+    "did": "done",
+    "release": "been released",
+    "restored": "been undone",
+    "gave up": "given up",
+}
 
 
 def _to_json(entry: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`steadytok rules`: checks and tests rule files, as promtool does, with its exit statuses."""
+"""`steadytok rules`: checks and tests rule files like promtool, with the same exit statuses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import click
 
 from agent.text.terminal import say, write
 
-if TYPE_CHECKING:  # NumPy and the parser take a while, and --help needs neither
-    from rules.rulefile import RuleSet
+if TYPE_CHECKING:  # importing NumPy and the parser is slow, and --help needs neither
+    from rules.model import RuleSet
     from rules.unittests.runner import Result, Verdict
 
 _FILES = click.Path(path_type=Path)
@@ -38,9 +38,9 @@ def command() -> None:
 @click.option("--lint-fatal", is_flag=True, help="Exit with 3 where that is found.")
 def check(files: tuple[Path, ...], lint: str, lint_fatal: bool) -> None:
     """
-    Say whether rule files can be loaded, and every fault in them.
+    Report whether rule files can be loaded, and every fault in them.
 
-    The exit status is 0 where all is well, 1 where a file has a fault, 3 for --lint-fatal.
+    The exit status is 0 without a fault, 1 with one, 3 for a duplicate with --lint-fatal.
     """
     from rules.rulefile import RuleFileError, load_rules
 
@@ -52,15 +52,15 @@ def check(files: tuple[Path, ...], lint: str, lint_fatal: bool) -> None:
             has_faults = True
             say(*error.messages, err=True)
             continue
-        say(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, all well")
+        say(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, no faults")
         for name in [] if lint == "none" else _find_duplicates(rules):
             has_duplicates = True
-            say(f"{path}: {name} is there twice with the same labels; one may hide the other", err=True)
+            say(f"{path}: {name} occurs twice with the same labels; one may hide the other", err=True)
     sys.exit(FAILED if has_faults else LINT_FAILED if has_duplicates and lint_fatal else 0)
 
 
 def _find_duplicates(rules: RuleSet) -> list[str]:
-    """The names of rules that stand more than once with the same labels."""
+    """Returns the names of rules that occur more than once with the same labels."""
     counts: dict[tuple[str, object], int] = {}
     for rule in rules.rules:
         _, name, labels = rule.identity
@@ -75,8 +75,7 @@ def test(files: tuple[Path, ...], as_json: bool) -> None:
     """
     Run unit tests of rules, written in promtool's form.
 
-    What was expected and not got is marked -, what was got and not expected +. The exit status is 0 where every test
-    holds, else 1.
+    A missing expected sample is marked -, an unexpected one +. The exit status is 0 if every test passes, else 1.
     """
     from rules.unittests.runner import run_test_file
 

@@ -1,4 +1,4 @@
-"""`steadytok run`: the agent itself."""
+"""`steadytok run`: runs the agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from agent.commands import _options
 
-# One thread for BLAS, before NumPy is imported: the agent must not take cores from the engine that it watches.
+# Set before NumPy is imported: BLAS threads of the agent must not take cores from the engines it watches.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
@@ -21,11 +21,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.option(
     "--hand",
     metavar="direct|socket|PATH",
-    help="In place of remediation.hand: direct starts one of our own, for an agent that runs as root by hand.",
+    help="Overrides remediation.hand; direct starts a hand as a child, for an agent that root runs by hand.",
 )
-@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+@click.option("--plain", is_flag=True, help="Print plain lines even on a terminal.")
 def command(config_path: Path | None, root: str, hand: str | None, plain: bool) -> None:
-    """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reads the configuration again."""
+    """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reloads the configuration."""
     if hand == "direct" and os.geteuid() != 0:
         reason = "only root may do what a hand does: run as root, or start steadytok-hand as root and leave --hand out"
         _options.die([f"--hand direct: {reason}"], 1)
@@ -34,23 +34,23 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
     from agent import configuration
     from agent.app import Agent
     from agent.config.loader import ConfigError
+    from agent.configuration import RulesConfigError
     from agent.console.live_table import PlainLines, open_screen
-    from agent.rulebook import RulesConfigError
+    from agent.runtime.entry_points import PluginError
     from agent.runtime.run_options import RunOptions, StartError
-    from agent.sampling import plugins
     from agent.storage.state_dir import StateError
     from agent.text import log
-    from agent.web import site
+    from agent.web.webconfig import agent_url
 
-    faulthandler.enable()  # systemd's watchdog ends a loop that stands still by SIGABRT: the journal then says where
+    faulthandler.enable()  # systemd's watchdog aborts a stuck loop with SIGABRT: the journal then shows the traceback
     try:
         config, modules = configuration.load_configuration(config_path, hand)
-        page_url = f"{site.agent_url(config)}/"
-        # The screen first: it takes standard error over, so that log lines scroll above the table.
+        page_url = f"{agent_url(config)}/"
+        # Before logging: the screen replaces standard error, so that log lines scroll above the table.
         screen = PlainLines(sys.stdout) if plain else open_screen(sys.stdout, page_url)
         log.configure(sys.stderr)
 
-        async def start() -> None:  # inside the loop: lanes need a running one
+        async def start() -> None:  # made inside the event loop, which the runners need
             await Agent(config, modules, RunOptions(root, config_path, hand), screen).run()
 
         try:
@@ -59,5 +59,5 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
             screen.close()
     except (ConfigError, RulesConfigError) as error:
         _options.die(error.messages, 2)
-    except (StartError, StateError, plugins.DiscoveryError) as error:
+    except (StartError, StateError, PluginError) as error:
         _options.die([str(error)], 1)

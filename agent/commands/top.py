@@ -1,4 +1,4 @@
-"""`steadytok top`: what the page at / shows, in a terminal, from the running agent."""
+"""`steadytok top`: shows the running agent's overview page in a terminal."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from agent.text.terminal import write
 
 @click.command(name="top")
 @_options.config
-@click.option("--url", metavar="URL", help="The agent's address; without one, where the configuration has it listen.")
-@click.option("--once", is_flag=True, help="Print it once as lines with a tab, for scripts, and end.")
+@click.option("--url", metavar="URL", help="The agent's URL; without one, from web.listen of the configuration.")
+@click.option("--once", is_flag=True, help="Print it once as tab-separated lines, for scripts.")
 @click.option(
     "--every",
     metavar="SECONDS",
     type=click.FloatRange(0.5, 3600),
     default=2.0,
     show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between updates.",
 )
 def command(config_path: Path | None, url: str | None, once: bool, every: float) -> None:
     """Show speed, heat, memory, alerts, remedies and collectors of the running agent, live."""
     from agent.console.panels import load_panels
+    from agent.console.rows import format_lines
     from agent.console.top_client import NoAnswerError
-    from agent.console.top_table import format_lines
 
     client, panel_list = _open_agent(config_path, url), load_panels()
     try:
@@ -45,11 +45,11 @@ def command(config_path: Path | None, url: str | None, once: bool, every: float)
     except ImportError:
         _options.die(["the live table needs rich: pip install 'steadytok[tui]'; --once needs nothing"], 1)
     except KeyboardInterrupt:
-        return  # the way out
+        return  # Ctrl-C ends the command
 
 
 def _open_agent(config_path: Path | None, url: str | None) -> Any:
-    """The agent at a URL, which gets no credential; or the configuration's, with its token where we may read that."""
+    """Returns a client for the URL, without a credential; or for the configured agent, with its token if readable."""
     from urllib.parse import urlsplit
 
     from agent.console.top_client import AgentClient
@@ -63,7 +63,7 @@ def _open_agent(config_path: Path | None, url: str | None) -> Any:
 
 
 def _build_credential(config: Any) -> dict[str, str]:
-    """For an agent whose reading is not open; where it is, none is needed, and most users cannot read the token."""
+    """Returns the token's header; empty if it cannot be read, which is enough for an agent with open reading."""
     from agent.storage.state_dir import StateError, find_state_dir
 
     try:
@@ -74,16 +74,23 @@ def _build_credential(config: Any) -> dict[str, str]:
 
 
 def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None:
-    """Draws again and again; an agent that has gone leaves its last table, with since when."""
+    """Redraws until interrupted; while the agent does not answer, the last table stays with a notice."""
     from rich.console import Console
     from rich.live import Live
 
+    from agent.console.live_table import build_table
+    from agent.console.overview import STEP
+    from agent.console.rows import build_rows
     from agent.console.top_client import NoAnswerError
-    from agent.console.top_table import build_table
+
+    def build() -> Any:
+        return build_table(
+            build_rows(overview), f"drawings: the last five minutes, {STEP} s each   Ctrl-C ends", notice
+        )
 
     last_answer_at, notice = time.time(), ""
-    live = Live(build_table(overview), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the screen is given back then too
+    live = Live(build(), console=Console(), screen=True, auto_refresh=False, vertical_overflow="crop")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # restores the screen on SIGTERM too
     try:
         live.start()
         while True:
@@ -92,6 +99,6 @@ def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None
                 overview, last_answer_at, notice = client.fetch_overview(panel_list), time.time(), ""
             except NoAnswerError as error:
                 notice = f"No answer since {time.strftime('%H:%M:%S', time.localtime(last_answer_at))}: {error}"
-            live.update(build_table(overview, notice), refresh=True)
-    finally:  # not `with`: an interrupt while it is being entered would leave the terminal on the other screen
+            live.update(build(), refresh=True)
+    finally:  # not `with`: an interrupt during its entry would leave the terminal on the alternate screen
         live.stop()

@@ -1,4 +1,4 @@
-"""`steadytok uninstall`: takes the service away."""
+"""`steadytok uninstall`: removes the service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.text.terminal import say
 @click.command(name="uninstall")
 @_install.prefix
 @_install.dry_run
-@click.option("--purge", is_flag=True, help="Also the configuration, what it has learnt, and its users.")
+@click.option("--purge", is_flag=True, help="Also remove the configuration, the learnt state and the users.")
 def command(prefix: Path, dry_run: bool, purge: bool) -> None:
     """Stop the service and remove it; configuration and state stay, unless --purge."""
     from agent.install import stages, uninstall
@@ -22,6 +22,6 @@ def command(prefix: Path, dry_run: bool, purge: bool) -> None:
         target = stages.resolve_target(prefix, dry_run)
         _install.print_heading("removing steadytok")
         if not uninstall.remove(target, purge=purge):
-            say("  nothing of it is here")
+            say("  steadytok is not installed here")
         elif not purge:
-            say("kept: /etc/steadytok and /var/lib/steadytok; `uninstall --purge` removes them too")
+            say("/etc/steadytok and /var/lib/steadytok are kept; `uninstall --purge` removes them too")

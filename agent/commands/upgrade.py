@@ -1,4 +1,4 @@
-"""`steadytok upgrade`: the service, to another version."""
+"""`steadytok upgrade`: installs another version of the service."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from agent.commands import _install
 @_install.source
 def command(prefix: Path, dry_run: bool, what: str | None) -> None:
     """
-    Bring the service to another version; configuration and state stay.
+    Install another version of the service; configuration and state stay.
 
-    From the installed service the newest there is, from another environment that environment's version. One that does
-    not come up leaves the one before in use.
+    The installed `steadytok` upgrades to the newest release, one of another environment to its own version. If the new
+    version does not start, the previous one stays in use.
     """
     from agent.install import environment, stages
 

@@ -1,5 +1,5 @@
 """
-The configuration file: its schema, reading it, what is refused in it, and which keys a reload may change.
+The configuration file: its schema, its reader, its validation, and the keys that a reload can change.
 
-Plug-ins' own configuration classes are handed in; no plug-in is imported here.
+Callers pass the configuration classes of plug-ins; no plug-in is imported here.
 """

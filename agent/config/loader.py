@@ -1,8 +1,8 @@
 """
-The operator's file as one frozen value, checked whole before anything starts.
+Reads the operator's file into one frozen value, and checks all of it before anything starts.
 
-Every fault is reported at once, each as `FILE: $.path.inside.it: what was expected`. A collector's own keys are
-declared beside the collector, so this file does not grow with them.
+One run reports every fault, each as `FILE: $.path.inside.it: what was expected`. Each collector declares its own keys
+in its own module.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import yaml
 from yaml.constructor import ConstructorError
 
 from agent.config import validation
-from agent.config.schema import AgentConfig, CollectorSettings, Seconds
-from agent.sampling.plugins import NotLoaded
+from agent.config.schema import AgentConfig, CollectorSettings, NotLoaded, Seconds
 from agent.text.units import parse_duration
 
 
@@ -34,9 +33,9 @@ class ConfigError(Exception):
 
 def load(path: Path | None, collector_configs: Mapping[str, type | None]) -> AgentConfig:
     """
-    The configuration in a YAML file, or every default where there is no file.
+    Reads a YAML file; without a path, returns the defaults.
 
-    `collector_configs` maps each known collector to its own Config type. Raises ConfigError with all faults.
+    `collector_configs` maps each known collector to its Config type. Raises ConfigError with all faults.
     """
     return parse(read_document(path), str(path), collector_configs)
 
@@ -45,7 +44,7 @@ _Entry = TypeVar("_Entry")
 
 
 def load_entries(entry_type: type[_Entry], path: Path) -> tuple[_Entry, ...]:
-    """A file that is a list, as frozen values of one kind. Raises ConfigError with all faults."""
+    """Reads a file that is a list into frozen values of one type. Raises ConfigError with all faults."""
     parser = _DocumentParser(str(path), {})
     parsed = parser.parse_value(tuple[entry_type, ...], _load_yaml(path), "$")  # type: ignore[valid-type]  # it is a type only when run
     if parser.faults:
@@ -54,7 +53,7 @@ def load_entries(entry_type: type[_Entry], path: Path) -> tuple[_Entry, ...]:
 
 
 def find_enabled_collectors(settings: Mapping[str, Any]) -> set[str]:
-    """The collectors that a document enables by name, before it is checked: third parties' are loaded only then."""
+    """Finds the collectors that an unchecked document enables by name; only those of third parties are loaded."""
     collectors = settings.get("collectors")
     by_name = collectors if isinstance(collectors, dict) else {}
     return {name for name, keys in by_name.items() if isinstance(keys, dict) and keys.get("enabled") is True}
@@ -62,9 +61,9 @@ def find_enabled_collectors(settings: Mapping[str, Any]) -> set[str]:
 
 def read_document(path: Path | None) -> dict[str, Any]:
     """
-    The file's mapping, not yet checked; empty where there is no file. Raises ConfigError.
+    Reads the file's mapping without checking it; without a path, returns an empty one. Raises ConfigError.
 
-    Read once and passed on: what comes through a pipe (`--config <(…)`) can be read only once.
+    The caller passes the mapping on, since a pipe (`--config <(…)`) can be read only once.
     """
     if path is None:
         return {}
@@ -78,21 +77,21 @@ def read_document(path: Path | None) -> dict[str, Any]:
 
 def _load_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a key given twice
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a repeated key
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: expected UTF-8 text"]) from error
     except yaml.YAMLError as error:
         raise ConfigError([f"{path}: not YAML: {' '.join(str(error).split())}"]) from error
-    except (ValueError, OverflowError) as error:  # PyYAML's own for 2024-99-99, `!!int x` and numbers of 5,000 digits
+    except (ValueError, OverflowError) as error:  # PyYAML's, for 2024-99-99, `!!int x` and numbers of 5,000 digits
         raise ConfigError([f"{path}: not YAML: {error}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{path}: not YAML: nested too deep"]) from error
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key given twice is a fault: the first would be lost without a word."""
+    """Refuses a repeated key: plain YAML would silently drop the first one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[Any] = set()
@@ -105,7 +104,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(document: dict[str, Any], source: str, collector_configs: Mapping[str, type | None]) -> AgentConfig:
-    """The same, from a mapping already read; `where` opens each message."""
+    """Parses a mapping that was read already; `source` begins each message. Raises ConfigError with all faults."""
     parser = _DocumentParser(source, collector_configs)
     config = parser.parse_section(AgentConfig, document, "$")
     if not parser.faults:
@@ -116,7 +115,7 @@ def parse(document: dict[str, Any], source: str, collector_configs: Mapping[str,
 
 
 def parse_section(section_type: type, document: dict[str, Any], source: str) -> Any:
-    """A mapping already read as a frozen value of another kind. Raises ConfigError with all faults."""
+    """Parses a mapping into a frozen value of another type. Raises ConfigError with all faults."""
     parser = _DocumentParser(source, {})
     parsed = parser.parse_section(section_type, document, "$")
     if parser.faults:
@@ -125,7 +124,7 @@ def parse_section(section_type: type, document: dict[str, Any], source: str) -> 
 
 
 class _DocumentParser:
-    """Walks the document key by key, so that one run reports every fault."""
+    """Parses a document key by key, and collects every fault."""
 
     def __init__(self, source: str, collector_configs: Mapping[str, type | None]) -> None:
         self.source = source
@@ -146,10 +145,10 @@ class _DocumentParser:
             if name not in raw:
                 self.add_fault(path, f"expected the key {name!r}")
         if any(values.get(name) is None for name in required):
-            return None  # its fault has been told
+            return None  # its fault was added above
         try:
             return section_type(**{key: value for key, value in values.items() if value is not None})
-        except ValueError as error:  # what a collector's own Config finds wrong with itself
+        except ValueError as error:  # raised by a collector's own Config
             return self.add_fault(path, str(error))
 
     def _check_unknown_keys(self, raw: dict[Any, Any], known_keys: Mapping[str, Any], path: str) -> None:
@@ -246,7 +245,7 @@ def _describe_type(raw: Any) -> str:
 
 
 def _shorten(raw: Any) -> str:
-    return _describe_type(raw) if isinstance(raw, dict | list) else repr(raw)[:60]  # aliases make a list of a million
+    return _describe_type(raw) if isinstance(raw, dict | list) else repr(raw)[:60]  # a list with aliases can be huge
 
 
 def _lower_first(sentence: str) -> str:

@@ -1,4 +1,4 @@
-"""Relative paths of a configuration file are relative to its folder, as Prometheus has them."""
+"""Resolves relative paths of a configuration file against its folder, as Prometheus does."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.config.schema import AgentConfig, Section, Web
+from agent.config.schema import AgentConfig, Section, WebSettings
 
 _Section = TypeVar("_Section", bound=Section)
 
 
 def resolve_paths(config: AgentConfig, path: Path) -> AgentConfig:
-    """The configuration of this file, with the paths of rules, of Alertmanagers and of the door made whole."""
+    """Returns the configuration with absolute paths in `rules`, `alerting` and `web`."""
     if not path.is_file():
-        return config  # a pipe (`--config <(…)`) lies in no folder of the operator's
+        return config  # a pipe (`--config <(…)`) has no folder
     folder = str(path.parent.absolute())
     return msgspec.structs.replace(
         config,
@@ -27,7 +27,7 @@ def resolve_paths(config: AgentConfig, path: Path) -> AgentConfig:
     )
 
 
-def _resolve_web(web: Web, folder: str) -> Web:
+def _resolve_web(web: WebSettings, folder: str) -> WebSettings:
     tokens = {name: os.path.join(folder, file) for name, file in web.tokens.items()}
     file = None if web.config is None else os.path.join(folder, web.config)
     return msgspec.structs.replace(web, config=file, tokens=tokens)
@@ -41,7 +41,7 @@ def _resolve_section(section: _Section, folder: str) -> _Section:
 def _resolve_value(name: str, value: Any, folder: str) -> Any:
     if isinstance(value, Section):
         return _resolve_section(value, folder)
-    if name == "files":  # these are patterns, and the folder is none
+    if name == "files":  # a list of patterns; the folder is no pattern
         return tuple(os.path.join(glob.escape(folder), pattern) for pattern in value)
     if isinstance(value, tuple):
         return tuple(_resolve_value("", item, folder) for item in value)

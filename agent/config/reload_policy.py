@@ -1,4 +1,4 @@
-"""Which settings a reload may change, and which ones only a restart can."""
+"""Separates the settings that a reload can change from those that need a restart."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ RESTART_KEYS = ("sample", "external_labels", "web", "state", "engine")
 
 
 def replace_reloadable(old: AgentConfig, new: AgentConfig) -> AgentConfig:
-    """The new configuration, except for what only a restart can change."""
+    """Returns the new configuration with the old values of settings that need a restart."""
     remediation = msgspec.structs.replace(new.remediation, hand=old.remediation.hand)
     return msgspec.structs.replace(new, remediation=remediation, **{name: getattr(old, name) for name in RESTART_KEYS})
 
 
 def find_restart_keys(old: AgentConfig, new: AgentConfig) -> list[str]:
-    """The settings that differ and change only with a restart."""
+    """Lists the settings that differ and need a restart."""
     changed = [name for name in RESTART_KEYS if getattr(new, name) != getattr(old, name)]
     changed += ["rules.interval"] * (new.rules.interval != old.rules.interval)
     return changed + ["remediation.hand"] * (new.remediation.hand != old.remediation.hand)

@@ -1,4 +1,4 @@
-"""The operator's settings as frozen values, with their defaults; `agent/config/loader.py` reads them from a file."""
+"""The operator's settings as frozen values with defaults; `agent/config/loader.py` reads them from a file."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 CANARY = "canary"
-"""The name of the bundled engine among the engines."""
+"""The name of the bundled engine."""
 
 Seconds = Annotated[float, "duration"]
 """A float of seconds, written as a Prometheus duration."""
 
 
-TlsVersion = Literal["TLS12", "TLS13"]
-"""As Prometheus' configuration calls them; what is older is broken."""
+class NotLoaded:
+    """Stands for the Config of a third party's collector that is not enabled: its keys are not checked."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True):
-    """A mapping of the file; keys that it does not name are refused when the file is read."""
+    """A mapping of the file; the loader refuses keys that it does not declare."""
 
 
 class SamplingConfig(Section, frozen=True):
-    """How often, how long kept, and after how many silent intervals a collector's series are stale."""
+    """The interval of sampling, the retention of samples, and the end of a silent collector's series."""
 
     interval: Seconds = 1.0
-    """Between two ticks; collectors that are slower by nature keep their own."""
+    """Time between two ticks; slow collectors have longer intervals of their own."""
     keep: Seconds = 3600.0
-    """How far back rules, queries and graphs can look."""
+    """Retention: the reach of rules, queries and graphs into the past."""
     stale_after: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
-    """Silent intervals of a collector after which its series end."""
+    """Number of intervals without a reading after which a collector's series end."""
 
 
 class CollectorSettings(Section, frozen=True):
-    """What every collector can be told; `own` is its own Config, or None where it has none."""
+    """The settings of every collector; `config` holds the collector's own, or None."""
 
     enabled: bool | None = None
-    """false leaves it out; true also loads one of a third party."""
+    """false disables the collector; true is needed for a third party's collector."""
     interval: Seconds | None = None
-    """Between its passes, at least."""
+    """Shortest time between two passes."""
     deadline: Seconds | None = None
-    """After which a pass counts as late; nobody waits longer for it."""
+    """Time after which a pass counts as late; the agent does not wait longer."""
     config: Any = None
 
 
@@ -49,255 +49,255 @@ class CanaryConfig(Section, frozen=True):
     """The bundled reference engine, run as a canary."""
 
     enabled: Literal["auto"] | bool = "auto"
-    """auto: on, unless systemd has started the agent."""
+    """auto: enabled, unless systemd started the agent."""
     size: str = "auto"
     """Bytes of weights such as `64MiB`; auto: four times the last-level cache."""
     burst: Seconds = 0.2
-    """How long it generates at a time."""
+    """Length of one burst of generation."""
     every: Seconds = 5.0
-    """How often."""
+    """Time between two bursts."""
 
 
 class EngineTarget(Section, frozen=True):
-    """An engine of the operator's, met over HTTP."""
+    """An engine of the operator, read over HTTP."""
 
     name: str
-    """The label `engine` of all that is measured of it."""
+    """The label `engine` of its metrics."""
     url: str
-    """Where it answers HTTP; /metrics is asked for there."""
+    """Its HTTP address; the agent reads /metrics there."""
     kind: Literal["auto", "reference", "vllm", "llama.cpp", "sglang"] = "auto"
-    """Whose metrics they are; auto: found by their names."""
+    """The kind of engine; auto: detected from the names of its metrics."""
 
 
 class RulesSettings(Section, frozen=True):
-    """Which rules are asked, and how often."""
+    """The rules that are evaluated, and their interval."""
 
     builtin: bool = True
-    """Whether the built-in rules are asked."""
+    """Evaluates the built-in rules."""
     files: tuple[str, ...] = ()
-    """Further rule files, or patterns of their paths such as `rules/*.yml`, from the configuration's folder."""
+    """Further rule files, or patterns such as `rules/*.yml`, relative to the configuration's folder."""
     disable: tuple[str, ...] = ()
-    """Names of rules that are left out."""
+    """Names of rules that are not evaluated."""
     interval: Seconds = 1.0
-    """Between evaluations of groups that do not say it themselves."""
+    """Time between evaluations of a rule group that sets no interval itself."""
 
 
 class StaticConfig(Section, frozen=True):
-    """Prometheus' own static_config, less its labels: there is no relabelling that could use them."""
+    """Prometheus' static_config without labels: there is no relabelling that could use them."""
 
     targets: tuple[str, ...]
-    """HOST:PORT of each."""
+    """The addresses, each HOST:PORT."""
 
 
 class FileConfig(Section, frozen=True):
-    """Prometheus' own file_sd_config."""
+    """Prometheus' file_sd_config."""
 
     files: tuple[str, ...]
-    """Paths, also with `*`, of lists of addresses in YAML or JSON; relative ones are of the configuration's folder."""
+    """Paths of lists of addresses in YAML or JSON, also with `*`; relative to the configuration's folder."""
     refresh_interval: Seconds = 300.0
-    """Until they are read again."""
+    """Time between two readings of the files."""
 
 
 class BasicAuth(Section, frozen=True):
-    """Prometheus' own basic_auth."""
+    """Prometheus' basic_auth."""
 
     username: str | None = None
-    """The user."""
+    """The user name."""
     username_file: str | None = None
-    """The file that has the user."""
+    """A file with the user name."""
     password: str | None = None
     """The password."""
     password_file: str | None = None
-    """The file that has the password."""
+    """A file with the password."""
 
     def __repr__(self) -> str:
-        return "BasicAuth(…)"  # whoever prints a configuration prints no password
+        return "BasicAuth(…)"  # a printed configuration must not show a password
 
 
 class Authorization(Section, frozen=True):
-    """Prometheus' own authorization."""
+    """Prometheus' authorization."""
 
     type: str = "Bearer"
-    """What the header begins with."""
+    """The scheme at the beginning of the header."""
     credentials: str | None = None
-    """The secret."""
+    """The token."""
     credentials_file: str | None = None
-    """The file that has the secret."""
+    """A file with the token."""
 
     def __repr__(self) -> str:
         return "Authorization(…)"  # as above
 
 
 class TlsClient(Section, frozen=True):
-    """Prometheus' own tls_config."""
+    """Prometheus' tls_config."""
 
     ca: str | None = None
-    """Who signs for the server, in PEM; with neither this nor `ca_file` it is whom this host trusts."""
+    """The authority that signs the server's certificate, in PEM; else, without `ca_file`, those of this host."""
     ca_file: str | None = None
-    """The file that has it."""
+    """A file with the authority."""
     cert: str | None = None
-    """The certificate that is shown, in PEM."""
+    """The certificate that the agent presents, in PEM."""
     cert_file: str | None = None
-    """The file that has it."""
+    """A file with the certificate."""
     key: str | None = None
     """Its key, in PEM."""
     key_file: str | None = None
-    """The file that has it."""
+    """A file with the key."""
     server_name: str | None = None
-    """The name that the server's certificate must have, where it is not the address."""
+    """The name that the server's certificate must have, if not that of the address."""
     insecure_skip_verify: bool = False
-    """Whether any certificate will do."""
+    """Accepts any certificate."""
     min_version: Literal["TLS12", "TLS13"] = "TLS12"
-    """The oldest that is spoken."""
+    """The oldest version of TLS that is accepted."""
     max_version: Literal["TLS12", "TLS13"] = "TLS13"
-    """The newest that is spoken."""
+    """The newest version of TLS that is accepted."""
 
     def __repr__(self) -> str:
-        return "TlsClient(…)"  # as above: it may have a key
+        return "TlsClient(…)"  # as above: it may hold a key
 
 
 class AlertmanagerSettings(Section, frozen=True):
-    """Prometheus' own alertmanager_config, as far as it is built; redirects are not followed."""
+    """The supported part of Prometheus' alertmanager_config; redirects are not followed."""
 
     static_configs: tuple[StaticConfig, ...] = ()
-    """The addresses."""
+    """Addresses in this file."""
     file_sd_configs: tuple[FileConfig, ...] = ()
-    """Files of addresses."""
+    """Addresses in other files."""
     scheme: Literal["http", "https"] = "http"
     """http or https."""
     path_prefix: str = "/"
-    """What stands before /api/v2/alerts."""
+    """The part of the URL before /api/v2/alerts."""
     timeout: Seconds = 10.0
-    """Of one request."""
+    """Timeout of one request."""
     api_version: Literal["v2"] = "v2"
-    """The only one that there is."""
+    """The version of the API; v2 is the only one."""
     basic_auth: BasicAuth | None = None
-    """A user and a password."""
+    """User name and password."""
     authorization: Authorization | None = None
     """A token."""
     tls_config: TlsClient | None = None
-    """How https is spoken."""
+    """The settings of https."""
 
 
 class AlertingConfig(Section, frozen=True):
-    """Where alerts go, and how often a firing one is told again."""
+    """The Alertmanagers, and the interval at which a firing alert is sent again."""
 
     alertmanagers: tuple[AlertmanagerSettings, ...] = ()
-    """All of them are told; they agree among themselves who notifies."""
+    """The agent sends to all of them; they agree among themselves which one notifies."""
     resend_delay: Seconds = 60.0
-    """Between two tellings of an alert that goes on."""
+    """Time after which a firing alert is sent again."""
 
 
 class ClientCertificate(Section, frozen=True):
-    """What a command shows to the agent."""
+    """The client certificate that a command presents to the agent."""
 
     cert_file: str
-    """The certificate."""
+    """The file with the certificate."""
     key_file: str
-    """Its key."""
+    """The file with its key."""
 
 
-class Web(Section, frozen=True):
-    """The page, /metrics and their door."""
+class WebSettings(Section, frozen=True):
+    """The web page, /metrics, the API, and access to them."""
 
     listen: str = "127.0.0.1:9817"
     """Address and port of the page, of /metrics and of the query API."""
     config: str | None = None
     """A web configuration file as exporter-toolkit has it: TLS, users, headers."""
     client_certificate: ClientCertificate | None = None
-    """What `steadytok remedies` and `top` show where `config` asks for one; null: the agent's own."""
+    """The certificate of `steadytok remedies` and `top`, where `config` requires one; null: the agent's own."""
     tokens: dict[str, str] = {}
-    """Bearer tokens of machines: a name for each, and the file that it is in."""
+    """Bearer tokens of machines: the name of each, and the file that holds it."""
     read: Literal["open", "credential"] = "open"
-    """Whether reading needs a credential too; with users in `config` it always does; a browser asks for those alone."""
+    """credential: reading needs one, as it always does with users in `config`; browsers prompt only for users."""
     hosts: tuple[str, ...] = ()
-    """Names under which a listener on loopback may be asked, beside its own."""
+    """Further host names that a listener on loopback accepts."""
     external_url: str | None = None
-    """How people reach it, for links in alerts; null: as it listens."""
+    """The URL by which people reach the page, for links in alerts; null: the address of `listen`."""
     metrics: Literal["full", "compact"] = "full"
-    """Whether /metrics has every core and CPU, or their sums and means by package and node."""
+    """full: /metrics has every core and CPU; compact: their sums and means by package and node."""
 
 
 class StateConfig(Section, frozen=True):
-    """Where what must outlive the process is kept."""
+    """The folder for state that outlives the process."""
 
     dir: str | None = None
     """null: $STATE_DIRECTORY, else $XDG_STATE_HOME/steadytok."""
 
 
-class Verify(Section, frozen=True):
-    """How an act is judged: an expression that gives something once it has helped, and how long it may take."""
+class VerifySettings(Section, frozen=True):
+    """The verification of an act: an expression that has a result once the act has helped, and a time limit."""
 
     expr: str | None = None
-    """Gives something once the act has helped; `{{ $labels.NAME }}` are the alert's. null: its end, or decode time."""
+    """Has a result once the act has helped; may use `{{ $labels.NAME }}`. null: the alert's end, or decode time."""
     within: Seconds = 300.0
-    """How long that may take; what the expression looks back is waited for in any case."""
+    """Time limit; the verification always waits as long as the expression looks back."""
 
 
 class RemedySettings(Section, frozen=True):
-    """One remedy: for which alerts, what is done, and how often at most."""
+    """One remedy: the alerts that it serves, its action, and how often it may act."""
 
     name: str
-    """Its name in the diary, in metrics and on the command line."""
+    """Its name in the audit log, in metrics and on the command line."""
     match: tuple[str, ...]
-    """Alertmanager's matchers; an alert must fit all of them."""
+    """Alertmanager's matchers; an alert must satisfy all of them."""
     action: str
     """pace, drop_caches, governor, webhook, or one of a third party."""
     target: dict[str, str] = {}
-    """What it is done to; `engine: each` is one remedy for each engine."""
+    """The target of the action; `engine: each` makes one remedy for each engine."""
     parameters: dict[str, Any] = {}
-    """The action's own, such as `duty`."""
+    """The parameters of the action, such as `duty`."""
     cooldown: Seconds = 600.0
-    """Between two attempts, also those that were only observed, across restarts."""
+    """Shortest time between two attempts; counts observed attempts, and those before a restart."""
     max_per_hour: Annotated[int, msgspec.Meta(ge=1, le=60)] = 3
-    """Attempts within an hour."""
+    """Most attempts within an hour."""
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
-    """Attempts for one alert; then it gives up and says so."""
+    """Most attempts for one alert; then the remedy gives up, and an alert says so."""
     sources: tuple[Literal["local", "webhook"], ...] = ("local",)
-    """Whose alerts it is for: our own rules', and those that an Alertmanager posts."""
+    """The alerts that it serves. local: those of this agent's rules; webhook: those that an Alertmanager posts."""
     labels: dict[str, str] = {}
-    """The labels of a posted alert that the action may see, each with the pattern of its whole value."""
+    """The labels of a posted alert that the action may read, each with a pattern of its full value."""
     instance: str | None = None
-    """The pattern of the `instance` of a posted alert; without one it is this host's."""
+    """A pattern of the `instance` of a posted alert; null: this host's name."""
     rollback: Literal["on_resolve", "on_exit", "never"] = "on_resolve"
-    """When what was changed is put back."""
-    verify: Verify = Verify()
-    """How it is judged."""
+    """The time at which the change is undone."""
+    verify: VerifySettings = VerifySettings()
+    """The verification of its effect."""
     plausible: tuple[float, float] | None = None
-    """Bounds of the alert's value; beyond them it is a fault of a sensor, and nothing is done."""
+    """Bounds of the alert's value; outside them the sensor is assumed faulty, and the remedy does nothing."""
     enabled: bool = True
-    """false leaves it out."""
+    """false disables the remedy."""
 
 
 class RemediationConfig(Section, frozen=True):
-    """What holds for all remedies. `hand`: `socket` is the system's, `direct` one of our own, else a path."""
+    """The settings of all remedies."""
 
     mode: Literal["observe", "enforce"] = "observe"
-    """observe: say what would be done; enforce: do it."""
+    """observe: log what remedies would do; enforce: do it."""
     pause_file: str = "/run/steadytok/pause"
-    """While this file is there nothing is begun, and what is held is put back."""
+    """While this file exists no remedy acts, and every held change is undone."""
     hand: str = "socket"
-    """socket: the service of this host; direct: a child of our own; else the path of a socket."""
+    """The privileged helper. socket: this host's service; direct: a child of the agent; else the path of a socket."""
     max_per_hour: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
-    """Acts of all remedies together within an hour."""
+    """Most acts of all remedies together within an hour."""
     builtin: bool = True
-    """Whether the remedies that ship are taken."""
+    """Uses the built-in remedies."""
     disable: tuple[str, ...] = ()
-    """Names of remedies that are left out."""
+    """Names of remedies that are not used."""
     webhook_expire: Seconds = 900.0
-    """How long a posted alert counts as firing without being told again; longer than Alertmanager's repeat_interval."""
+    """Time after which a posted alert ends unless posted again; more than Alertmanager's repeat_interval."""
     silences: bool = False
-    """Whether nothing is begun for an alert that an Alertmanager of `alerting` has silenced."""
+    """Ignores alerts that an Alertmanager of `alerting` has silenced."""
 
 
 class AgentConfig(Section, frozen=True):
-    """The whole file."""
+    """The configuration file."""
 
     sample: SamplingConfig = SamplingConfig()
     external_labels: dict[str, str | None] = {}
-    """Added to every alert that goes out, where it has none of that name; without one `instance` is the host's name."""
+    """Labels added to every alert that has none of that name; `instance` defaults to the host's name."""
     collectors: dict[str, CollectorSettings] = {}
-    """By name; each collector adds its own keys to those below."""
+    """Settings by collector; each collector adds its own keys to those below."""
     engine: CanaryConfig = CanaryConfig()
     engines: tuple[EngineTarget, ...] = ()
     """The engines of this host."""
@@ -305,15 +305,15 @@ class AgentConfig(Section, frozen=True):
     alerting: AlertingConfig = AlertingConfig()
     remediation: RemediationConfig = RemediationConfig()
     remedies: tuple[RemedySettings, ...] = ()
-    """Further remedies; one with the name of one that ships takes its place."""
-    web: Web = Web()
+    """Further remedies; one with the name of a built-in remedy replaces it."""
+    web: WebSettings = WebSettings()
     state: StateConfig = StateConfig()
 
     def build_external_labels(self) -> dict[str, str]:
-        """The labels of whatever leaves the host; an empty one is none."""
+        """Returns the labels of everything that leaves the host, without empty ones."""
         labels = {name: value for name, value in self.external_labels.items() if value}
         return {"instance": socket.gethostname(), "job": "steadytok"} | labels
 
     def build_identity_labels(self) -> dict[str, str]:
-        """Those that the host's series have where they are asked for, as if a Prometheus had scraped them."""
+        """Returns the labels that queries add to the host's series, as a Prometheus that scrapes them would."""
         return {name: value for name, value in self.build_external_labels().items() if name in ("instance", "job")}

@@ -1,4 +1,4 @@
-"""What a configuration that is well formed must still mean: values within bounds, names that differ, addresses."""
+"""Validates the values of a well-formed configuration: bounds, unique names, addresses."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from agent.config.schema import CANARY, AgentConfig, AlertmanagerSettings, Engin
 from agent.text.units import format_duration
 
 ConfigFault = tuple[str, str]
-"""The path inside the file, and what was expected there."""
+"""The path inside the file, and the expected value."""
 
-LONGEST_INTERVAL = 120.0  # seconds: a rule looks back five minutes, so anything slower would blink out of sight
+MAX_INTERVAL = 120.0  # seconds; rules look back five minutes, so slower series would come and go
 _SIZE = re.compile(r"auto|\d+(\.\d+)?\s*([KMG]i?B?|B)?", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 
 
 def find_faults(config: AgentConfig) -> Iterator[ConfigFault]:
-    """Every fault of a configuration that has the right keys and types."""
+    """Yields every fault of a configuration whose keys and types are right."""
     yield from _check_durations(config)
     yield from _check_collectors(config)
     yield from _check_engines(config)
@@ -53,17 +53,17 @@ def _check_durations(config: AgentConfig) -> Iterator[ConfigFault]:
 def _check_collectors(config: AgentConfig) -> Iterator[ConfigFault]:
     minimum = config.sample.interval
     for name, settings in config.collectors.items():
-        if settings.interval is not None and not minimum <= settings.interval <= LONGEST_INTERVAL:
+        if settings.interval is not None and not minimum <= settings.interval <= MAX_INTERVAL:
             expected = f"expected {format_duration(minimum)} (sample.interval) to 2m (rules look back 5 minutes)"
             yield f"$.collectors.{name}.interval", expected
         if settings.deadline is not None and not 0.01 <= settings.deadline <= 60:
             yield f"$.collectors.{name}.deadline", "expected 10ms to 1m"
+        if hasattr(settings.config, "find_faults"):
+            for key, expected in settings.config.find_faults():
+                yield f"$.collectors.{name}.{key}", expected
 
 
 def _check_engines(config: AgentConfig) -> Iterator[ConfigFault]:
-    settings = config.collectors.get("engine")
-    if settings is not None and settings.config is not None and settings.config.engines:
-        yield "$.collectors.engine.engines", "expected the engines at the top of the file, under engines:"
     if not _SIZE.fullmatch(config.engine.size):
         yield "$.engine.size", f"expected auto or a size such as 64MiB, found {config.engine.size!r}"
     names = [engine.name for engine in config.engines]
@@ -146,7 +146,7 @@ def _is_url(text: str) -> bool:
 
 
 def is_host_port(text: str) -> bool:
-    """Whether a text is HOST:PORT and nothing else: no user and no password, which metrics and logs would show."""
+    """Returns True for HOST:PORT without a user or a password, which metrics and logs would show."""
     try:
         parts = urllib.parse.urlsplit(f"//{text}")
         return bool(parts.hostname) and parts.port is not None and parts.netloc == text and "@" not in text
@@ -155,7 +155,7 @@ def is_host_port(text: str) -> bool:
 
 
 def describe_address(text: str) -> str:
-    """What stands where an address should; one that may have a password in it is not shown."""
+    """Describes an invalid address for a message; hides one that may contain a password."""
     if "@" in text:
         return "found a user in it, which metrics and logs would show; for Alertmanagers there is basic_auth"
     return f"found {text!r}"

@@ -1,5 +1,5 @@
 """
-What a terminal shows of a host: the panels' lines, the live table of `run` and of `top`.
+The view of a host in a terminal: one overview, one set of rows and one table, for `run` and for `top`.
 
-Formats what it is given and what a running agent answers; it samples nothing and decides nothing.
+Reads an overview from inside the agent or over HTTP, and draws it; nothing is sampled or decided here.
 """

@@ -1,164 +1,113 @@
-"""
-What a person at a terminal is shown: a frozen view of now, made from History and the alerts alone.
-
-Drawing it is `agent/console/live_table.py`'s.
-"""
+"""The live view of `run`: an overview read from inside the agent, shown on the screen that the terminal allows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from agent.engines.baseline import Baseline
+from agent.console.live_table import Screen
+from agent.console.overview import SPAN, STEP, AlertRecord, InstantSample, Overview, Trail, read_overview
+from agent.console.panels import load_panels
+from agent.console.rows import build_rows
 from rules import promql
 from rules.alerts import Alert, AlertState
 from rules.history.history import History
 
-_QUERY_TEXTS = {
-    "hottest": 'topk(1, steadytok_hwmon_temperature_celsius or steadytok_dimm_temperature_celsius{source!="hwmon"})',
-    "frequency": "avg(steadytok_cpufreq_frequency_hertz)",
-    "frequency_max": "max(steadytok_cpufreq_frequency_max_hertz)",
-    "remote": """
-      sum(rate(steadytok_numastat_other_node_total[1m])) / (sum(rate(steadytok_numastat_numa_hit_total[1m])) > 0)
-    """,
-    "node_available": "steadytok_node_meminfo_available_bytes",
-    "node_total": "steadytok_node_meminfo_mem_total_bytes",
-    "canary_cpu": 'rate(steadytok_engine_cpu_seconds_total{engine="canary"}[1m])',
-    "canary_memory": 'steadytok_engine_resident_bytes{engine="canary"}',
-    "failing": "steadytok_collector_success == 0",
-    "engines": "steadytok_engine_up",
-}
-TRAIL_MS, TRAIL_STEP_MS = 300_000, 10_000  # five minutes of speed, one point each ten seconds
-SEVERITIES = ("critical", "warning", "info", "none")
+_compile = lru_cache(maxsize=256)(promql.compile)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineView:
-    """
-    One engine: whether it answers, its speed now and its baseline (tokens/s), how much of that is learnt (0 to 1).
+@dataclass(frozen=True)
+class HostContext:
+    """The parts of the agent that the view reads; functions run on the event loop, once per view."""
 
-    `trail` is its speed over the last minutes, oldest first, None where it was idle.
-    """
-
-    name: str
-    up: bool
-    speed: float | None
-    baseline: float | None
-    baseline_progress: float
-    trail: tuple[float | None, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """One NUMA node's memory, in bytes."""
-
-    node: str
-    available: float
-    total: float
+    history: History
+    alerts: Callable[[], Iterable[Alert]]
+    pacing: Callable[[], Iterable[str]]
+    """Returns one sentence for each paced engine."""
+    learning_progress: Callable[[str], float]
+    """Returns the learnt share (0 to 1) of an engine's baseline."""
+    identity: Mapping[str, str]
+    version: str
+    has_canary: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class HostView:
-    """All that the screen shows."""
+    """Shows the host on a screen; without a screen it does nothing."""
 
-    engines: tuple[EngineView, ...]
-    hottest: tuple[str, float] | None
-    frequency: float | None
-    frequency_max: float | None
-    remote: float | None
-    nodes: tuple[NodeView, ...]
-    canary_cpu: float | None
-    canary_memory: float | None
-    failing: tuple[str, ...]
-    alerts: tuple[Alert, ...]
-    series: int
-    canary_starting: bool
-    pacing: tuple[str, ...] = ()
-    """How and why each paced engine is held, a sentence each."""
+    def __init__(self, screen: Screen | None, context: HostContext) -> None:
+        self._screen = screen
+        self._context = context
+        self._panels = load_panels()
+
+    def show(self, now_ms: int) -> None:
+        """Shows the host at `now_ms` when the screen is due."""
+        if self._screen is not None and self._screen.is_due():
+            self._screen.show(build_rows(self.read_overview(now_ms)))
+
+    def read_overview(self, now_ms: int) -> Overview:
+        """Reads the host at `now_ms`."""
+        context = self._context
+        overview = read_overview(
+            _HistoryFeed(context, now_ms),
+            self._panels,
+            now=now_ms / 1000,
+            age=0.0,
+            host=context.identity.get("instance", ""),
+            version=context.version,
+        )
+        engines = tuple(replace(engine, learnt=context.learning_progress(engine.name)) for engine in overview.engines)
+        return replace(
+            overview,
+            engines=engines,
+            canary_starting=context.has_canary and not engines,
+            pacing=tuple(context.pacing()),
+        )
 
 
-class HostViewBuilder:
-    """Asks History for the view; the questions are compiled once."""
+class _HistoryFeed:
+    """Answers queries from History at one moment."""
 
-    def __init__(self) -> None:
-        self._queries: dict[str, promql.Query] = {name: promql.compile(text) for name, text in _QUERY_TEXTS.items()}
-        self._speed_query = promql.compile("steadytok_engine_tokens_per_second")
+    def __init__(self, context: HostContext, now_ms: int) -> None:
+        self._context = context
+        self._now_ms = now_ms
 
-    def _query_trails(self, history: History, now_ms: int) -> dict[str, tuple[float | None, ...]]:
-        matrix = self._speed_query.evaluate_range(history, now_ms - TRAIL_MS + TRAIL_STEP_MS, now_ms, TRAIL_STEP_MS)
+    def query_instant(self, query: str) -> list[InstantSample]:
+        """Evaluates a query; one that fails has no series, for the view must not end the agent."""
+        try:
+            vector = _compile(query).evaluate_at(self._context.history, self._now_ms)
+        except promql.PromqlError:
+            return []
+        return [InstantSample(dict(labels), self._now_ms / 1000, value) for labels, value in vector]
+
+    def query_range(self, query: str, now: float) -> list[tuple[Mapping[str, str], Trail]]:
+        """Evaluates a query over the last five minutes; one that fails has no series."""
+        end_ms = round(now * 1000)
+        try:
+            matrix = _compile(query).evaluate_range(self._context.history, end_ms - SPAN * 1000, end_ms, STEP * 1000)
+        except promql.PromqlError:
+            return []
         rows = zip(matrix.labels, matrix.values.tolist(), matrix.present.tolist(), strict=True)
-        return {
-            dict(labels).get("engine", ""): tuple(
-                v if is_present else None for v, is_present in zip(values, present, strict=True)
+        return [
+            (
+                dict(labels),
+                tuple(
+                    value if is_present and value - value == 0 else None  # neither NaN nor infinite
+                    for value, is_present in zip(values, present, strict=True)
+                ),
             )
             for labels, values, present in rows
-        }
+        ]
 
-    def build(
-        self,
-        history: History,
-        alerts: Sequence[Alert],
-        baseline: Baseline,
-        now_ms: int,
-        *,
-        canary: bool = False,
-        pacing: Sequence[str] = (),
-    ) -> HostView:
-        """The host at `now_ms`; `canary`: an engine of ours is to be there; `pacing`: what is held, and why."""
-        results = {name: list(query.evaluate_at(history, now_ms)) for name, query in self._queries.items()}
-
-        def first_value(name: str) -> float | None:
-            return results[name][0][1] if results[name] else None
-
-        def values_by(name: str, label: str) -> dict[str, float]:
-            return {dict(labels).get(label, ""): value for labels, value in results[name]}
-
-        speeds = baseline.query_speeds(history, now_ms)
-        trails = self._query_trails(history, now_ms)
-        engines = tuple(
-            EngineView(
-                name,
-                up == 1,
-                speeds.get(name),
-                baseline.expected_speed(name),
-                baseline.learning_progress(name),
-                trails.get(name, ()),
-            )
-            for name, up in sorted(values_by("engines", "engine").items())
-        )
-        total = values_by("node_total", "node")
-        available = values_by("node_available", "node")
-        nodes = tuple(NodeView(node, available[node], total[node]) for node in total if node in available)
-        return HostView(
-            engines=engines,
-            hottest=_find_hottest(results["hottest"]),
-            frequency=first_value("frequency"),
-            frequency_max=first_value("frequency_max"),
-            remote=first_value("remote"),
-            nodes=nodes,
-            canary_cpu=first_value("canary_cpu"),
-            canary_memory=first_value("canary_memory"),
-            failing=tuple(sorted(values_by("failing", "collector"))),
-            alerts=tuple(sorted(filter(is_shown, alerts), key=_urgency_key)),
-            series=history.series_count(),
-            canary_starting=canary and not engines,
-            pacing=tuple(pacing),
-        )
-
-
-def _find_hottest(result: Sequence[tuple[tuple[tuple[str, str], ...], float]]) -> tuple[str, float] | None:
-    if not result:
-        return None
-    labels, value = dict(result[0][0]), result[0][1]
-    name_labels = ("chip", "device", "label", "sensor", "source", "dimm")
-    return " ".join(labels[key] for key in name_labels if labels.get(key)), value
+    def list_alerts(self) -> list[AlertRecord]:
+        """Returns the pending and firing alerts of the rules."""
+        return [
+            AlertRecord(dict(alert.labels), dict(alert.annotations), alert.state.value, alert.active_at_ms / 1000)
+            for alert in self._context.alerts()
+            if alert.state is not AlertState.RESOLVED
+        ]
 
 
 def is_shown(alert: Alert) -> bool:
-    """Whether people are to see it: it fires, and does not fire always."""
+    """True while an alert fires, except for the alert that always fires."""
     return alert.state is AlertState.FIRING and dict(alert.labels).get("severity") != "none"
-
-
-def _urgency_key(alert: Alert) -> tuple[int, str]:
-    severity = dict(alert.labels).get("severity", "none")
-    return (SEVERITIES.index(severity) if severity in SEVERITIES else len(SEVERITIES), alert.name)

@@ -1,6 +1,6 @@
 """
-A stress run over an engine: the same request again and again, and whether its speed holds.
+`steadytok engine bench`: sends the same request to an engine repeatedly and reports whether its speed holds.
 
-sse and client ask any OpenAI-compatible engine; run repeats; summary judges; heat reads what else may have changed;
-report and plot show it. Nothing here knows whose engine it is.
+`client` and `sse` speak to any OpenAI-compatible engine, `load` repeats, `summary` judges, `heat` reads what else may
+have changed, `report` and `plot` show the result. Nothing here depends on who runs the engine.
 """

@@ -1,4 +1,4 @@
-"""A whole bench: an engine found or started, warmed up, run, and what heat did meanwhile."""
+"""A whole bench: finds or starts an engine, warms it up, runs the load, and reads the heat before and after."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OnProgress = Callable[[LoadRun], None]
 
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
-    """What was asked for; without `url` the reference engine is started, with `own` as its arguments."""
+    """The options of a bench; without `url` it starts the reference engine with `engine_arguments`."""
 
     url: str | None
     engine_arguments: Sequence[str]
@@ -40,7 +40,7 @@ class BenchPlan:
 
 @dataclass(slots=True)
 class BenchResult:
-    """What came of it; `told` are the speeds that the engine says it decoded with, request by request."""
+    """The result of a bench; `engine_speeds` are the engine's own decode speeds, one for each request."""
 
     engine: EngineClient
     key: BaselineKey
@@ -51,7 +51,7 @@ class BenchResult:
 
     @property
     def baseline(self) -> float | None:
-        """What the engine can do, in decode tokens per decode second: the 90th percentile, as baselines are."""
+        """The engine's baseline in decode tokens per decode second: the 90th percentile, as for learnt baselines."""
         speed_percentiles = compute_percentiles(self.engine_speeds or list_speeds(self.run))
         return None if speed_percentiles is None else speed_percentiles.p90
 
@@ -59,7 +59,7 @@ class BenchResult:
 async def measure(
     plan: BenchPlan, modules: Mapping[str, ModuleType], collectors: Sequence[Collector], on_progress: OnProgress
 ) -> BenchResult:
-    """Raises EngineError where not even one request is answered."""
+    """Runs a bench; raises EngineError when no request is answered."""
     reference_engine: ReferenceEngine | None = None
     try:
         url, model, key = plan.url, plan.model, BaselineKey(plan.name)
@@ -91,14 +91,14 @@ async def _measure_engine(
 ) -> BenchResult:
     try:
         await engine.connect(plan.concurrency, plan.timeout)
-        for _ in range(max(plan.warm_up, 1)):  # the first one also finds out what the engine takes
+        for _ in range(max(plan.warm_up, 1)):  # the first one also finds out which fields the engine accepts
             await engine.complete(plan.request)
         counters.measure_speed()
         result = BenchResult(engine, key, LoadRun(plan.requests), before := heat.read_heat(collectors), before)
 
         async def on_request(run: LoadRun) -> None:
             result.run = run
-            # Only between requests: with several at once this would hold up the clock of the others.
+            # Only between requests: with several at once it would distort the times of the others.
             if plan.concurrency == 1 and (speed := counters.measure_speed()) is not None:
                 result.engine_speeds.append(speed)
             on_progress(run)
@@ -115,5 +115,5 @@ async def _measure_engine(
 def run(
     plan: BenchPlan, modules: Mapping[str, ModuleType], collectors: Sequence[Collector], on_progress: OnProgress
 ) -> BenchResult:
-    """`bench`, from where there is no event loop. Raises EngineError or KeyboardInterrupt."""
+    """Runs `measure` in an event loop of its own. Raises EngineError or KeyboardInterrupt."""
     return asyncio.run(measure(plan, modules, collectors, on_progress))

@@ -1,9 +1,9 @@
 """
-One request at a time to an OpenAI-compatible engine, with the time of each piece of its answer.
+Sends requests to an OpenAI-compatible engine and times each piece of the answer.
 
-Seen in the field: usage in a last event without choices (vLLM, SGLang), in every event, or never; first events with a
-role or empty text only; several tokens in one event; reasoning in a field of its own; fields that are refused; a whole
-answer where a stream was asked for (vllm#5708, vllm#5742; llama.cpp's `timings`; Ollama's /v1).
+Engines differ in the field: usage comes in a last event without choices (vLLM, SGLang), in every event, or never. First
+events may hold only a role or empty text, and one event several tokens. Reasoning has a field of its own. Some fields
+are refused, and a stream may come as a whole answer (vllm#5708, vllm#5742; llama.cpp's `timings`; Ollama's /v1).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from agent.enginebench.sse import EventParser, StreamError
 
 Endpoint = Literal["completions", "chat"]
 _PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
-# What an engine may not know, and the run can do without; given up one after the other when a request is refused.
+# Fields that an engine may not know and the run can do without; dropped one by one after refusals.
 _OPTIONAL_FIELDS: dict[str, Any] = {"ignore_eos": True, "stream_options": {"include_usage": True}}
 
 
 class EngineError(Exception):
-    """The engine cannot be asked, or refuses; the message is one sentence."""
+    """The engine is unreachable or refuses; the message is one sentence."""
 
 
 class BenchRequest(NamedTuple):
-    """What is asked, each time the same."""
+    """The request that is repeated."""
 
     prompt: str
     tokens: int
 
 
 class StreamEvent(NamedTuple):
-    """One event of a stream: when it came (monotonic), and whether there was text in it."""
+    """One event of a stream: its arrival (monotonic seconds), and whether it held text."""
 
     at: float
     has_text: bool
@@ -46,7 +46,7 @@ class StreamEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer: seconds are monotonic; `told` is what the engine says it generated, None where it does not."""
+    """One answer; times are monotonic seconds. `usage_tokens` is the engine's own count, None without one."""
 
     sent_at: float
     ended_at: float
@@ -56,28 +56,28 @@ class Completion:
 
     @property
     def token_events(self) -> tuple[StreamEvent, ...]:
-        """The events that stand for tokens: all, if the engine's own count says so, else those with text."""
+        """The events that stand for tokens: all if their number is the engine's count, else the events with text."""
         with_text = tuple(event for event in self.events if event.has_text)
         return self.events if len(self.events) == self.usage_tokens or not with_text else with_text
 
     @property
     def tokens(self) -> int:
-        """Tokens generated: what the engine says, else events."""
+        """Tokens generated: the engine's count, else the number of events."""
         return len(self.token_events) if self.usage_tokens is None else self.usage_tokens
 
     @property
     def seconds(self) -> float:
-        """From sending to the end."""
+        """Seconds from sending to the end."""
         return self.ended_at - self.sent_at
 
     @property
     def first_token(self) -> float | None:
-        """Seconds to the first token; None where the answer came in one piece."""
+        """Seconds to the first token; None for an answer in one piece."""
         return self.token_events[0].at - self.sent_at if self.is_streamed and self.token_events else None
 
     @property
     def speed(self) -> float | None:
-        """Tokens per second while it decoded: after the first token, or of the whole where it came in one piece."""
+        """Tokens per second after the first token, or over the whole time for an answer in one piece."""
         if not self.is_streamed:
             return self.tokens / self.seconds if self.tokens and self.seconds > 0 else None
         events = self.token_events
@@ -86,17 +86,17 @@ class Completion:
 
     @property
     def token_gaps(self) -> list[float]:
-        """Seconds between tokens; of several that came in one event or one read, an even share each."""
+        """Seconds between tokens; tokens of one event or one read share its time evenly."""
         share = min(len(self.token_events) / max(self.tokens, 1), 1.0)
         reads = [(at, len(list(events))) for at, events in groupby(self.token_events, key=lambda event: event.at)]
         return [(at - previous) / count * share for (previous, _), (at, count) in pairwise(reads) for _ in range(count)]
 
 
 class EngineClient:
-    """An engine at a URL; `close` it."""
+    """A client of the engine at a URL; must be closed."""
 
     def __init__(self, url: str, *, model: str = "", endpoint: Endpoint | None = None, key: str = "") -> None:
-        """Without `model` and `endpoint`, those that the engine has are taken."""
+        """Without `model` and `endpoint`, the client uses those that the engine offers."""
         self.url = url.rstrip("/").removesuffix("/v1")
         self.model = model
         self.endpoint: Endpoint = endpoint or "completions"
@@ -106,7 +106,7 @@ class EngineClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def connect(self, connections: int, read_timeout: float) -> None:
-        """Opens a session and asks for the model; `read_timeout` is seconds without a byte. Raises EngineError."""
+        """Opens a session and finds the model; `read_timeout` is in seconds without a byte. Raises EngineError."""
         client_timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(read_timeout, 10.0), sock_read=read_timeout)
         connector = aiohttp.TCPConnector(limit=connections)
         self._session = aiohttp.ClientSession(timeout=client_timeout, connector=connector, headers=self._headers)
@@ -114,12 +114,12 @@ class EngineClient:
             self.model = await self._find_first_model()
 
     async def close(self) -> None:
-        """Closes its connections."""
+        """Closes the connections."""
         if self._session is not None:
             await self._session.close()
 
     async def complete(self, request: BenchRequest) -> Completion:
-        """One answer; raises EngineError. The first finds out what the engine takes."""
+        """Sends a request and returns the answer. The first finds out what the engine accepts. Raises EngineError."""
         while True:
             try:
                 return await self._complete_once(request)
@@ -128,7 +128,7 @@ class EngineClient:
                     raise EngineError(str(refusal)) from None
 
     def _drop_feature(self, refusal: _StatusError) -> bool:
-        """Whether something less can be asked after this refusal."""
+        """Drops a field or an endpoint after a refusal; False when nothing is left to drop."""
         if refusal.status in (404, 405, 501) and not self._endpoint_is_settled:
             self.endpoint, self._endpoint_is_settled = "chat", True
             return True
@@ -148,7 +148,7 @@ class EngineClient:
                 if response.status in (401, 403):
                     raise EngineError(f"{self.url} wants a key: give it with --key-file")
                 if response.status != 200:
-                    return ""  # an engine with one model may have no list of them
+                    return ""  # an engine with one model may have no list of models
                 return str(msgspec.json.decode(body)["data"][0]["id"])
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             if isinstance(error, msgspec.DecodeError):
@@ -184,7 +184,7 @@ class EngineClient:
 
 
 class _StatusError(Exception):
-    """An answer with another status than 200."""
+    """The engine answered with another status than 200."""
 
     def __init__(self, url: str, status: int, body: bytes) -> None:
         super().__init__(f"{url} answered {status}: {_parse_refusal(body)}")
@@ -214,12 +214,12 @@ def _parse_whole(body: bytes, sent_at: float) -> Completion:
         raise StreamError(f"neither events nor JSON: {body[:80].decode('utf-8', 'replace')!r}") from None
     token_count = _parse_token_count(value, None)
     if token_count is None:
-        raise StreamError("a whole answer without usage: neither its tokens nor their times can be told")
+        raise StreamError("a whole answer without usage: neither its tokens nor their times are known")
     return Completion(sent_at, ended_at, (), token_count, is_streamed=False)
 
 
 def _parse_token_count(value: Any, previous: int | None) -> int | None:
-    """The engine's own count: OpenAI's usage, or llama.cpp's timings; the last one holds."""
+    """Returns the engine's own count (OpenAI's usage or llama.cpp's timings); the last one counts."""
     _check_event(value)
     for outer, inner in (("usage", "completion_tokens"), ("timings", "predicted_n")):
         section = value.get(outer)
@@ -237,7 +237,7 @@ def _parse_events(value: Any, at: float) -> list[StreamEvent]:
 
 
 def _parse_text(choice: Mapping[str, Any]) -> str | None:
-    """The text of a choice; None where it is an event of another kind: the role that opens a chat, a bare end."""
+    """Returns the text of a choice; None for other events, such as the role that opens a chat or a bare end."""
     if "text" in choice:
         text = choice["text"]
         return None if not text and choice.get("finish_reason") == "stop" else str(text or "")
@@ -261,7 +261,7 @@ def _check_event(value: Any) -> None:
 
 
 def _parse_refusal(body: bytes) -> str:
-    """What a refusal says, in the shapes that engines have for it; else the beginning of its text."""
+    """Returns the message of a refusal in the shapes that engines use, or the beginning of its text."""
     try:
         value = msgspec.json.decode(body)
     except msgspec.DecodeError:
@@ -278,5 +278,5 @@ def _format_message(value: Any) -> str:
 
 def _describe_error(error: Exception) -> str:
     if isinstance(error, asyncio.TimeoutError):
-        return "nothing came for too long (--timeout)"
+        return "no byte within --timeout"
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""How fast an engine says that it decodes: the numbers by which the agent judges it, where it tells them."""
+"""Measures an engine's decode speed by its own counters, as the agent does."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _NAME = "measured"
 
 
 class EngineCounters:
-    """Asks one engine's metrics, through the collector that the agent has; each `speed` is since the one before."""
+    """Reads one engine's counters through the agent's collector."""
 
     def __init__(self, modules: Mapping[str, ModuleType], url: str) -> None:
         module = modules["engine"]
-        engine_config = module.Config(engines=(module.Target(name=_NAME, url=url),))
+        engine_config = module.Config(engines=(module.EngineEndpoint(name=_NAME, url=url),))
         self._collector = plugins.bind_collector(module, "engine", interval=None, deadline=None, config=engine_config)
         self._host = Host("/")
         self._previous = self._read_counters()
 
     def measure_speed(self) -> float | None:
-        """Decode tokens per decode second since the last time; None where the engine does not tell, or did nothing."""
+        """Returns decode tokens per decode second since the last call; None without counters or without work."""
         previous, self._previous = self._previous, self._read_counters()
         if previous is None or self._previous is None:
             return None

@@ -1,4 +1,4 @@
-"""Temperatures, frequency and throttling of the host, as its collectors read them, before a run and after it."""
+"""Reads temperatures, frequency and throttling of the host through its collectors, before and after a run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from agent.sampling.plugins import Collector
 from collectors import Sample
 
 COLLECTORS = ("dimm", "hwmon", "cpufreq", "thermal_throttle")
-TIMEOUT = 3.0  # seconds; a sensor that takes longer is missing
+TIMEOUT = 3.0  # seconds; a slower sensor counts as missing
 _PROCESSORS = ("coretemp", "k10temp")
 
 
 class Heat(NamedTuple):
-    """The hottest sensors in degrees Celsius, the mean frequency in hertz, events of throttling; None: no sensor."""
+    """The hottest sensors (degrees Celsius), mean frequency (hertz), and throttling events; None: no sensor."""
 
     dimm: float | None = None
     processor: float | None = None
@@ -24,7 +24,7 @@ class Heat(NamedTuple):
 
 
 def read_heat(collectors: Sequence[Collector], root: str = "/") -> Heat:
-    """One reading; what this host does not tell is None."""
+    """Reads the sensors once."""
     available = [name for name in COLLECTORS if any(collector.name == name for collector in collectors)]
     results = collect_once(add_sources(available, collectors), root, TIMEOUT)
     samples = [sample for result in results for sample in result.samples]

@@ -1,4 +1,4 @@
-"""The run itself: so many requests in a row, a few at a time, each as soon as the one before has ended."""
+"""The request loop: sends requests one after another, on several connections at a time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 from agent.enginebench.client import BenchRequest, Completion, EngineClient, EngineError
 
-MAX_FAILURES = 3  # failures in a row, after which more requests would only make an ailing engine worse
+MAX_FAILURES = 3  # in a row; more requests would only harm an ailing engine
 
 OnRequest = Callable[["LoadRun"], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class LoadRun:
-    """What came: answers in the order in which they ended, and what went wrong."""
+    """The answers in the order in which they ended, and the failures."""
 
     requests: int
     answers: list[Completion] = field(default_factory=list)
@@ -24,14 +24,14 @@ class LoadRun:
 
     @property
     def finished_count(self) -> int:
-        """Requests that have ended, well or not."""
+        """Requests that ended, failures included."""
         return len(self.answers) + len(self.failures)
 
 
 async def run_load(
     engine: EngineClient, request: BenchRequest, *, requests: int, concurrency: int, on_request: OnRequest
 ) -> LoadRun:
-    """Runs to its end or until it is cancelled, and tells what there is; `heard` is awaited after each request."""
+    """Runs to the end or until cancelled, and returns the results so far; awaits `on_request` after each request."""
     run = LoadRun(requests)
     remaining = iter(range(requests))
     streak = _FailureStreak()
@@ -47,7 +47,7 @@ async def run_load(
         async with asyncio.TaskGroup() as group:
             for _ in range(min(concurrency, requests)):
                 group.create_task(client())
-    except asyncio.CancelledError:  # Ctrl-C: what was measured until now is worth telling
+    except asyncio.CancelledError:  # Ctrl-C: the results so far are worth a report
         run.stop_reason = f"stopped after {run.finished_count} of {requests} requests"
     return run
 

@@ -1,4 +1,4 @@
-"""A run as an SVG that needs nothing else: tokens per second of each request over the time to its first token."""
+"""Draws a run as a self-contained SVG: speed and time to the first token of each request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEAD = """<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{heig
 
 
 class _Panel:
-    """One pair of axes, from 0 up: request n stands at x(n), a value at y(value)."""
+    """A pair of axes that begin at 0; request n is at x(n), a value at y(value)."""
 
     def __init__(self, top: int, count: int, highest: float) -> None:
         self.top = top
@@ -55,7 +55,7 @@ class _Panel:
 
 
 def render_svg(engine: EngineClient, run: LoadRun, before: Heat, after: Heat) -> str:
-    """The whole picture."""
+    """Returns the SVG of a run."""
     speeds = [answer.speed for answer in run.answers]
     first_token_ms = [None if answer.first_token is None else answer.first_token * 1000 for answer in run.answers]
     height = TOP + 24 + 2 * PANEL + GAP + BOTTOM
@@ -89,13 +89,13 @@ def _draw_panel(top: int, title: str, values: Sequence[float | None], colour: st
 
 
 def round_step(step: float) -> float:
-    """The next of 1, 2, 2.5 and 5 times a power of ten: what people count by."""
+    """Rounds up to 1, 2, 2.5 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= step * 0.999)
 
 
 def _wrap_text(text: str, width: int = 108) -> list[str]:
-    """At most two lines and a rest: a verdict has two sentences."""
+    """Breaks a text into lines of at most `width` characters."""
     rows = [""]
     for word in text.split():
         if rows[-1] and len(rows[-1]) + len(word) >= width:

@@ -1,4 +1,4 @@
-"""The reference engine as a child for the time of a run, as the agent starts its canary."""
+"""Runs the reference engine as a child process for one bench, as the agent runs its canary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agent.runtime.child_process import ChildProcess
 
 
 class ReferenceEngine:
-    """One engine, from start to end; a second start would be another engine, so one that ends ends the run."""
+    """One process of the reference engine; it is not restarted, since a bench measures one process."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._ready: asyncio.Future[EngineReady] = asyncio.get_running_loop().create_future()
@@ -25,12 +25,12 @@ class ReferenceEngine:
         )
 
     async def start(self) -> EngineReady:
-        """Returns when it serves; raises EngineError where it cannot."""
+        """Starts the engine and returns when it serves; raises EngineError when it ends first."""
         self._child.start()
         return await self._ready
 
     async def close(self) -> None:
-        """Ends it."""
+        """Ends the engine."""
         self._ready.cancel()
         await self._child.close()
 
@@ -41,4 +41,6 @@ class ReferenceEngine:
     def _handle_end(self) -> None:
         if not self._ready.done():
             words = self._child.last_error_line.removeprefix("engine: ")
-            self._ready.set_exception(EngineError(f"the reference engine ended at once: {words or 'it said nothing'}"))
+            self._ready.set_exception(
+                EngineError(f"the reference engine ended at once: {words or 'without a message'}")
+            )

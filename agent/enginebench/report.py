@@ -1,4 +1,4 @@
-"""A run for people, as a table, and for programs, as JSON."""
+"""Formats a run as a table for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from agent.enginebench.load import LoadRun
 from agent.enginebench.summary import Percentiles, Summary, format_verdict, list_speeds, summarise_run
 
 BARS = "▁▂▃▄▅▆▇█"
-MAX_REQUEST_LINES = 40  # of single requests; of more, the first and the last are shown
+MAX_REQUEST_LINES = 40  # of single requests; a longer run shows its first and last requests
 
 
 def format_lines(engine: EngineClient, run: LoadRun, before: Heat, after: Heat) -> Iterator[str]:
-    """The table: requests, percentiles, heat, verdict."""
+    """Returns the lines of the table: requests, percentiles, heat, verdict."""
     summary = summarise_run(run)
     yield f"{engine.url}  {engine.model or 'one model'}  /v1/{engine.endpoint.replace('chat', 'chat/completions')}"
     yield ""
@@ -57,7 +57,7 @@ def _format_numbers(summary: Summary, run: LoadRun) -> Iterator[str]:
             f"{max(run_speeds):.1f} tokens/s"
         )
     if any(answer.usage_tokens is None for answer in run.answers):
-        yield f"{'':19}  this engine does not say how many tokens it made: events were counted"
+        yield f"{'':19}  this engine does not report its token count: events were counted"
     if any(not answer.is_streamed for answer in run.answers):
         yield f"{'':19}  this engine does not stream: tokens/s are of whole answers, with their prompts"
 
@@ -88,7 +88,7 @@ def _format_seconds(value: float | None) -> str:
 
 
 def draw_sparkline(values: list[float], width: int = 60) -> str:
-    """A curve in one line, from 0 to the largest; of many values the means of equal parts."""
+    """Draws values in one line, from 0 to the largest; many values are averaged over equal parts."""
     parts = min(width, len(values))
     bounds = [len(values) * index // parts for index in range(parts + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
@@ -97,7 +97,7 @@ def draw_sparkline(values: list[float], width: int = 60) -> str:
 
 
 def to_json(engine: EngineClient, run: LoadRun, before: Heat, after: Heat) -> dict[str, Any]:
-    """Everything in one object; seconds, tokens per second, degrees Celsius, hertz; null: not known."""
+    """Returns everything as one object, in seconds, tokens per second, degrees Celsius and hertz; null: unknown."""
     summary = summarise_run(run)
     return {
         "url": engine.url,

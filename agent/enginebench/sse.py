@@ -1,8 +1,8 @@
 """
-Server-sent events as engines really send them, from the bytes of a stream to JSON values.
+Parses server-sent events, as engines really send them, from the bytes of a stream to JSON values.
 
-https://html.spec.whatwg.org/multipage/server-sent-events.html. Seen beyond it: comments as signs of life every so many
-seconds (llama.cpp, SGLang), `data:` without its space, CRLF, an `error:` field (older llama.cpp), no [DONE] at the end.
+https://html.spec.whatwg.org/multipage/server-sent-events.html. Engines also send keep-alive comments (llama.cpp,
+SGLang), `data:` without its space, CRLF, an `error:` field (older llama.cpp), and no [DONE] at the end.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from typing import Any
 
 import msgspec
 
-LONGEST_LINE = 16 << 20  # bytes; a stream without an end of line is no stream of events
+MAX_LINE_BYTES = 16 << 20  # a stream without an end of line is no stream of events
 
 
 class StreamError(Exception):
-    """What came is no stream of events; one sentence."""
+    """The answer is no stream of events; the message is one sentence."""
 
 
 class EventParser:
-    """The events of one stream, fed as its bytes come."""
+    """Parses the events of one stream as its bytes arrive."""
 
     def __init__(self) -> None:
         self._buffer = b""
         self.is_done = False
 
     def feed(self, chunk: bytes) -> Iterator[Any]:
-        """The JSON values that this part completes; raises StreamError."""
+        """Returns the JSON values that a chunk completes; raises StreamError."""
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        if len(self._buffer) > LONGEST_LINE:
-            raise StreamError(f"a line of more than {LONGEST_LINE >> 20} MiB, which is no stream of events")
+        if len(self._buffer) > MAX_LINE_BYTES:
+            raise StreamError(f"a line of more than {MAX_LINE_BYTES >> 20} MiB, which is no stream of events")
         for line in lines:
             yield from self._parse_line(line.rstrip(b"\r"))
 
     def finish(self) -> Iterator[Any]:
-        """What a last line without its end still holds."""
+        """Returns the value of a last line without a line end; raises StreamError."""
         line, self._buffer = self._buffer, b""
         yield from self._parse_line(line)
 

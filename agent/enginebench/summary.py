@@ -1,8 +1,8 @@
 """
-What a run says: percentiles, and whether its speed held from the first requests to the last.
+Summarises a run: percentiles, and whether its speed held from the first requests to the last.
 
-The curve to look for: 30 % slower after five requests in a row, 65 % of the start after ten, the same again after a
-restart (kvcache-ai/ktransformers#805). A run cannot tell why, except by what else changed meanwhile.
+The known curve: 30 % slower after five requests in a row, 65 % of the first speed after ten, and the same again after a
+restart (kvcache-ai/ktransformers#805). A run shows its cause only by what else changed meanwhile.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import NamedTuple
 from agent.enginebench.heat import Heat
 from agent.enginebench.load import LoadRun
 
-MIN_REQUESTS = 5  # requests, below which a first and a last part say nothing
-SAG_THRESHOLD = 0.1  # of the speed at the start: a loss that matters
+MIN_REQUESTS = 5  # fewer have no meaningful first and last part
+SAG_THRESHOLD = 0.1  # of the first speed; a smaller loss does not matter
 HEAT_THRESHOLD = 5.0  # degrees
 FREQUENCY_THRESHOLD = 0.05  # of the processors' frequency
 
 
 class Percentiles(NamedTuple):
-    """Of some seconds or speeds; None where there is none."""
+    """Percentiles of seconds or speeds."""
 
     p50: float
     p90: float
@@ -32,7 +32,7 @@ class Percentiles(NamedTuple):
 
 
 class Sag(NamedTuple):
-    """Speeds of the first and the last fifth of the requests (medians), the part that was lost, and the noise of it."""
+    """Median speeds of the first and the last fifth of the requests, the lost part (0 to 1), and the noise (0 to 1)."""
 
     first: float
     last: float
@@ -55,7 +55,7 @@ class Summary(NamedTuple):
 
 
 def summarise_run(run: LoadRun) -> Summary:
-    """The numbers of a run."""
+    """Computes the numbers of a run."""
     answers = run.answers
     seconds = max((a.ended_at for a in answers), default=0.0) - min((a.sent_at for a in answers), default=0.0)
     tokens = sum(answer.tokens for answer in answers)
@@ -73,12 +73,12 @@ def summarise_run(run: LoadRun) -> Summary:
 
 
 def list_speeds(run: LoadRun) -> list[float]:
-    """Tokens per second of each request that has them, in the order in which they ended."""
+    """Returns the tokens per second of each request with a speed, in the order in which they ended."""
     return [answer.speed for answer in run.answers if answer.speed is not None]
 
 
 def compute_percentiles(values: Iterable[float]) -> Percentiles | None:
-    """Nearest-rank percentiles: each is a value that was measured."""
+    """Computes nearest-rank percentiles: each is a measured value. None without values."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -87,7 +87,7 @@ def compute_percentiles(values: Iterable[float]) -> Percentiles | None:
 
 
 def compute_sag(values: Sequence[float]) -> Sag | None:
-    """From the first fifth to the last; noise is what neighbours differ by, so that a slow fall is none."""
+    """Compares the first fifth with the last. Noise is the difference of neighbours, so a slow fall is not noise."""
     if len(values) < MIN_REQUESTS:
         return None
     part = max(2, len(values) // 5)
@@ -97,10 +97,10 @@ def compute_sag(values: Sequence[float]) -> Sag | None:
 
 
 def format_verdict(summary: Summary, before: Heat, after: Heat) -> str:
-    """One or two sentences: whether it sagged, and what else changed."""
+    """Returns one or two sentences: whether the speed sagged, and what else changed."""
     run_sag = summary.sag
     if run_sag is None:
-        return f"Fewer than {MIN_REQUESTS} requests have a speed: whether it sags cannot be told."
+        return f"Fewer than {MIN_REQUESTS} requests have a speed: too few to see whether it sags."
     ends = f"{run_sag.first:.1f} tokens/s at first, {run_sag.last:.1f} at the end"
     is_clear = abs(run_sag.lost) > max(SAG_THRESHOLD, 2 * run_sag.noise)
     if is_clear and run_sag.lost > 0:
@@ -115,7 +115,7 @@ def format_verdict(summary: Summary, before: Heat, after: Heat) -> str:
 
 
 def describe_cause(before: Heat, after: Heat) -> str:
-    """What else changed during a run that sagged."""
+    """Describes what else changed during a run that sagged."""
     changes = [
         f"the hottest {sensor} went from {earlier:.0f} to {later:.0f} °C"
         for sensor, earlier, later in (
@@ -133,5 +133,5 @@ def describe_cause(before: Heat, after: Heat) -> str:
     sensors = {"DIMM": after.dimm, "processor": after.processor}
     unknown = [name for name, value in sensors.items() if value is None]
     if unknown:
-        return f"No sensor tells the heat of {' or '.join(unknown)} here; `steadytok check` says what would."
+        return f"No sensor reports the heat of {' or '.join(unknown)} here; `steadytok check` says what is missing."
     return "No sensor got hotter: look at memory placement (`steadytok collect numastat`) and at what else runs here."

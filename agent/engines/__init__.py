@@ -1,5 +1,5 @@
 """
-What the agent learns about inference engines: baselines of their speed, the canary, their learnt placement.
+Learns about inference engines: baselines of their speed and memory placement, and the speed of the canary.
 
-Reads history and writes readings; it neither samples engines (a collector does) nor acts on them.
+Reads History and writes readings. A collector samples the engines, and remedies act on them.
 """

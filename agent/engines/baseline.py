@@ -1,12 +1,12 @@
 """
-What tokens per second should be: the one place that knows.
+Learns the speed that each engine should have: its baseline of tokens per second.
 
-Per engine, model and number of requests at once the 90th percentile of decode tokens per decode second, learnt while
-the engine runs and nothing hurts it. By the number of requests, because engines count each request's decode time for
-itself: a busy batch makes fewer tokens in each of its seconds and is not slow for that.
+The baseline is the 90th percentile of decode tokens per decode second, for each engine, model and number of concurrent
+requests. It is learnt while the engine runs undisturbed. The number of requests matters because engines count the
+decode time of each request separately: a busy batch has fewer tokens per decode second without being slow.
 
-Kept as counts in bins of one percent, so that it is small, exact to a percent, and follows a changed host within days:
-the counts are halved once a day's worth is in.
+Observations are counted in bins of one percent. So the file is small, the result is exact to a percent, and the
+baseline follows a changed host within days: after a day's worth of observations the counts are halved.
 """
 
 from __future__ import annotations
@@ -25,14 +25,12 @@ from rules.history.history import History
 
 BIN_WIDTH = math.log(1.01)
 QUANTILE = 0.9
-MIN_OBSERVATIONS = 60  # observations before a baseline is told: five minutes, one each five seconds
-DAY_OBSERVATIONS = 17_280  # observations, one each five seconds
-MEASURED_OBSERVATIONS = (
-    DAY_OBSERVATIONS // 9
-)  # observations that a measurement by hand counts for: it stays the 90th percentile for a day
+MIN_OBSERVATIONS = 60  # observations before there is a baseline: five minutes, one every five seconds
+DAY_OBSERVATIONS = 17_280  # observations, one every five seconds
+MEASURED_OBSERVATIONS = DAY_OBSERVATIONS // 9  # of a manual measurement: it stays the 90th percentile for a day
 WINDOW = "30s"
 
-# Decode tokens per decode second where the engine counts both; else tokens per second of an engine that was never idle.
+# Decode tokens per decode second if the engine counts both, else tokens per second of an engine that was never idle.
 SPEED_QUERY = f"""
   increase(steadytok_engine_generated_tokens_total[{WINDOW}])
     / (increase(steadytok_engine_decode_seconds_total[{WINDOW}]) > 0)
@@ -41,10 +39,10 @@ or
     and min_over_time(steadytok_engine_requests_running[{WINDOW}]) > 0
 """
 PLACEMENT_QUERY = "steadytok_process_node_share_ratio"
-HEALTHY_SHARE = 0.9  # of the baseline: an engine that is slower than this shows no placement to hold on to
+HEALTHY_SHARE = 0.9  # of the baseline: the placement of an engine slower than this is not learnt
 PACED_QUERY = "steadytok_engine_duty < 1 or steadytok_pace_duty < 1"
 RUNNING_QUERY = f"max_over_time(steadytok_engine_requests_running[{WINDOW}])"
-# What the rules have found counts too: on AMD only they see that a processor was slowed.
+# Firing alerts count too: on AMD only the rules notice that a processor was throttled.
 DISTURBED_QUERY = """
   min(steadytok_dimm_headroom_celsius) < 10
 or
@@ -60,7 +58,7 @@ or
 
 
 class BaselineKey(NamedTuple):
-    """What a baseline belongs to."""
+    """The engine, model and batch bucket that a baseline belongs to."""
 
     engine: str
     model: str = ""
@@ -74,7 +72,7 @@ class _BaselineFile(msgspec.Struct):
 
 
 class Baseline:
-    """The baselines of all engines; `learn` is asked every few seconds, `now` at each tick."""
+    """The baselines of all engines; `learn` runs every few seconds, `query_speeds` at each tick."""
 
     def __init__(self, stored: str | None = None) -> None:
         self._bins: dict[BaselineKey, Counter[int]] = {}
@@ -99,23 +97,23 @@ class Baseline:
             structlog.get_logger().warning("the stored baseline cannot be read; learning anew", reason=str(error))
 
     def dump(self) -> str:
-        """All baselines as JSON, to be given to the next start."""
+        """Returns all baselines as JSON, for the next start."""
         bins = {"\x1f".join(key): {str(index): n for index, n in counts.items()} for key, counts in self._bins.items()}
         return msgspec.json.encode(_BaselineFile(1, bins, self._placement_baseline.dump())).decode()
 
     def query_speeds(self, history: History, at_ms: int) -> dict[str, float]:
-        """Tokens per second of each engine now; an idle engine is not in it. Takes note of their batches."""
-        running = self._queries["running"].evaluate_at(history, at_ms)
-        self._batches = {dict(labels).get("engine", ""): _batch_bucket(value) for labels, value in running}
-        return {
-            dict(labels).get("engine", ""): value for labels, value in self._queries["now"].evaluate_at(history, at_ms)
-        }
+        """
+        Returns the current tokens per second by engine, without idle engines; also updates the engines' batch buckets.
+        """
+        running = self._queries["running"].evaluate_at(history, at_ms).index_by("engine")
+        self._batches = {engine: _compute_batch_bucket(requests) for engine, requests in running.items()}
+        return self._queries["now"].evaluate_at(history, at_ms).index_by("engine")
 
     def learn(self, history: History, at_ms: int) -> None:
-        """Takes the present speeds in, except of engines that are paced, and not while heat hurts the host."""
+        """Learns the current speeds, except of paced engines, and not while the host is disturbed."""
         if len(self._queries["hurt"].evaluate_at(history, at_ms).labels):
             return
-        paced = {dict(labels).get("engine", "") for labels, _ in self._queries["paced"].evaluate_at(history, at_ms)}
+        paced = self._queries["paced"].evaluate_at(history, at_ms).index_by("engine")
         placements = self._query_placements(history, at_ms)
         for engine, speed in self.query_speeds(history, at_ms).items():
             if engine in paced:
@@ -129,7 +127,7 @@ class Baseline:
             self.observe(self.current_key(engine), speed)
 
     def iter_drifts(self, history: History, at_ms: int) -> Iterator[tuple[str, str, float]]:
-        """(engine, rank, drift) of each process whose placement has been learnt, 0 to 1."""
+        """Yields the engine, rank and drift (0 to 1) of each process whose placement has been learnt."""
         for engine, ranks in self._query_placements(history, at_ms).items():
             for rank, shares in ranks.items():
                 drift = self._placement_baseline.measure_drift(
@@ -139,25 +137,23 @@ class Baseline:
                     yield engine, rank, drift
 
     def _query_placements(self, history: History, at_ms: int) -> dict[str, dict[str, dict[str, float]]]:
-        """Where the memory of each engine and rank is now, as shares by node."""
+        """Returns the current share of each node in the memory of each engine and rank."""
         placements: dict[str, dict[str, dict[str, float]]] = {}
-        for labels, share in self._queries["placed"].evaluate_at(history, at_ms):
-            label_values = dict(labels)
-            placements.setdefault(label_values.get("engine", ""), {}).setdefault(label_values.get("rank", ""), {})[
-                label_values.get("node", "")
-            ] = share
+        for labels, share in self._queries["placed"].evaluate_at(history, at_ms).to_dicts():
+            ranks = placements.setdefault(labels.get("engine", ""), {})
+            ranks.setdefault(labels.get("rank", ""), {})[labels.get("node", "")] = share
         return placements
 
     def source_metrics(self, query: Literal["now", "placed"]) -> frozenset[str]:
-        """The metrics that speeds, or drifts, are made of."""
+        """Returns the metrics that the speeds, or the placements, are computed from."""
         return self._queries[query].names
 
     def current_key(self, engine: str) -> BaselineKey:
-        """The key that an engine's present model and batch have."""
+        """Returns the key for an engine's current model and batch."""
         return BaselineKey(engine, self.models.get(engine, ""), self._batches.get(engine, "1"))
 
     def observe(self, key: BaselineKey, speed: float) -> None:
-        """Takes one speed in."""
+        """Adds one observation of the speed."""
         if not (speed > 0 and math.isfinite(speed)):
             return
         bins = self._bins.setdefault(key, Counter())
@@ -166,18 +162,18 @@ class Baseline:
             self._bins[key] = Counter({index: count // 2 for index, count in bins.items() if count > 1})
 
     def set_measured(self, key: BaselineKey, speed: float) -> None:
-        """Sets a baseline that was measured by hand; learning goes on from it. Raises ValueError."""
+        """Sets a baseline that was measured by hand, from which learning continues. Raises ValueError."""
         if not (speed > 0 and math.isfinite(speed)):
             raise ValueError(f"{speed} tokens/s cannot be a baseline")
         self._bins[key] = Counter({round(math.log(speed) / BIN_WIDTH): MEASURED_OBSERVATIONS})
 
     def learning_progress(self, engine: str) -> float:
-        """How much of what is needed for a baseline has been learnt, 0 to 1."""
+        """Returns the fraction of the observations needed for a baseline, 0 to 1."""
         bins = self._bins.get(self.current_key(engine))
         return min(1.0, bins.total() / MIN_OBSERVATIONS) if bins else 0.0
 
     def expected_speed(self, engine: str) -> float | None:
-        """Tokens per second that the engine should have, or None while it is being learnt."""
+        """Returns the tokens per second that the engine should have; None while the baseline is being learnt."""
         bins = self._bins.get(self.current_key(engine))
         if bins is None or bins.total() < MIN_OBSERVATIONS:
             return None
@@ -190,12 +186,12 @@ class Baseline:
 
 
 def _parse_bin(text: str) -> int:
-    math.exp(int(text) * BIN_WIDTH)  # OverflowError here, and not at each tick
+    math.exp(int(text) * BIN_WIDTH)  # raises OverflowError here instead of at each tick
     return int(text)
 
 
-def _batch_bucket(running: float) -> str:
-    """The number of requests at once, by powers of two: 1, 2 (and 3), 4 (to 7), …"""
+def _compute_batch_bucket(running: float) -> str:
+    """Returns the number of concurrent requests rounded down to a power of two: 1, 2 (and 3), 4 (to 7), …"""
     return str(2 ** int(math.log2(running))) if running >= 1 and math.isfinite(running) else "1"
 
 

@@ -1,7 +1,8 @@
 """
-Baselines that a stress run gives to the agent, through the state folder: it alone owns what they become.
+Hands baselines that a bench run measured to the agent, through files in the state folder.
 
-A file for each, taken within seconds by an agent that runs, else by the next one that starts with that folder.
+Only the agent changes its baselines. A running agent adopts a file within seconds; otherwise the next agent that starts
+with that folder does.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import msgspec
 import structlog
 
 from agent.engines.baseline import Baseline, BaselineKey
-from agent.storage.state_dir import LOCK, StateDir, write_atomically
+from agent.storage.atomic_file import write_atomically
+from agent.storage.state_dir import LOCK, StateDir
 
 PREFIX = "baseline.given."
 BASELINE_FILE = "baseline.json"
 
 
 class MeasuredBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an engine was measured to do."""
+    """The measured speed of an engine."""
 
     engine: str
     model: str
@@ -31,22 +33,22 @@ class MeasuredBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def hand_over(folder: Path, measured: MeasuredBaseline) -> Path:
-    """Leaves a baseline for the agent; the file that is gone when it was taken. Raises OSError."""
+    """Writes a baseline for the agent; returns its file, which the agent deletes on adoption. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{PREFIX}{time.time_ns()}.json"
     write_atomically(path, msgspec.json.encode(measured).decode())
-    if os.geteuid() == 0:  # root measures, and the agent runs as a user of its own, whose folder this is
+    if os.geteuid() == 0:  # the agent, the owner of the folder, must be able to delete the file
         owner = folder.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
     return path
 
 
 def is_agent_running(folder: Path) -> bool:
-    """Whether an agent runs with this folder: it holds the lock."""
+    """Returns True if an agent that runs with this folder holds its lock."""
     try:
         descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return False  # no lock was ever made there, or it is not ours to look at: then the file waits
+        return False  # no lock file yet, or it is not readable for this user: the file waits for the next start
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -57,7 +59,7 @@ def is_agent_running(folder: Path) -> bool:
 
 
 def wait_until_adopted(path: Path, timeout: float) -> bool:
-    """Waits until the agent has taken what was given; False after so many seconds."""
+    """Waits until the agent has adopted the file; returns False after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while path.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -65,7 +67,7 @@ def wait_until_adopted(path: Path, timeout: float) -> bool:
 
 
 def adopt(state: StateDir, baseline: Baseline) -> None:
-    """Takes what was given since the last time, oldest first; what cannot be read is dropped and said."""
+    """Adopts the baselines handed over since the last call, oldest first; drops and logs the unreadable ones."""
     log = structlog.get_logger()
     for path in sorted(state.path.glob(f"{PREFIX}*.json")):
         try:
@@ -78,8 +80,8 @@ def adopt(state: StateDir, baseline: Baseline) -> None:
                 "baseline set by hand", engine=measured.engine, model=measured.model, value=measured.tokens_per_second
             )
         except (OSError, msgspec.MsgspecError, ValueError) as error:
-            log.warning("a baseline that was given cannot be used", file=str(path), reason=str(error))
+            log.warning("a measured baseline cannot be used", file=str(path), reason=str(error))
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("a baseline that was given cannot be removed", file=str(path), reason=error.strerror)
+            log.warning("the file of a measured baseline cannot be removed", file=str(path), reason=error.strerror)

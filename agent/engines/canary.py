@@ -1,14 +1,14 @@
 """
-The canary: the bundled reference engine, run in short bursts so that its tokens per second tell the host's health.
+The canary: runs the bundled reference engine in short bursts, whose tokens per second show the host's health.
 
-It must never hurt: a burst is left out while another engine works or may be working, while processors are short, and
-where its memory is more than a twentieth of what its node has left.
+It must never harm the host. A burst is skipped while another engine works or may be working, while processors are
+short, and while the canary's memory exceeds a twentieth of its node's available memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,19 @@ from agent.runtime.child_process import ChildProcess
 from rules import promql
 from rules.history.history import History
 
-PROMPT = "The quick brown fox jumps over the lazy dog."  # always the same: the same work, the same context
-FIRST_TOKENS = 4  # in the first burst, before its speed is known
-MOST_TOKENS = 128
-# Why a burst is left out, and when; asked in this order.
+PROMPT = "The quick brown fox jumps over the lazy dog."  # constant, so that the work is constant
+FIRST_TOKENS = 4  # of the first burst, whose speed is not known yet
+MAX_TOKENS = 128
+# Reasons to skip a burst with their conditions, checked in this order.
 SKIP_CONDITIONS = {
     "another engine is working": f'sum(steadytok_engine_requests_running{{engine!="{CANARY}"}}) > 0',
-    # An engine in a long prefill may not answer for seconds; one that does not tell its requests may always have some.
+    # An engine in a long prefill may not answer for seconds; an engine that hides its requests may always have some.
     "another engine does not answer, and may be working": f'steadytok_engine_up{{engine!="{CANARY}"}} == 0',
-    "another engine does not say whether it is working": f"""
+    "another engine does not report its requests": f"""
         steadytok_engine_up{{engine!="{CANARY}"}} == 1 unless on (engine) steadytok_engine_requests_running
     """,
     "processors are short": 'rate(steadytok_pressure_waiting_seconds_total{resource="cpu"}[15s]) > 0.05',
-    # Where the kernel was booted without psi=1 (the default of RHEL) there is no pressure to ask for.
+    # A kernel booted without psi=1 (RHEL's default) has no pressure metrics.
     "processors are busy": """
         sum(rate(steadytok_stat_cpu_seconds_total{mode!~"idle|iowait|guest|guest_nice"}[15s]))
           / sum(steadytok_stat_cpus_online) > 0.5
@@ -47,7 +47,7 @@ SKIP_CONDITIONS = {
 
 
 class EngineReady(msgspec.Struct, frozen=True):
-    """The line that the engine prints once it serves."""
+    """The line that the engine prints when it is ready."""
 
     url: str
     model: str = ""
@@ -55,16 +55,17 @@ class EngineReady(msgspec.Struct, frozen=True):
 
 
 class Canary:
-    """The engine's process, and its bursts."""
+    """The engine's process and its bursts."""
 
-    def __init__(self, settings: Settings, token_file: Path, changed: asyncio.Event) -> None:
+    def __init__(self, settings: Settings, token_file: Path, on_ready: Callable[[], None]) -> None:
+        """`on_ready` is called each time that the engine says where it serves."""
         self._settings = settings
         self._skip_queries = {reason: promql.compile(text) for reason, text in SKIP_CONDITIONS.items()}
         self._tokens = FIRST_TOKENS
         self._session: Any = None
         self._burst: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
-        self._changed = changed
+        self._on_ready = on_ready
         self.ready: EngineReady | None = None
         self.last_skip_reason: str | None = None
         arguments = ("engine", "--port", "0", *canary_arguments(settings.size), "--token-file", str(token_file))
@@ -82,19 +83,19 @@ class Canary:
         except msgspec.MsgspecError:
             self._log.info("engine", line=line.decode("utf-8", "replace").strip())
             return
-        self._changed.set()
+        self._on_ready()
 
     def _on_end(self) -> None:
-        # The old URL stays known: a canary that died is down, and is shown as down, until the next one is ready.
+        # The old URL stays: a dead canary is reported as down until the next one is ready.
         self._tokens = FIRST_TOKENS
 
     def skip_reason(self, history: History, now_ms: int) -> str | None:
-        """Why a burst must be left out now, or None."""
+        """Returns why a burst must be skipped now, or None."""
         results = ((reason, query.evaluate_at(history, now_ms)) for reason, query in self._skip_queries.items())
         return next((reason for reason, result in results if len(result)), None)
 
     def maybe_burst(self, history: History, now_ms: int) -> None:
-        """Starts one burst, unless it would hurt or the one before has not ended."""
+        """Starts a burst, unless it would harm the host or the previous burst still runs."""
         if self.ready is None or (self._burst is not None and not self._burst.done()):
             return
         self.last_skip_reason = self.skip_reason(history, now_ms)
@@ -117,10 +118,10 @@ class Canary:
             return
         elapsed = asyncio.get_running_loop().time() - started
         target_tokens = round(tokens / elapsed * self._settings.burst)
-        self._tokens = min(max(target_tokens, 2), MOST_TOKENS)
+        self._tokens = min(max(target_tokens, 2), MAX_TOKENS)
 
     async def close(self) -> None:
-        """Ends the engine."""
+        """Cancels the burst and stops the engine."""
         if self._burst is not None:
             self._burst.cancel()
         if self._session is not None:
@@ -129,20 +130,11 @@ class Canary:
 
 
 def canary_arguments(size: str) -> tuple[str, ...]:
-    """The options of a canary's engine; the same make the same model, whose speeds may be compared."""
+    """Returns the options of the canary's engine; equal options give an equal model, whose speeds can be compared."""
     memory_limit = ("--most", "0.05")  # of the free memory of its node
-    return (
-        "--size",
-        size,
-        *memory_limit,
-        "--slots",
-        "1",
-        "--drain",
-        "0",
-    )  # one burst at a time, nobody waits for the last
+    one_burst = ("--slots", "1", "--drain", "0")  # one at a time, and nobody waits for the last when it ends
+    return ("--size", size, *memory_limit, *one_burst)
 
 
-_SINGLE_THREADED = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}  # one core, whatever the host's login shells say
+# One core, whatever the environment says.
+_SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -1,10 +1,10 @@
 """
-Installs steadytok as a service of systemd, from whatever environment it was fetched into, and takes it away again.
+Installs steadytok as a systemd service, from the environment that runs this code, and removes it again.
 
-Two stages. The environment (environment.py): a venv of its own in /opt/steadytok, a folder for each version, `current`
-pointing at the one in use. The rest (settle.py): carried out by the new version's own code, since an upgrade is started
-by the old one. With a prefix the same files go below that folder and nothing of this machine is started, which is what
-the build of a package needs.
+There are two stages. The first (environment.py) makes a venv in /opt/steadytok, one folder for each version, with
+`current` as a link to the one in use. The second (settle.py) does the rest with the new version's own code, since the
+old version starts an upgrade. With a prefix the files go below that folder and nothing is started, as the build of a
+package needs it.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from agent.text.terminal import say
 
 
 class InstallError(Exception):
-    """It cannot be installed, or no further; the message says what, why, and what to do."""
+    """The installation cannot start or go on; the message says what failed, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class InstallTarget:
-    """Where the host's root is, and whether anything is to be done or only told."""
+    """The root folder of the host to install on, and whether this is a dry run, which only prints its steps."""
 
     prefix: Path = Path("/")
     is_dry: bool = False
 
     @property
     def is_live(self) -> bool:
-        """Whether it is this machine, with users to be made and units to be started."""
+        """True on this machine, where users are made and units are started."""
         return self.prefix == Path("/")
 
     def resolve(self, path: str) -> Path:
-        """The place of an absolute path of the host."""
+        """Returns where an absolute path of the host is."""
         return self.prefix / path.lstrip("/")
 
     def run_step(self, sentence: str, action: Callable[[], object]) -> None:
-        """Tells a step, and takes it unless this is a rehearsal. What the system refuses becomes an InstallError."""
+        """Prints a step, and runs it unless this is a dry run. Turns an OSError into an InstallError."""
         say(f"  would {sentence}" if self.is_dry else f"  {sentence}")
         if self.is_dry:
             return
@@ -50,4 +50,4 @@ class InstallTarget:
 
 
 def _describe_remedy(error: OSError) -> str:
-    return "; make room and run it again, what is done is not done twice" if error.errno == 28 else ""
+    return "; free some space and run it again: finished steps are not repeated" if error.errno == 28 else ""

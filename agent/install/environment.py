@@ -1,4 +1,4 @@
-"""The first stage: a venv of its own for each version, made whole before anything points at it."""
+"""The first stage: makes a venv for each version, and finishes it before `current` points at it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from agent.install.subprocesses import run_program
 from agent.runtime.version import version
 
 _HIDDEN_FOLDERS = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
-"""Folders that a service with ProtectHome= and PrivateTmp= does not see."""
+"""Folders that are hidden from a service with ProtectHome= and PrivateTmp=."""
 
 
 def find_install_source() -> str:
     """
-    What pip is to install: what this very version came from, else this version by its number.
+    Returns the source for pip: the origin of this version if it still exists, else this version by its number.
 
     https://packaging.python.org/en/latest/specifications/direct-url/
     """
@@ -40,21 +40,21 @@ def find_install_source() -> str:
 
 
 def check_interpreter() -> None:
-    """InstallError where the service could not see this Python."""
+    """Raises InstallError if this Python is hidden from the service."""
     base = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     if base.startswith(tuple(f"{folder}/" for folder in _HIDDEN_FOLDERS)):
         raise InstallError(
-            f"this Python is {base}, in a folder that services do not see; run the installer with the system's, such as"
+            f"this Python is {base}, in a folder that is hidden from services; use a venv of the system's, such as"
             " /usr/bin/python3 -m venv"
         )
 
 
 def make_venv(target: InstallTarget, requirement: str) -> Path:
     """
-    The folder of a new venv with `what` in it; half of one is never left behind.
+    Makes a venv with `requirement` in it and returns its folder. A failure leaves no folder behind.
 
-    Compiled by compileall after pip, on all processors and without the tests that packages carry: the service cannot
-    write what it compiles, and would do it again at each start.
+    After pip, compileall compiles it on all processors, without the packages' tests: the service cannot write compiled
+    files, so it would compile again at each start.
     """
     folder = _choose_folder(target)
     try:
@@ -70,7 +70,7 @@ def make_venv(target: InstallTarget, requirement: str) -> Path:
 
 
 def _choose_folder(target: InstallTarget) -> Path:
-    """A folder that nothing uses: numbers, since what it will hold is known only once pip has it."""
+    """Returns a new folder; it has a number, since the version is known only after pip has installed it."""
     opt = target.resolve(OPT)
     used_names = {entry.name for entry in opt.iterdir()} if opt.is_dir() else set()
     return opt / next(name for number in range(1, 10_000) if (name := f"venv-{number}") not in used_names)
@@ -89,9 +89,9 @@ def _has_pip() -> bool:
 
 def _copy_pip(folder: Path) -> None:
     """
-    A copy of the pip that runs: a host may have none for new venvs (Debian without python3-venv), or reach no index.
+    Copies the running pip: a host may have none for new venvs (Debian without python3-venv), or reach no index.
 
-    It is run from there, isolated, so that it sees nothing but what the venv has; the next upgrade finds it there too.
+    It runs from the venv, isolated, so that it sees only the venv's packages. The next upgrade uses it again.
     """
     (site,) = folder.glob("lib/python*/site-packages")
     pip = importlib.metadata.distribution("pip")
@@ -114,7 +114,7 @@ def _compile_packages(folder: Path) -> None:
 
 
 def _rewrite_scripts(folder: Path, prefix: Path) -> None:
-    """Scripts name their interpreter by its path; below a prefix that must be the path on the host."""
+    """Replaces the interpreter's path in scripts, which below a prefix must be its path on the host."""
     for script in (folder / "bin").iterdir():
         if script.is_symlink() or not script.read_bytes().startswith(b"#!"):
             continue
@@ -123,13 +123,13 @@ def _rewrite_scripts(folder: Path, prefix: Path) -> None:
 
 
 def find_current(target: InstallTarget) -> Path | None:
-    """The venv in use, or None where nothing is installed."""
+    """Returns the venv in use, or None if nothing is installed."""
     link = target.resolve(CURRENT)
     return link.parent / os.readlink(link) if link.is_symlink() else None
 
 
 def find_version(folder: Path) -> str:
-    """The version of steadytok in a venv; empty where it is in none."""
+    """Returns the version of steadytok in a venv; empty if it has none."""
     for distribution in importlib.metadata.distributions(
         path=[str(path) for path in folder.glob("lib/python*/site-packages")]
     ):
@@ -139,7 +139,7 @@ def find_version(folder: Path) -> str:
 
 
 def switch_current(target: InstallTarget, folder: Path) -> None:
-    """Makes a venv the one in use, at once and whole."""
+    """Points `current` at a venv, atomically."""
     link = target.resolve(CURRENT)
     link.parent.mkdir(parents=True, exist_ok=True)
     new_link = link.with_name(".current")

@@ -1,4 +1,4 @@
-"""What goes where: the list that installing and taking away share, and that a package would be made from."""
+"""The paths of all installed files, shared by install and uninstall."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ USERS = ("steadytok", "steadytok-eye", "steadytok-engine")
 DAEMON = "steadytok.service"
 SOCKETS = ("steadytok-eye.socket", "steadytok-look.socket", "steadytok-hand.socket")
 CONFINED = (DAEMON, "steadytok-eye@.service")
-"""Units whose interpreter is all that they may execute."""
+"""Units that may execute nothing but their interpreter."""
 
 
 class InstalledFile(NamedTuple):
-    """One file of ours: its name in systemd/, its place on the host, and whether an operator's edits are kept."""
+    """One installed file: its name in systemd/, its path on the host, and whether an operator's edits stay."""
 
     name: str
     path: str
@@ -53,20 +53,20 @@ INSTALLED_FILES = (
 
 
 def dropin_path(unit: str, name: str) -> str:
-    """The path of a file that adds lines to a unit."""
+    """Returns the path of a drop-in, a file that adds lines to a unit."""
     return f"{UNITS}/{unit}.d/{name}"
 
 
 GENERATED = tuple(dropin_path(unit, name) for unit in CONFINED for name in ("10-interpreter.conf", "20-network.conf"))
-"""What is written for this host alone."""
+"""Files that are generated for this host."""
 
 
 def is_our_link(link: Path) -> bool:
-    """Whether the command is the link that we made: another installer (pipx --global) puts its own there."""
+    """True if this installer made the link: another one (pipx --global) puts its own at the same path."""
     return link.is_symlink() and os.readlink(link).startswith(f"{OPT}/")
 
 
 def find_sources() -> Path:
-    """The folder `systemd` of this version: in the package, or in the checkout that runs."""
+    """Returns the folder `systemd` of this version, in the package or in the checkout."""
     packaged = Path(__file__).parent / "systemd"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "systemd"

@@ -1,8 +1,8 @@
 """
-The lines of the units that only this host can give: what may be executed, and who may be reached.
+Computes the sandbox lines of the units that depend on this host: executable paths and reachable addresses.
 
-`python -m agent.install.sandbox CONFIG` is run by the venv that is being installed, because it is its interpreter, its
-libraries and its reading of the configuration that count; it prints one Walls as JSON.
+The venv that is being installed runs `python -m agent.install.sandbox CONFIG`, because its interpreter, its libraries
+and its reading of the configuration count. It prints SandboxLines as JSON.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,24 +22,24 @@ from agent.alerting import alertmanagers
 from agent.config.schema import AgentConfig
 from agent.install.layout import OPT
 
-LOCAL = "localhost"
+LOCALHOST = "localhost"
 
 
 class SandboxLines(msgspec.Struct, frozen=True):
-    """Paths for ExecPaths= and NoExecPaths=, lines for IPAddressAllow=, and sentences for the operator."""
+    """Paths for ExecPaths= and NoExecPaths=, network lines for the two units, and notes for the operator."""
 
     execute: tuple[str, ...]
-    leave: tuple[str, ...]
+    excluded: tuple[str, ...]
     agent: tuple[str, ...]
     eye: tuple[str, ...]
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def find_executable_paths(maps: str, interpreter: str) -> list[str]:
     """
-    The interpreter and the folders of what a process has mapped to be executed, from its /proc/PID/maps.
+    Returns the interpreter and the folders of all files that /proc/PID/maps shows as executable.
 
-    Folders and not files, so that an upgrade of a library needs nothing from us; whatever lies below /opt/steadytok is
+    Folders rather than files, so that an upgraded library needs no new line. All paths below /opt/steadytok count as
     that folder.
     """
     paths = {OPT, interpreter}
@@ -52,7 +53,7 @@ def find_executable_paths(maps: str, interpreter: str) -> list[str]:
 
 
 def find_program_folders(folders: Iterable[str]) -> list[str]:
-    """The folders below those of libraries in which a distribution keeps programs: nothing of these is executed."""
+    """Returns the folders below the library folders that hold programs, none of which the service executes."""
     tops = {folder for folder in folders if folder != OPT and os.path.isdir(folder)}
     program_folders = set()
     for top in tops:
@@ -60,7 +61,7 @@ def find_program_folders(folders: Iterable[str]) -> list[str]:
             folders_below[:] = [name for name in folders_below if f"{folder}/{name}" not in tops]
             if folder != top and any(_is_program(f"{folder}/{name}") for name in names):
                 program_folders.add(folder)
-                folders_below.clear()  # whatever lies below is left with it
+                folders_below.clear()  # its subfolders are excluded with it
     return sorted(program_folders)
 
 
@@ -69,7 +70,7 @@ def _is_program(path: str) -> bool:
 
 
 def read_process_maps() -> str:
-    """The maps of this process once it has loaded whatever agent and eye may load."""
+    """Returns the maps of this process after it has loaded every library that agent and eye may load."""
     import agent.app
     import agent.sampling.eye  # noqa: F401  for its libraries
     from agent.sampling import hotplug, plugins
@@ -80,7 +81,7 @@ def read_process_maps() -> str:
 
 
 def list_outgoing_urls(config: AgentConfig) -> Iterator[str]:
-    """The URL of each that the agent speaks to: those in files of Alertmanagers as they are now."""
+    """Yields the URLs that the agent connects to; Alertmanagers in files are those of this moment."""
     yield from (manager.url for manager in alertmanagers.list_targets(config.alerting))
     yield from (engine.url for engine in config.engines)
     for remedy in config.remedies:
@@ -91,16 +92,18 @@ def list_outgoing_urls(config: AgentConfig) -> Iterator[str]:
             yield f"//{socket_address}"
 
 
-def list_bmc_urls(config: AgentConfig) -> Iterator[str]:
-    """The BMC, where it is asked over the network."""
-    ipmi_settings = config.collectors.get("ipmi")
-    address = getattr(ipmi_settings.config, "address", "local") if ipmi_settings is not None else "local"
-    if address != "local":
-        yield f"//{address}"
+def list_collector_urls(config: AgentConfig, modules: Mapping[str, ModuleType], *, in_eye: bool) -> Iterator[str]:
+    """Yields the addresses that the collectors in the eye, or those in the agent, connect to."""
+    for name, module in modules.items():
+        runs_in_eye = getattr(module, "ISOLATED", False) or getattr(module, "PRIVILEGED", False)
+        if hasattr(module, "sandbox_addresses") and runs_in_eye == in_eye:
+            settings = config.collectors.get(name)
+            collector_config = None if settings is None else settings.config
+            yield from (f"//{address}" for address in module.sandbox_addresses(collector_config or module.Config()))
 
 
 def allow_addresses(urls: Iterable[str]) -> tuple[list[str], list[str]]:
-    """IPAddressAllow= lines for these URLs, names looked up now; and a sentence for each name that is unknown."""
+    """Returns IPAddressAllow= lines for these URLs, with names resolved now, and a note for each unknown name."""
     lines: dict[str, None] = {}
     notes: list[str] = []
     has_names = False
@@ -108,11 +111,11 @@ def allow_addresses(urls: Iterable[str]) -> tuple[list[str], list[str]]:
         addresses = _addresses(host)
         has_names = has_names or addresses != [host]
         if not addresses:
-            notes.append(f"{host} has no address now, so the service will not reach it: see to its name, install again")
+            notes.append(f"{host} has no address now, so the service cannot reach it: fix its name and install again")
         elif not all(ipaddress.ip_address(address).is_loopback for address in addresses):
             lines |= dict.fromkeys([f"# {host}"] if addresses != [host] else [])
             lines |= dict.fromkeys(f"IPAddressAllow={address}" for address in addresses)
-    if has_names and lines:  # whoever speaks to names must ask for them
+    if has_names and lines:  # names are resolved again later, which needs the nameservers
         lines |= dict.fromkeys(f"IPAddressAllow={server}" for server in _nameservers())
     return list(lines), notes
 
@@ -135,23 +138,23 @@ def _nameservers(file: Path = Path("/etc/resolv.conf")) -> Iterator[str]:
             yield words[1]
 
 
-def compute_sandbox(config: AgentConfig, maps: str, interpreter: str) -> SandboxLines:
-    """Everything, for one configuration on this host."""
-    agent_lines, notes = allow_addresses(list_outgoing_urls(config))
-    eye_lines, eye_notes = allow_addresses(list_bmc_urls(config))
+def compute_sandbox(
+    config: AgentConfig, modules: Mapping[str, ModuleType], maps: str, interpreter: str
+) -> SandboxLines:
+    """Computes all lines for one configuration on this host."""
+    agent_urls = [*list_outgoing_urls(config), *list_collector_urls(config, modules, in_eye=False)]
+    agent_lines, notes = allow_addresses(agent_urls)
+    eye_lines, eye_notes = allow_addresses(list_collector_urls(config, modules, in_eye=True))
     if eye_lines:
         eye_lines.insert(0, "RestrictAddressFamilies=AF_INET AF_INET6")
     listen_host = config.web.listen.rpartition(":")[0].strip("[]")
-    if listen_host not in (LOCAL, "127.0.0.1", "::1"):
+    if listen_host not in (LOCALHOST, "127.0.0.1", "::1"):
         notes.append(
-            f"web.listen is {config.web.listen}, and nobody but this host may speak to the service: say who may with"
+            f"web.listen is {config.web.listen}, but only this host may connect to the service: allow others with"
             " `systemctl edit steadytok`, such as  [Service] IPAddressAllow=10.0.0.0/8"
         )
     if any(manager.file_sd_configs for manager in config.alerting.alertmanagers):
-        notes.append(
-            "the Alertmanagers of file_sd_configs may be reached where they are now: when a file names new addresses,"
-            " install again"
-        )
+        notes.append("only the present Alertmanagers of file_sd_configs can be reached: install again when they change")
     executable_paths = find_executable_paths(maps, interpreter)
     return SandboxLines(
         tuple(executable_paths),
@@ -163,18 +166,18 @@ def compute_sandbox(config: AgentConfig, maps: str, interpreter: str) -> Sandbox
 
 
 def main() -> int:
-    """Prints them; 2 where the configuration cannot be used."""
+    """Prints the lines; returns 2 if the configuration cannot be used."""
     from agent import configuration
     from agent.config.loader import ConfigError
     from agent.text import log
 
-    log.configure()  # to stderr: what is printed is for a program
+    log.configure()  # logs go to stderr: a program reads stdout
     try:
-        config, _ = configuration.load_configuration(Path(sys.argv[1]))
+        config, modules = configuration.load_configuration(Path(sys.argv[1]))
     except ConfigError as error:
         sys.stderr.write("\n".join(error.messages) + "\n")
         return 2
-    sandbox = compute_sandbox(config, read_process_maps(), os.path.realpath(sys.executable))
+    sandbox = compute_sandbox(config, modules, read_process_maps(), os.path.realpath(sys.executable))
     sys.stdout.write(msgspec.json.encode(sandbox).decode() + "\n")
     return 0
 

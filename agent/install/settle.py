@@ -1,7 +1,7 @@
 """
-The second stage, by the new version's own code: files in place, users made, units started.
+The second stage, in the new version's own code: installs files, makes users and starts units.
 
-`python -m agent.install.settle PREFIX FOLDER` is what the first stage runs in the venv that it has made.
+The first stage runs `python -m agent.install.settle PREFIX FOLDER` in the venv that it has made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agent.install.layout import (
 )
 from agent.install.sandbox import SandboxLines
 from agent.install.subprocesses import run_program
-from agent.storage.state_dir import write_atomically
+from agent.storage.atomic_file import write_atomically
 from agent.text.terminal import say
 
 _GENERATED_HEADER = (
@@ -35,11 +35,10 @@ _GENERATED_HEADER = (
 
 
 def settle(target: InstallTarget, folder: Path) -> None:
-    """Everything but the venv. InstallError where a step cannot be taken; what was in use before is in use again."""
+    """Installs everything but the venv. If a step fails, restores the previous version and raises InstallError."""
     previous = environment.find_current(target)
-    sandbox = (
-        None if target.is_dry else _query_sandbox(target, folder)
-    )  # first: a configuration that is no good changes nothing
+    # First of all, so that an unusable configuration changes nothing.
+    sandbox = None if target.is_dry else _query_sandbox(target, folder)
     try:
         _install_files(target, folder, sandbox)
         if target.is_live:
@@ -50,18 +49,18 @@ def settle(target: InstallTarget, folder: Path) -> None:
             _roll_back(target, previous)
         raise
     if target.is_live:
-        target.run_step("remove what is no longer used", lambda: environment.remove_unused(target, folder))
+        target.run_step("remove old versions", lambda: environment.remove_unused(target, folder))
 
 
 def _roll_back(target: InstallTarget, previous: Path) -> None:
-    """To the version before, by its own code: units of one version around the venv of another were never tried."""
+    """Restores the previous version by its own code: units and venv of two versions were never tested together."""
     target.run_step(f"use {previous} again", lambda: environment.switch_current(target, previous))
     try:
         run_program(
             [previous / "bin/python", "-I", "-m", "agent.install.settle", target.prefix, previous], shows_output=True
         )
     except InstallError as error:
-        say(*f"steadytok: and {previous} could not be put back: {error}".split("\n"), err=True)
+        say(*f"steadytok: and {previous} could not be restored: {error}".split("\n"), err=True)
 
 
 def _install_files(target: InstallTarget, folder: Path, sandbox: SandboxLines | None) -> None:
@@ -91,8 +90,8 @@ def _write_file(path: Path, text: str) -> None:
 
 
 def _query_sandbox(target: InstallTarget, folder: Path) -> SandboxLines:
-    """What may be executed and reached, as the new venv sees this host and its configuration, or the one it brings."""
-    # Below a prefix it is another host's configuration, which nobody has written yet.
+    """Returns the sandbox lines that the new venv computes for the installed configuration, or for the shipped one."""
+    # Below a prefix there may be no configuration yet.
     installed_config = target.resolve(f"{CONFIG}/steadytok.yml")
     config = installed_config if installed_config.is_file() else find_sources() / "steadytok.yml"
     output = run_program([folder / "bin/python", "-I", "-m", "agent.install.sandbox", config])
@@ -102,12 +101,12 @@ def _query_sandbox(target: InstallTarget, folder: Path) -> SandboxLines:
 def _write_sandbox(target: InstallTarget, sandbox: SandboxLines | None) -> None:
     if sandbox is None:
         return target.run_step(
-            "write for this host which files the service may execute, and whom it may reach", lambda: None
+            "write which files the service may execute on this host, and which addresses it may reach", lambda: None
         )
-    for sentence in sandbox.told:
+    for sentence in sandbox.notes:
         say(f"  note: {sentence}")
     execute = "".join(f"ExecPaths={path}\n" for path in sandbox.execute)
-    execute += "".join(f"NoExecPaths=-{path}\n" for path in sandbox.leave)
+    execute += "".join(f"NoExecPaths=-{path}\n" for path in sandbox.excluded)
     for unit, network_lines in ((DAEMON, sandbox.agent), ("steadytok-eye@.service", sandbox.eye)):
         network = "".join(f"{line}\n" for line in network_lines)
         for name, lines in (("10-interpreter.conf", execute), ("20-network.conf", network)):
@@ -124,7 +123,7 @@ def _write_dropin(target: InstallTarget, path: Path, lines: str) -> None:
 def _link_command(target: InstallTarget) -> None:
     link = target.resolve(COMMAND)
     if (link.exists() or link.is_symlink()) and not is_our_link(link):
-        raise InstallError(f"{link} is somebody else's: move it away")
+        raise InstallError(f"{link} belongs to another installer: move it away")
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(f"{CURRENT}/bin/steadytok")
@@ -132,40 +131,40 @@ def _link_command(target: InstallTarget) -> None:
 
 def _register_units(target: InstallTarget) -> None:
     target.run_step("make the users", lambda: run_program(["systemd-sysusers", "steadytok.conf"]))
-    # What tmpfiles.d names is often not there (no RAPL, no DMI): that is no failure.
+    # Some paths in tmpfiles.d do not exist on every host (no RAPL, no DMI): systemd-tmpfiles does not fail on them.
     target.run_step(
-        "make /run/steadytok, and let the eye read",
+        "make /run/steadytok, and give the eye its read rights",
         lambda: run_program(["systemd-tmpfiles", "--create", "steadytok.conf"]),
     )
-    target.run_step("give devices to the eye", _trigger_udev)
-    target.run_step("read the units", lambda: run_program(["systemctl", "daemon-reload"]))
+    target.run_step("give the eye access to devices", _trigger_udev)
+    target.run_step("reload the units", lambda: run_program(["systemctl", "daemon-reload"]))
 
 
 def _trigger_udev() -> None:
     if not Path("/run/udev/control").exists():
-        return  # a host without udevd: the operator's own way of making devices
+        return  # a host without udevd: the operator manages the devices
     run_program(["udevadm", "control", "--reload"])
     run_program(["udevadm", "trigger", "--action=change", "--subsystem-match=ipmi", "--subsystem-match=misc"])
 
 
 def _start_units(target: InstallTarget) -> None:
-    target.run_step("start its doors", lambda: run_program(["systemctl", "enable", "--now", "--quiet", *SOCKETS]))
+    target.run_step("start the sockets", lambda: run_program(["systemctl", "enable", "--now", "--quiet", *SOCKETS]))
     target.run_step("start the service", lambda: run_program(["systemctl", "enable", "--quiet", DAEMON]))
     target.run_step("wait until it is ready", _restart_units)
 
 
 def _restart_units() -> None:
-    """The daemon, and a hand and engines that run: all are of the version before, whose folder will be swept."""
+    """Restarts the daemon and all running parts of the previous version, whose folder is removed next."""
     run_program(["systemctl", "try-restart", "steadytok-hand.service", "steadytok-engine@*.service"])
-    run_program(["systemctl", "reset-failed", DAEMON])  # starts that failed before count no more
+    run_program(["systemctl", "reset-failed", DAEMON])  # earlier failed starts no longer count
     try:
         run_program(["systemctl", "restart", DAEMON])
     except InstallError as error:
-        raise InstallError(f"{error}\n  its last words: journalctl --unit {DAEMON} --lines 20") from error
+        raise InstallError(f"{error}\n  its log: journalctl --unit {DAEMON} --lines 20") from error
 
 
 def main() -> int:
-    """Settles; 1 with the reason where it cannot."""
+    """Runs the stage; returns 1, after printing the reason, if it fails."""
     prefix, folder = Path(sys.argv[1]), Path(sys.argv[2])
     try:
         settle(InstallTarget(prefix), folder)

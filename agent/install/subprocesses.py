@@ -1,4 +1,4 @@
-"""The only place of the installer that starts programs: systemd's own, and pip. Never a shell."""
+"""Runs programs for the installer: systemd's, and pip; never a shell. No other file of it starts programs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def run_program(
     argv: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, shows_output: bool = False
 ) -> str:
     """
-    What a program prints; `loud` lets its output through instead. Raises InstallError with its last words.
+    Returns the program's output, or with `shows_output` lets it through. Raises InstallError with its last lines.
 
-    The environment stays as it is (proxies, PIP_INDEX_URL) where none is given.
+    Without an `environment` the program inherits ours (proxies, PIP_INDEX_URL).
     """
     command = [str(part) for part in argv]
     program = shutil.which(command[0], path=_PATH) or command[0]
@@ -38,9 +38,9 @@ def run_program(
             check=False,
         )
     except FileNotFoundError as error:
-        raise InstallError(f"{command[0]} is not there") from error
+        raise InstallError(f"{command[0]} is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise InstallError(f"`{shlex.join(command)}` had not ended after {_TIMEOUT:g} s") from error
+        raise InstallError(f"`{shlex.join(command)}` did not end within {_TIMEOUT:g} s") from error
     if result.returncode != 0:
         raise InstallError(_describe_failure(command, result.returncode, result.stdout, result.stderr))
     return result.stdout or ""
@@ -48,6 +48,6 @@ def run_program(
 
 def _describe_failure(command: Sequence[str], status: int, out: str | None, err: str | None) -> str:
     message = (err or out or "").strip()
-    hint = " (no room is left: make some and run it again)" if "No space left on device" in message else ""
+    hint = " (the disk is full: free some space and run it again)" if "No space left on device" in message else ""
     last = "\n".join(f"    {line}" for line in message.splitlines()[-6:])
     return f"`{shlex.join(command)}` ended with status {status}{hint}" + (f":\n{last}" if last else "")

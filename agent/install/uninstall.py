@@ -1,4 +1,4 @@
-"""Takes steadytok away again: the service and its files; with purge also what it has learnt, its users and /etc."""
+"""Removes the service and its files; with purge also its state, its users and its configuration in /etc."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OUR_FOLDERS = (
 
 
 def remove(target: InstallTarget, *, purge: bool) -> bool:
-    """False where there was nothing to remove."""
+    """Removes the installation; returns False if there was none."""
     existing = [path for path in map(target.resolve, _list_paths(purge)) if path.exists() or path.is_symlink()]
     existing = [path for path in existing if path != target.resolve(COMMAND) or is_our_link(path)]
     existing += _find_operator_files(target, purge)
@@ -47,7 +47,7 @@ def remove(target: InstallTarget, *, purge: bool) -> bool:
         target.run_step(f"remove {path}", partial(_remove_path, path))
     _remove_empty_folders(target)
     if target.is_live:
-        target.run_step("read the units again", lambda: run_program(["systemctl", "daemon-reload"]))
+        target.run_step("reload the units", lambda: run_program(["systemctl", "daemon-reload"]))
         if purge:
             for user in USERS:
                 target.run_step(f"remove the user {user}", partial(_remove_user, user))
@@ -61,7 +61,7 @@ def _list_paths(purge: bool) -> list[str]:
 
 
 def _find_operator_files(target: InstallTarget, purge: bool) -> Iterator[Path]:
-    """What systemctl enable has linked (an engine's instance), and with purge what systemctl edit has written."""
+    """Yields links made by systemctl enable (an engine's instance), and with purge drop-ins of systemctl edit."""
     system = target.resolve(OPERATOR_UNITS)
     yield from sorted(system.glob("*.wants/steadytok*"))
     if purge:
@@ -69,9 +69,9 @@ def _find_operator_files(target: InstallTarget, purge: bool) -> Iterator[Path]:
 
 
 def _stop_units(target: InstallTarget) -> None:
-    """The doors first, so that nobody comes back in; the hand puts back what it holds when it ends."""
+    """Stops the sockets first, so that they start nothing again. The hand undoes its actions when it ends."""
     target.run_step(
-        "stop the service and its doors", lambda: _systemctl("disable", "--now", "--quiet", DAEMON, *SOCKETS)
+        "stop the service and its sockets", lambda: _systemctl("disable", "--now", "--quiet", DAEMON, *SOCKETS)
     )
     others = (
         "steadytok-hand.service",
@@ -94,10 +94,10 @@ def _remove_path(path: Path) -> None:
 
 
 def _remove_empty_folders(target: InstallTarget) -> None:
-    """Folders that were made for files of ours, where nobody else has put anything."""
+    """Removes the folders made for our files if they are empty."""
     files = (*GENERATED, *(piece.path for piece in INSTALLED_FILES))
     folders = {folder for file in files for folder in Path(file).parents if str(folder).startswith(_OUR_FOLDERS)}
-    for folder in sorted(map(str, folders), reverse=True):  # the inner ones first
+    for folder in sorted(map(str, folders), reverse=True):  # inner folders first
         path = target.resolve(folder)
         if not target.is_dry and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -107,5 +107,5 @@ def _remove_user(user: str) -> None:
     try:
         pwd.getpwnam(user)
     except KeyError:
-        return  # removed before, or never made
+        return  # removed earlier, or never made
     run_program(["userdel", user])

@@ -1,10 +1,10 @@
 """
-Whether pacing is worth it: the duty that holds the set point against what the firmware's throttling leaves.
+Compares pacing with the firmware's throttling: the speed at the set point against the speed that throttling leaves.
 
-What is hotter may work more, and firmware lets a DIMM run hotter than any set point below its limit. So where
-throttling takes no more speed than it takes heat, it wins, by little, unless refreshing twice as often costs more than
-that. Where it takes more speed than heat (an engine was seen at half its speed while its DIMMs stayed hot), holding the
-DIMM just below is faster. A host on which neither leaves much needs air.
+A hotter DIMM may work more, and firmware lets it run hotter than any set point below its limit. So throttling wins by a
+little where it takes no more speed than heat, unless refreshing twice as often costs more. Where it takes more speed
+than heat (an engine was seen at half its speed while its DIMMs stayed hot), holding the DIMM just below its limit is
+faster. A host on which neither leaves much needs air.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import NamedTuple
 from agent.pacing.settings import ControlSettings
 from agent.pacing.thermal_model import Plant
 
-HYSTERESIS = 0.03  # by how much one must be better for what is done to change
+HYSTERESIS = 0.03  # the least advantage for which the choice changes
 
 
 class Benefit(NamedTuple):
     """Shares of full speed."""
 
     paced_share: float
-    """What is left where pacing holds the set point."""
+    """The share left by pacing at the set point."""
     throttled_share: float
-    """What is left where it is left to the firmware."""
+    """The share left by the firmware's throttling."""
 
     def pays(self, previous: bool | None = None) -> bool:
-        """Whether pacing leaves more; what was so before stays so within DOUBT."""
+        """True if pacing leaves more; the previous choice stays within HYSTERESIS."""
         margin = 0.0 if previous is None else -HYSTERESIS if previous else HYSTERESIS
         return self.paced_share > self.throttled_share + margin
 
@@ -36,7 +36,7 @@ class Benefit(NamedTuple):
 def estimate_benefit(
     plant: Plant, settings: ControlSettings, set_point: float, throttled_speed: float | None = None
 ) -> Benefit:
-    """`wanted`: the headroom to be held; `seen`: the share of its speed that the engine had under the firmware."""
+    """Compares both at a set point; `throttled_speed` is the share of speed measured under the firmware, if known."""
     throttled = compute_throttled_share(plant, settings)
     return Benefit(
         compute_paced_share(plant, set_point),
@@ -45,16 +45,16 @@ def estimate_benefit(
 
 
 def compute_paced_share(plant: Plant, set_point: float) -> float:
-    """The share of time worked at which the DIMM ends with that headroom, 0 to 1."""
+    """Returns the share of time worked at which the DIMM ends at the set point, 0 to 1."""
     return min(1.0, max(0.0, (plant.idle - set_point) / plant.gain))
 
 
 def compute_throttled_share(plant: Plant, settings: ControlSettings) -> float:
     """
-    The share of full speed that the firmware's steps leave an engine that always works.
+    Returns the share of full speed that the firmware's steps leave an engine that always works.
 
-    At the first step with which the DIMM stays below the next it stays; where that cools it so far that the step is
-    released again, the two take turns around the middle of the hysteresis.
+    The DIMM stays at the first step that keeps it below the next one. If that cools it so far that the step is released
+    again, the two alternate around the middle of the hysteresis.
     """
     if plant.headroom(1.0) > 0:
         return 1.0
@@ -63,7 +63,7 @@ def compute_throttled_share(plant: Plant, settings: ControlSettings) -> float:
 
 
 def _find_equilibrium(plant: Plant, settings: ControlSettings) -> tuple[float, float]:
-    """The headroom around which a DIMM ends that firmware throttles, and the share of its heat that is left."""
+    """Returns the final headroom of a DIMM that firmware throttles, and the share of its heat that is left."""
     previous = share = 1.0
     for (threshold, share), (next_threshold, _) in pairwise((*settings.throttle, (math.inf, 0.0))):
         headroom = plant.headroom(share)

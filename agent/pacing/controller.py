@@ -1,13 +1,13 @@
 """
-The law: (state, what is seen, seconds) to the state after, whose `duty` is what the engine is allowed. Pure.
+The control law: from state, inputs and seconds to the next state, whose `duty` the engine is allowed. Pure.
 
-A PI loop on the hottest DIMM, tuned by lambda from what is known of the plant: its closed loop is half as slow as the
-DIMM itself, and never faster than three times the delay of the sensor. What it moves is the share of time *worked*; the
-duty is that over the engine's load, so that a half-busy engine is not held back and a full one is at once (the
-feed-forward). The integral stands still where duty, slew or load keep it from having an effect, and never leaves 0 to
-1: there is nothing to wind up.
+A PI loop on the hottest DIMM, tuned by lambda from the learnt plant: its closed loop is half as slow as the DIMM
+itself, and never faster than three times the delay of the sensor. It moves the share of time *worked*. The duty is that
+share over the engine's load: a half-busy engine is not held back, and a full one is at once (the feed-forward). The
+integral stands still while duty, slew or load keep it from having an effect, and stays within 0 to 1: there is nothing
+to wind up.
 
-Without a reading the duty stays for a while and then falls to the safe one, and it never rises.
+Without a reading the duty stays for a while and then falls to the safe one; it never rises.
 """
 
 from __future__ import annotations
@@ -21,66 +21,66 @@ from agent.pacing.benefit import Benefit, estimate_benefit
 from agent.pacing.settings import MIN_DUTY, ControlSettings
 from agent.pacing.thermal_model import PRIOR, Plant
 
-STEP_SECONDS = 5.0  # seconds between two looks: sensors are no faster, and each move is written to the journal
-MAX_STEP_SECONDS = 30.0  # seconds that one look may count for, after the agent stood still
-SMOOTHING_SECONDS = 10.0  # seconds of the filter that takes a sensor's steps off
+STEP_SECONDS = 5.0  # seconds between two steps: sensors are no faster, and each move is written to the journal
+MAX_STEP_SECONDS = 30.0  # seconds that one step may count for, after the agent stood still
+SMOOTHING_SECONDS = 10.0  # seconds of the filter that smooths a sensor's steps
 DELAY_SECONDS = 10.0  # seconds from heat to reading, besides the sensor's own interval
 MIN_MOVE = 0.01  # the least move that is worth a request
-LOST_DIMM_SECONDS = 900.0  # seconds after which a DIMM that fell silent counts as gone
-PLAUSIBLE_HEADROOM = (-40.0, 100.0)  # °C of headroom; beyond is a broken sensor
+LOST_DIMM_SECONDS = 900.0  # seconds after which a silent DIMM counts as removed
+PLAUSIBLE_HEADROOM = (-40.0, 100.0)  # °C of headroom; a sensor beyond is broken
 
 Mode = Literal["learns", "holds", "full", "needs air", "blind", "lost"]
 
 
 class ControlInputs(NamedTuple):
-    """What is known at one moment; None where it is not."""
+    """The inputs of one step; None for what is not known."""
 
     headroom: Mapping[str, float]
-    """Of each DIMM, °C below its limit."""
+    """°C below its limit, for each DIMM."""
     load: float | None = None
-    """The share of time in which the engine had anything to do."""
+    """The share of time in which the engine had any request."""
     period: float = 2.0
     """Seconds between two readings of the hottest DIMM."""
     plant: Plant | None = None
     speed: float | None = None
-    """The share of its speed that the engine had while it was left to the firmware."""
+    """The share of its speed that the engine had under the firmware's throttling."""
 
 
 @dataclass(frozen=True)
 class ControllerState:
-    """Everything that the controller remembers, and all that it shows."""
+    """The memory of the controller, and all that it exposes."""
 
     duty: float
-    """What is allowed now."""
+    """The duty that the engine is allowed."""
     exact: float
-    """The same before it is rounded to a move that is worth a request."""
+    """The duty before it is rounded to a move that is worth a request."""
     integral: float
     """The integral's part of the share worked."""
     mode: Mode = "learns"
     dimm: str = ""
-    """The hottest DIMM when one was last seen."""
+    """The hottest DIMM at the last reading."""
     headroom: float | None = None
-    """Its headroom, smoothed."""
+    """The smoothed headroom of that DIMM."""
     set_point: float = 0.0
-    """The set point: the headroom that is to be held."""
+    """The headroom that is to be held."""
     error: float = 0.0
-    """How much cooler than wanted it is, in °C; below 0 it is too hot."""
+    """°C by which the DIMM is cooler than the set point; below 0 it is too hot."""
     blind: float = 0.0
     """Seconds since a reading."""
     crossed: bool = False
-    """The limit was reached, and the firmware has not let go since."""
+    """True from reaching the limit until the firmware lets go."""
     plant: Plant | None = None
     benefit: Benefit | None = None
     pays: bool | None = None
 
 
 def begin_state(duty: float) -> ControllerState:
-    """The state with which an act begins, or goes on after a restart: no bump, whatever the duty is."""
+    """Returns the first state of an act, or of one adopted after a restart: no bump, whatever the duty is."""
     return ControllerState(duty=duty, exact=duty, integral=duty)
 
 
 def step(state: ControllerState, inputs: ControlInputs, settings: ControlSettings, seconds: float) -> ControllerState:
-    """The state `seconds` later."""
+    """Returns the state `seconds` later."""
     seconds = min(max(seconds, 0.0), MAX_STEP_SECONDS)
     hottest = _find_hottest(state, inputs)
     if hottest is None:
@@ -91,7 +91,7 @@ def step(state: ControllerState, inputs: ControlInputs, settings: ControlSetting
 
 
 def fail_safe(state: ControllerState, settings: ControlSettings, seconds: float, mode: Mode) -> ControllerState:
-    """Falls to the safe duty, at the slew; one that is lower stays, since what it held is still hot."""
+    """Falls to the safe duty, at the slew; a lower duty stays, since what it held is still hot."""
     goal = min(state.exact, settings.safe)
     exact = max(goal, state.exact - settings.slew * min(max(seconds, 0.0), MAX_STEP_SECONDS))
     return replace(_apply_duty(state, exact), integral=min(state.integral, exact), mode=mode)
@@ -99,10 +99,10 @@ def fail_safe(state: ControllerState, settings: ControlSettings, seconds: float,
 
 def _find_hottest(state: ControllerState, inputs: ControlInputs) -> tuple[str, float] | None:
     """
-    The DIMM with the least headroom.
+    Returns the DIMM with the least headroom.
 
-    None also where the one that was hottest has fallen silent, unless another is as hot: its neighbours, which are
-    cooler, would have the duty raised.
+    None also if the DIMM that was hottest is silent, unless another is as hot: its cooler neighbours would raise the
+    duty.
     """
     credible = {
         dimm: value
@@ -141,7 +141,7 @@ def _update_measurement(
 def _update_benefit(state: ControllerState, inputs: ControlInputs, settings: ControlSettings) -> ControllerState:
     if inputs.plant is None:
         return replace(state, plant=None, benefit=None, pays=None, mode="learns")
-    # By the set point that is held in the end, and not by the one below which the firmware lets go.
+    # By the final set point, not by the one below which the firmware lets go.
     benefit = estimate_benefit(inputs.plant, settings, settings.margin, inputs.speed)
     return replace(state, plant=inputs.plant, benefit=benefit, pays=benefit.pays(state.pays), mode="holds")
 
@@ -168,20 +168,20 @@ def _move_duty(
 
 
 def tune_gains(plant: Plant, period: float) -> tuple[float, float]:
-    """Gain (share of the time for a °C) and integral time (s) of the PI."""
+    """Returns the gain (share of the time for a °C) and integral time (s) of the PI."""
     delay = period + DELAY_SECONDS
     closed_loop = max(plant.time_constant / 2, 3 * delay)
     return plant.time_constant / (plant.gain * (closed_loop + delay)), plant.time_constant
 
 
 def _slew(current: float, goal: float, settings: ControlSettings, seconds: float) -> tuple[float, bool]:
-    """The next duty, and whether the slew let it get there."""
+    """Returns the next duty, and True if the slew let it reach the goal."""
     max_change = settings.slew * seconds
     moved = current + min(max_change, max(-max_change, goal - current))
     return moved, abs(moved - goal) < 1e-9
 
 
 def _apply_duty(state: ControllerState, exact: float) -> ControllerState:
-    """Moves what the engine is told once the difference is worth it, and at the ends."""
+    """Moves the engine's duty once the difference is worth a request, and at both ends."""
     significant = exact >= 1.0 or exact <= MIN_DUTY or abs(exact - state.duty) >= MIN_MOVE
     return replace(state, exact=exact, duty=round(exact, 2) if significant else state.duty)

@@ -1,4 +1,4 @@
-"""What the controller asks of History, and how its answers are read."""
+"""The controller's inputs, as PromQL queries to History and the parsing of their results."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Query = Callable[[str], list[tuple[dict[str, str], float]]]
 HEADROOM_METRIC = "steadytok_dimm_headroom_celsius"
 HEADROOM_QUERY = f"min by (dimm, source) ({HEADROOM_METRIC})"
 _INTERVAL_METRIC = "steadytok_collector_interval_seconds"
-_DEFAULT_PERIOD = 10.0  # seconds between readings where nobody says
+_DEFAULT_PERIOD = 10.0  # seconds between readings, if no collector reports its interval
 
 
 def read_headrooms(query: Query) -> Mapping[str, float]:
-    """Of each DIMM the least that any source tells."""
+    """Returns the least headroom that any source reports, for each DIMM."""
     headrooms: dict[str, float] = {}
     for labels, value in query(HEADROOM_QUERY):
         dimm = labels.get("dimm", "")
@@ -38,13 +38,13 @@ def read_headrooms(query: Query) -> Mapping[str, float]:
 
 
 def build_load_query(window: str, engine: str = "") -> str:
-    """The share of time in which an engine, or each, had anything to do."""
+    """Returns the expression of the share of time in which an engine, or each engine, had any request."""
     selector = f"{{engine={json.dumps(engine)}}}" if engine else ""
     return f"max by (engine) (avg_over_time((steadytok_engine_requests_running{selector} > bool 0)[{window}:1s]))"
 
 
 def read_inputs(query: Query, engine: str) -> ControlInputs:
-    """All that a look needs, of an engine by its name; a gateway has none, and so no load and no plant."""
+    """Reads the inputs of one step; a gateway has no engine name, and so no load and no plant."""
     headrooms = read_headrooms(query)
     if not engine:
         return ControlInputs(headrooms, None, read_period(query))
@@ -58,7 +58,7 @@ def read_inputs(query: Query, engine: str) -> ControlInputs:
 
 
 def read_period(query: Query) -> float:
-    """Seconds between two readings of the source that has the hottest DIMM."""
+    """Returns the seconds between two readings of the source that has the hottest DIMM."""
     rows = query(HEADROOM_QUERY)
     source = min(rows, key=lambda row: row[1])[0].get("source", "") if rows else ""
     seconds = _query_value(query, f"max({_INTERVAL_METRIC}{{collector={json.dumps(source)}}})")
@@ -73,7 +73,7 @@ def _read_plant(query: Query, engine: str) -> Plant | None:
 
 
 def read_prediction(query: Query, engine: str) -> tuple[float | None, float | None, float | None]:
-    """The duty that would hold an engine's DIMM, the share that firmware leaves, and whether pacing pays (1 or 0)."""
+    """Returns the duty at the set point, the share that firmware leaves, and whether pacing pays (1 or 0)."""
     duty, firmware_share, pays = (
         _query_metric(query, metric, engine) for metric in (metrics.PREDICTED, metrics.FIRMWARE, metrics.PAYS)
     )

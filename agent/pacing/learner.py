@@ -1,4 +1,4 @@
-"""What heats the DIMMs of each engine, learnt from History whether anything is paced or not, and kept over restarts."""
+"""Learns the thermal model of each engine's DIMMs from History, paced or not, and keeps it over restarts."""
 
 from __future__ import annotations
 
@@ -27,34 +27,32 @@ SPEED_QUERY = """
   max by (engine) (steadytok_engine_tokens_per_second)
     / on (engine) (max by (engine) (steadytok_engine_baseline_tokens_per_second) > 0)
 """
-REGIME_SECONDS = (
-    600.0  # seconds after the limit was reached in which the firmware is still what slows the engine, and lets go
-)
-EVIDENCE_SECONDS = 120.0  # seconds of that before the engine's speed is believed
+REGIME_SECONDS = 600.0  # seconds after the limit was reached in which the firmware still slows the engine, and lets go
+EVIDENCE_SECONDS = 120.0  # seconds of throttling before the engine's speed is believed
 UNPACED_DUTY = 0.99
-GONE_SECONDS = 900.0  # seconds without a word of an engine until nothing is told of it
+GONE_SECONDS = 900.0  # seconds of silence after which an engine is no longer exposed
 
 
 @dataclass
 class EngineThermals:
-    """One engine and its hottest DIMM."""
+    """The thermal model of one engine and its hottest DIMM."""
 
     statistics: plant.PlantStatistics = field(default_factory=plant.PlantStatistics)
     plant: plant.Plant | None = None
     crossed: bool = False
     since_crossed: float = math.inf
     throttled_seconds: float = 0.0
-    """Seconds that it was left to the firmware, as far as they count."""
+    """The seconds left to the firmware's throttling, as far as they count."""
     speed: float = 0.0
-    """The mean of its speed then, as a share of its baseline."""
+    """The mean speed in those seconds, as a share of the baseline."""
     benefit: Benefit | None = None
     pays: bool | None = None
     silent_seconds: float = 0.0
-    """Seconds since anything was heard of it."""
+    """Seconds since the last load of the engine."""
 
     @property
     def throttled_speed(self) -> float | None:
-        """The share of its speed that throttling left it, the pauses in between included; None without evidence."""
+        """The share of its speed that throttling left the engine, pauses included; None without evidence."""
         return self.speed if self.throttled_seconds >= EVIDENCE_SECONDS else None
 
     def observe(
@@ -67,10 +65,10 @@ class EngineThermals:
         period: float = 2.0,
     ) -> None:
         """
-        The hottest DIMM's headroom, the share of the last `seconds` that was worked, and what is made of them.
+        Takes in the hottest DIMM's headroom and the share of the last `seconds` that was worked.
 
-        `period`: seconds between two readings of the DIMM's sensor.
-        `unpaced`: the engine's speed as a share of its baseline, None while it is paced, idle or without one.
+        `period`: seconds between two readings of the DIMM's sensor. `unpaced`: the engine's speed as a share of its
+        baseline; None while it is paced or idle, or without a baseline.
         """
         self.since_crossed += seconds
         self.silent_seconds = self.silent_seconds + seconds if share is None else 0.0
@@ -93,10 +91,10 @@ class EngineThermals:
 
 
 class PlantLearner:
-    """The plants of all engines; `observe` is asked every few seconds."""
+    """The plants of all engines; `observe` is called every few seconds."""
 
     def __init__(self, stored: str | None, settings: Callable[[], Mapping[str, ControlSettings]]) -> None:
-        """`terms` gives those of the remedy that paces an engine, where there is one."""
+        """`settings` returns the control settings of each engine that a remedy paces."""
         self._settings = settings
         self._engines: dict[str, EngineThermals] = {}
         self._last_ms: int | None = None
@@ -104,7 +102,7 @@ class PlantLearner:
             self._restore(stored)
 
     def observe(self, history: History, now_ms: int) -> None:
-        """Takes the present readings in; what cannot be read breaks off what is being followed."""
+        """Takes in the present readings; after an unreadable one the model waits until its past has faded."""
         seconds = OBSERVE_SECONDS if self._last_ms is None else (now_ms - self._last_ms) / 1000
         self._last_ms = now_ms
         if seconds <= 0:  # the wall clock was set back
@@ -132,7 +130,7 @@ class PlantLearner:
         return self._settings().get(engine, ControlSettings())
 
     def readings(self) -> Iterator[Reading]:
-        """What is known of each engine, also while it is silent for some minutes; one that has left is not told of."""
+        """Yields the model of each engine, through silences of minutes; a removed engine has none."""
         for name, engine in self._engines.items():
             if engine.plant is not None and engine.benefit is not None and engine.silent_seconds < GONE_SECONDS:
                 yield from metrics.report_plant(
@@ -140,7 +138,7 @@ class PlantLearner:
                 )
 
     def to_json(self) -> str:
-        """All that is worth keeping, as JSON."""
+        """Returns the learnt models as JSON."""
         engines = {
             name: {
                 "learnt": plant.to_builtins(engine.statistics),
@@ -160,9 +158,9 @@ class PlantLearner:
                 )
                 engine.plant = plant.fit_plant(engine.statistics)
                 self._engines[name] = engine
-        except ValueError as error:  # msgspec's are, too
+        except ValueError as error:  # msgspec's errors too
             self._engines = {}
-            structlog.get_logger().warning("what heats the DIMMs cannot be read; learning anew", reason=str(error))
+            structlog.get_logger().warning("the stored thermal models cannot be read; learning anew", reason=str(error))
 
 
 class _StoredEngine(msgspec.Struct):
@@ -186,4 +184,4 @@ def _compile(expr: str) -> promql.Query:
 
 
 def _query(history: History, now_ms: int, expr: str) -> list[tuple[dict[str, str], float]]:
-    return [(dict(labels), value) for labels, value in _compile(expr).evaluate_at(history, now_ms)]
+    return _compile(expr).evaluate_at(history, now_ms).to_dicts()

@@ -1,4 +1,4 @@
-"""What the controller shows; the gain, the time constant and the idle headroom are also what it asks History for."""
+"""The controller's metrics; it also reads gain, time constant and idle headroom back from History."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ METRICS = (
 
 
 def report_plant(engine: str, plant: Plant, speed: float | None, benefit: Benefit, *, pays: bool) -> Iterator[Reading]:
-    """What is known of an engine's heat, and what pacing would be worth, whether it is paced or not."""
+    """Yields the thermal model of an engine and the benefit of pacing it, paced or not."""
     yield GAIN.sample(plant.gain, engine=engine)
     yield TIME_CONSTANT.sample(plant.time_constant, engine=engine)
     yield IDLE.sample(plant.idle, engine=engine)
@@ -60,7 +60,7 @@ def report_plant(engine: str, plant: Plant, speed: float | None, benefit: Benefi
 
 
 def report_state(engine: str, state: ControllerState) -> Iterator[Reading]:
-    """What holds an engine now."""
+    """Yields the state of the controller that holds an engine."""
     yield MODE.sample(1.0, engine=engine, mode=state.mode, dimm=state.dimm)
     yield INTEGRAL.sample(state.integral, engine=engine)
     if state.headroom is not None and not state.blind:

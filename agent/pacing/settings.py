@@ -1,4 +1,4 @@
-"""What an operator may say of the controller, under `parameters: {control: …}` of a remedy that paces."""
+"""The settings of the controller, under `parameters: {control: …}` of a remedy that paces."""
 
 from __future__ import annotations
 
@@ -8,48 +8,49 @@ from itertools import pairwise
 import msgspec
 
 MIN_DUTY = 0.1
-"""The least duty that an engine takes."""
+"""The least duty that an engine accepts."""
 
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Degrees are below the DIMM's limit, times in seconds, duties shares of the time."""
 
     margin: float = 3.0
-    """The set point. DimmHot ends 5 below the limit: a set point beyond it would end the act that it is of."""
+    """The set point. DimmHot ends 5 below the limit: a set point beyond it would end its own act."""
 
     fans: float = 10.0
     """
     How far below the limit the BMC has raised its fans.
 
-    Air comes first: a set point that the fans never let the DIMM reach costs nothing, one below it costs tokens for
-    cooling that was to be had. The BMC's fan table has it (vendor's manual, web page or `ipmitool raw`); where it is
-    not told, watch steadytok_ipmi_fan_rpm or steadytok_hwmon_fan_rpm against steadytok_dimm_headroom_celsius.
+    Air comes first: a set point that the fans never let the DIMM reach costs nothing. A set point below it costs tokens
+    for cooling that the fans would give. The BMC's fan table has the value (vendor's manual, web page or `ipmitool
+    raw`). Without the table, watch steadytok_ipmi_fan_rpm or steadytok_hwmon_fan_rpm against
+    steadytok_dimm_headroom_celsius.
     """
 
     release: float = 5.0
-    """The firmware's hysteresis: once it throttles, it goes on until the DIMM is so far below the limit."""
+    """The firmware's hysteresis: it goes on throttling until the DIMM is so far below the limit."""
 
     cool_band: float = 1.0
-    """Degrees below the set point in which the duty is not raised."""
+    """Degrees below the set point within which the duty is not raised."""
 
     slew: float = 0.02
-    """How much the duty may change in a second."""
+    """The most that the duty may change in a second."""
 
     lowest: float = MIN_DUTY
     """The least duty."""
 
     safe: float = 0.5
-    """The duty that it falls to without a reading, or when the alert's evidence is lost."""
+    """The duty without a reading, or while the alert's evidence is lost."""
 
     patience: float = 30.0
     """How long the duty is held without a reading before it falls to the safe one."""
 
     throttle: tuple[tuple[float, float], ...] = ((0.0, 0.9), (5.0, 0.8), (10.0, 0.6))
     """
-    The firmware's steps: degrees above the limit, and the share of bandwidth that it leaves from there on.
+    The firmware's steps: degrees above the limit, and the share of bandwidth left from there on.
 
-    AMD's AGESA default (https://github.com/oxidecomputer/amd-apcb); Meta's Yosemite has one, [[0, 0.5]]. What the
-    engine is seen to have while it is left to them counts more than this.
+    AMD's AGESA default (https://github.com/oxidecomputer/amd-apcb); Meta's Yosemite has one, [[0, 0.5]]. The engine's
+    measured speed under throttling counts more than these steps.
     """
 
     refresh: float = 0.07
@@ -60,7 +61,7 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 def check_settings(settings: ControlSettings) -> Iterator[str]:
-    """What cannot be meant, one sentence each."""
+    """Yields one sentence for each setting out of bounds."""
     if not 1 <= settings.margin <= 30:
         yield f"control.margin: expected 1 to 30 °C below the limit, found {settings.margin:g}"
     if not 0 <= settings.release <= 20:

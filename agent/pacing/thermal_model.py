@@ -1,13 +1,12 @@
 """
-What heats a DIMM, learnt: how far from its limit it ends idle, how much a busy engine adds, and how slowly.
+Learns how an engine heats a DIMM: the headroom when idle, the degrees that work adds, and how slowly.
 
-For each of two dozen time constants the share worked is smoothed as the DIMM would smooth it, and its temperature
-is fitted to that by a line; the time constant with the least error has it. Nothing that is measured with noise is on
-the right-hand side, so a sensor that knows whole degrees biases nothing, as it would in a fit of each reading on the
-one before.
+For each of two dozen time constants the share worked is smoothed as the DIMM would smooth it, and a line fits its
+temperature to that; the time constant with the least error wins. No noisy measurement is on the right-hand side, so a
+sensor of whole degrees does not bias the fit, as it would in a fit of each reading on the one before.
 
-Readings are kept as means in bins of the smoothed share: hours at one load do not push out what was learnt at others,
-and it is small. Bins fade with a time of six hours, as rooms and seasons do.
+Readings are kept as means in bins of the smoothed share. That is small, and hours at one load do not displace the
+readings of other loads. Bins fade with a time of six hours, as rooms and seasons do.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ CANDIDATES: Floats = 25.0 * np.float64(1.145) ** np.arange(24, dtype=np.float64)
 BINS = 8
 MAX_BIN_SECONDS = 1800.0  # seconds of readings that a bin counts for
 FADE_SECONDS = 6 * 3600.0  # seconds in which a bin's weight falls to a third
-LAG_SECONDS = 5.0  # seconds between work and reading, besides what the DIMM and its sensor's interval take
+LAG_SECONDS = 5.0  # seconds between work and reading, besides the delay of the DIMM and its sensor's interval
 GAP_SECONDS = 30.0  # seconds: after a longer silence the DIMM's past is not known
-SETTLE_CONSTANTS = 2.0  # time constants until it no longer matters
+SETTLE_CONSTANTS = 2.0  # time constants until the unknown past no longer matters
 UNKNOWN_SETTLE_SECONDS = 900.0  # seconds instead, while the time constant is not known
-GAIN_RANGE = (2.0, 100.0)  # °C; a fit outside is no heat of an engine
-MIN_SPREAD = 0.1  # of the smoothed share, as a standard deviation: less is no experiment
+GAIN_RANGE = (2.0, 100.0)  # °C; a fit outside is not an engine's heat
+MIN_SPREAD = 0.1  # of the smoothed share, as a standard deviation: with less the loads differ too little for a fit
 MAX_GAIN_ERROR = 0.2  # of the gain: its standard error
-MAX_SURPRISE = 3.0  # °C that the fit may be off in the mean: more, and a fan, or the room, is another
+MAX_SURPRISE = 3.0  # °C that the fit may be off in the mean: more means another fan, or another room temperature
 SURPRISE_SECONDS = 600.0  # seconds of that mean
 SURPRISE_DISCOUNT = 0.02  # of the weights then: enough to go on from, too little to hold on to
-_LEAST_NOISE = 0.02  # °C squared, of a sensor that seems to have none
+_MIN_NOISE = 0.02  # °C squared, of a sensor that seems to have none
 _MEANS = 5  # of x, y, xx, xy, yy
 
 
@@ -45,14 +44,14 @@ class Plant(NamedTuple):
     """One DIMM under one engine."""
 
     gain: float
-    """°C that working all the time adds in the end."""
+    """°C that full load adds in the end."""
     time_constant: float
     """Seconds."""
     idle: float
-    """Headroom in the end when nothing works, °C."""
+    """Final headroom when nothing works, °C."""
 
     def headroom(self, share: float) -> float:
-        """Where it ends when that share of the time is worked."""
+        """Returns the final headroom at a share of time worked."""
         return self.idle - self.gain * share
 
 
@@ -62,18 +61,18 @@ PRIOR = Plant(gain=30.0, time_constant=120.0, idle=25.0)
 
 @dataclass(frozen=True, eq=False)
 class PlantStatistics:
-    """All that is remembered; [candidate] and [candidate, bin]."""
+    """The memory of the model; arrays are [candidate] and [candidate, bin]."""
 
     smoothed: Floats | None = None
-    """The share worked, as each candidate would have it; None before the first."""
+    """The share worked, smoothed with each candidate; None before the first reading."""
     lagged: float = 0.0
-    """The share worked, as it is before that: late by what is between heat and reading."""
+    """The share worked, delayed by the lag between heat and reading."""
     weights: Floats = field(default_factory=lambda: np.zeros((len(CANDIDATES), BINS)))
     means: Floats = field(default_factory=lambda: np.zeros((_MEANS, len(CANDIDATES), BINS)))
     unsettled: float = 0.0
     """Seconds until the past before the last gap has faded."""
     surprise: float = 0.0
-    """How much cooler than fitted it is, in the mean of the last minutes."""
+    """°C by which the DIMM is cooler than fitted, in the mean of the last minutes."""
 
 
 def observe(
@@ -86,10 +85,10 @@ def observe(
     period: float = 2.0,
 ) -> PlantStatistics:
     """
-    One reading: the hottest DIMM's headroom, and the share of time worked since the one before.
+    Takes in one reading: the hottest DIMM's headroom, and the share of time worked since the one before.
 
-    `heated` is False where work and heat are not in proportion, since the firmware throttles; `period`: seconds between
-    two readings of the sensor, which in the mean is late by half of that.
+    `heated` is False while the firmware throttles, since work and heat are then not in proportion. `period`: seconds
+    between two readings of the sensor, which in the mean is late by half of that.
     """
     if share is None or not math.isfinite(share):
         return replace(statistics, smoothed=None)
@@ -107,7 +106,7 @@ def observe(
 
 
 def _discount_surprise(statistics: PlantStatistics, x: Floats, y: float, seconds: float) -> PlantStatistics:
-    """Where it has been wrong for minutes, what was learnt before hardly counts any more."""
+    """Discounts old readings once the fit has been wrong for minutes."""
     fit = _fit_line(statistics)
     if fit is None:
         return replace(statistics, surprise=0.0)
@@ -129,7 +128,7 @@ def _add_reading(statistics: PlantStatistics, x: Floats, y: float, seconds: floa
 
 
 def fit_plant(statistics: PlantStatistics) -> Plant | None:
-    """The plant; None while too little has been seen, at too few loads, to tell."""
+    """Returns the plant; None while too little was seen, at too few loads, to tell."""
     fit = _fit_line(statistics)
     certain = (
         fit is not None
@@ -159,7 +158,7 @@ def _fit_line(statistics: PlantStatistics) -> _Fit | None:
         return None
     gain, time_constant = -float(slope[best]), float(CANDIDATES[best])
     independent = float(total[best]) / time_constant
-    gain_error = math.sqrt(max(float(error[best]), _LEAST_NOISE) / (independent * float(variance[best])))
+    gain_error = math.sqrt(max(float(error[best]), _MIN_NOISE) / (independent * float(variance[best])))
     return _Fit(Plant(gain, time_constant, float(y[best] + gain * x[best])), best, gain_error)
 
 
@@ -169,12 +168,12 @@ class _StoredStatistics(msgspec.Struct):
 
 
 def to_builtins(statistics: PlantStatistics) -> Any:
-    """What is worth keeping, for JSON."""
+    """Returns the statistics for JSON."""
     return {"weights": statistics.weights.round(1).tolist(), "means": statistics.means.round(5).tolist()}
 
 
 def from_builtins(data: Any) -> PlantStatistics:
-    """Takes back what `stored` gave; raises ValueError (msgspec's is one) where it is another's."""
+    """Restores statistics from the output of `to_builtins`; ValueError (msgspec's is one) for anything else."""
     stored_statistics = msgspec.convert(data, _StoredStatistics)
     statistics = PlantStatistics(
         weights=np.array(stored_statistics.weights, np.float64), means=np.array(stored_statistics.means, np.float64)

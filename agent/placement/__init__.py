@@ -1,5 +1,5 @@
 """
-`steadytok placement`: where the pages of a process are, as the kernel tells it now.
+`steadytok placement`: reads from the kernel on which NUMA nodes the pages of a process are, and prints it.
 
-Reads and prints; the learnt placement of engines and its drift are in `agent/engines/`, and nothing is moved here.
+Nothing is moved here; the learnt placement of engines and its drift are in `agent/engines/`.
 """

@@ -1,9 +1,9 @@
 """
-What /proc/PID/numa_maps says: every page by node, and under which policies they were allocated.
+Parses /proc/PID/numa_maps: the pages of a process by node and by memory policy.
 
-Reading it walks the page tables of the process, who waits meanwhile for every mmap and munmap: 4 ms for each GiB of
-4-KiB pages where it was measured, and 21 in a report from the field
-(https://github.com/ncabatoff/process-exporter/issues/246). So nothing reads it unasked.
+Reading the file walks the page tables of the process and blocks its mmap and munmap meanwhile. That takes 4 ms per GiB
+of 4-KiB pages as measured, and 21 ms in a report from the field
+(https://github.com/ncabatoff/process-exporter/issues/246). So it is read only on request.
 https://docs.kernel.org/filesystems/proc.html, https://man7.org/linux/man-pages/man5/numa_maps.5.html
 """
 
@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 LARGEST_FILE = 64 << 20  # bytes; 100,000 mappings are 10 MiB
-FASTEST, SLOWEST = 0.004, 0.021  # seconds for each GiB that is resident
+FASTEST, SLOWEST = 0.004, 0.021  # seconds per GiB of resident memory
 _LINE = re.compile(r"^[0-9a-f]{8,16} (\S+)((?: \S+)*)$", re.MULTILINE)
 _NODE_PAGES = re.compile(r" N(\d{1,5})=(\d{1,16})")
 _PAGE_SIZE = re.compile(r" kernelpagesize_kB=(\d{1,9})")
@@ -24,20 +24,20 @@ _SHARED = re.compile(r" file=(?:/dev/shm/|/dev/zero|/memfd:|/SYSV|anon_inode:)")
 
 @dataclass(frozen=True, slots=True)
 class NumaMaps:
-    """Bytes in RAM by (kind, node), and by policy as the kernel writes it: default, bind:0, interleave:0-1."""
+    """Bytes in RAM by (kind, node), and by policy in the kernel's words: default, bind:0, interleave:0-1."""
 
     sizes: Counter[tuple[str, str]]
     policies: Counter[str]
 
 
 def estimate_read_seconds(resident: float) -> tuple[float, float]:
-    """Seconds that reading takes at least and at most, of a process with so many bytes in RAM."""
+    """Returns the least and the most seconds that a read takes, for `resident` bytes in RAM."""
     gibibytes = resident / 2**30
     return FASTEST * gibibytes, SLOWEST * gibibytes
 
 
 def parse(text: str) -> NumaMaps:
-    """The sums over all mappings; ValueError where this is no such file."""
+    """Sums the pages of all mappings; raises ValueError for another kind of file."""
     sizes: Counter[tuple[str, str]] = Counter()
     policies: Counter[str] = Counter()
     lines = _LINE.findall(text)
@@ -46,9 +46,9 @@ def parse(text: str) -> NumaMaps:
     for policy, attributes in lines:
         page_size = _PAGE_SIZE.search(attributes)
         if page_size is None:
-            continue  # nothing of this mapping is in RAM
+            continue  # no page of this mapping is in RAM
         for node, pages in _NODE_PAGES.findall(attributes):
-            size = int(pages) * int(page_size[1]) * 1024  # huge pages are counted whole
+            size = int(pages) * int(page_size[1]) * 1024  # a huge page counts as one page of its own size
             sizes[_classify_mapping(attributes), node] += size
             policies[policy] += size
     return NumaMaps(sizes, policies)

@@ -1,4 +1,4 @@
-"""Where the memory of one engine process is, as the collector `process` or numa_maps tells it: a frozen value."""
+"""The placement of one process's memory as a frozen value, from the collector `process` or from numa_maps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from collectors import Sample, natural
 KINDS = ("anon", "file", "shmem", "hugetlb")
 _PREFIX = "steadytok_process_"
 _PROCESS_LABELS = ("engine", "rank")
-_WORK_THRESHOLD = 0.05  # of the processor time, as the collector has it: less is a stray thread
+_WORK_THRESHOLD = 0.05  # of the processor time, as in the collector; less is a stray thread
 
 
 class Share(NamedTuple):
-    """A part of the resident pages, 0 to 1, and its standard error; 0 where every page was asked."""
+    """A part of the resident pages, 0 to 1, and its standard error, which is 0 after a count of every page."""
 
     part: float
     error: float
 
 
 class PlacementRequest(NamedTuple):
-    """What was asked: by what, with which policy, and the nodes and CPUs as lists, empty where it named none."""
+    """A request for placement: its source (an option, a variable, a cpuset), policy, and lists of nodes and CPUs."""
 
     source: str
     policy: str
@@ -34,7 +34,7 @@ class PlacementRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cgroup:
-    """Bytes that are left below the limits of a process's cgroup, the smallest memory.max, and whose that is."""
+    """Bytes left below the limits of a process's cgroup, the smallest memory.max, and the cgroup that sets it."""
 
     available: float | None
     limit: float | None
@@ -44,11 +44,11 @@ class Cgroup:
 @dataclass(frozen=True, slots=True)
 class ProcessPlacement:
     """
-    One process. What is not known is not in it.
+    One process; unknown values are left out.
 
-    memory: bytes in RAM by kind. nodes: every node. shares: by (kind, node), and of all kinds together under "".
-    threads, bound: threads that ran last on a node, and those that may run on no other. work: part of the processor
-    time. policies: bytes by memory policy, known from numa_maps only.
+    memory: bytes in RAM by kind. nodes: every node. shares: by (kind, node), with the kind "" for all kinds together.
+    threads: threads by the node they ran on last. bound_threads: threads that may run on one node only. work: part of
+    the processor time by node. policies: bytes by memory policy, from numa_maps only.
     """
 
     engine: str
@@ -69,11 +69,11 @@ class ProcessPlacement:
 
     @property
     def resident(self) -> float:
-        """All bytes in RAM."""
+        """Bytes in RAM."""
         return sum(self.memory.values())
 
     def size_on_node(self, kind: str, node: str) -> float | None:
-        """Bytes of a kind on a node, as far as that is known."""
+        """Returns the bytes of a kind on a node; None when unknown."""
         share, total = self.shares.get((kind, node)), self.memory.get(kind)
         if total == 0:
             return 0.0
@@ -81,7 +81,7 @@ class ProcessPlacement:
 
 
 def from_samples(samples: Sequence[Sample]) -> list[ProcessPlacement]:
-    """Every process that the Samples of the collector `process` tell of, in their order."""
+    """Builds the placement of every process in the Samples of the collector `process`, in their order."""
     by_process: dict[tuple[str, ...], list[tuple[str, dict[str, str], float]]] = {}
     for sample in samples:
         labels = dict(sample.labels)
@@ -166,7 +166,7 @@ def _build_cgroup(samples: _ProcessSamples) -> Cgroup | None:
 
 
 def from_numa_maps(process: ProcessPlacement, maps: NumaMaps) -> ProcessPlacement:
-    """The same process with what numa_maps has counted in place of what was sampled."""
+    """Returns the process with the counts of numa_maps in place of sampled shares."""
     by_kind: Counter[str] = Counter()
     by_node: Counter[str] = Counter()
     for (kind, node), size in maps.sizes.items():

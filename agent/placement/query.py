@@ -1,4 +1,4 @@
-"""Asks the collector `process` about one process or about engines, again and again, and says in words why not."""
+"""The query behind `steadytok placement`: reads one process or all engines through the collector `process`."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import msgspec
 
 from agent.placement import numa_maps
 from agent.placement.process_placement import ProcessPlacement, from_numa_maps, from_samples
+from agent.sampling.passes import CollectionResult, ThreadRunner
 from agent.sampling.plugins import Collector, bind_collector
-from agent.sampling.sampler import CollectionResult, ThreadRunner
 from collectors import Host
 
 QUERY_TIMEOUT = 30.0  # seconds; a process of 100,000 mappings takes one or two
 
 
 class PlacementError(Exception):
-    """Nothing can be shown; the message is one sentence."""
+    """There is no placement to show; the message says why in one sentence."""
 
 
 class PlacementQuery:
-    """The collector with what it remembers from look to look, so that work is what was done since the last."""
+    """Reads placements repeatedly; the collector keeps state, so that `work` covers the time since the last read."""
 
     def __init__(self, collector: Collector, module: Any, root: str, selector: str | None) -> None:
         self._host = Host(root)
-        self._file_host = Host(root)  # a look that does not return keeps the other one
+        self._file_host = Host(root)  # a read that hangs keeps the other host
         self._results: queue.SimpleQueue[CollectionResult] = queue.SimpleQueue()
         self._selector = selector
         self._pid = int(selector) if selector is not None and selector.isascii() and selector.isdecimal() else None
         if self._pid is not None:
-            target = module.Target(name=f"PID {self._pid}", pid=self._pid)
+            target = module.ProcessTarget(name=f"PID {self._pid}", pid=self._pid)
             own_config = msgspec.structs.replace(collector.config or module.Config(), engines=(target,), discover=False)
             collector = bind_collector(module, "process", interval=None, deadline=None, config=own_config)
         self._collector = collector
         self._runner = ThreadRunner("process", self._host, self._results.put)
 
     def read(self) -> tuple[list[ProcessPlacement], list[str]]:
-        """The processes as they are now, and what could not be read; LookError where there is nothing to be shown."""
+        """Returns the processes now, and notes on unreadable files; raises PlacementError when there is no process."""
         if self._pid is not None:
             self._check_has_memory(self._pid)
         self._runner.start(self._collector, time.monotonic())
@@ -56,7 +56,7 @@ class PlacementQuery:
         return processes, [_describe_note(note.path, note.reason) for note in result.notes]
 
     def read_numa_maps(self, process: ProcessPlacement) -> ProcessPlacement:
-        """The same process by its numa_maps, which holds it up meanwhile. Raises LookError where it cannot be read."""
+        """Returns the process by its numa_maps, whose read slows the process down. Raises PlacementError."""
         path = f"proc/{process.pid}/numa_maps"
         text = self._file_host.read(path, largest=numa_maps.LARGEST_FILE)
         if text is None:
@@ -67,16 +67,14 @@ class PlacementQuery:
             raise PlacementError(f"{path}: {error}") from None
 
     def _check_has_memory(self, pid: int) -> None:
-        """Raises LookError where a process has no memory to be asked about."""
+        """Raises PlacementError for a process without memory."""
         status = self._file_host.read(f"proc/{pid}/status", optional=True)
         fields = dict(line.partition(":")[::2] for line in (status or "").splitlines())
         name = fields.get("Name", "").strip()
         if status is None:
             raise PlacementError(f"there is no process {pid}")
         if fields.get("State", "").strip()[:1] in ("Z", "X"):
-            raise PlacementError(
-                f"process {pid} ({name}) has ended and waits for its parent: it has no memory any more"
-            )
+            raise PlacementError(f"process {pid} ({name}) has ended and waits for its parent: it has no memory")
         if (thread_group := fields.get("Tgid", "").strip()) not in ("", str(pid)):
             raise PlacementError(f"{pid} ({name}) is a thread of process {thread_group}: ask for that one")
         if "VmSize" not in fields:
@@ -91,7 +89,7 @@ class PlacementQuery:
 
     def _explain_empty(self, result: CollectionResult) -> str:
         if self._pid is not None and not (result.notes and self._file_host.exists(f"proc/{self._pid}")):
-            return f"process {self._pid} ended while it was asked"
+            return f"process {self._pid} ended during the query"
         if result.notes:
             return "; ".join(_describe_note(note.path, note.reason) for note in result.notes[:2])
         return "no engine is running here that is known by its command line; name one under engines:, or give a PID"

@@ -1,4 +1,4 @@
-"""Draws where a process's memory is: a table as numastat -p has it, for people, and the same as JSON."""
+"""Formats the placement of a process: a table like that of `numastat -p`, or JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.text.units import format_bytes
 
 _KIND_NAMES = {"anon": "anonymous", "file": "file", "shmem": "shared", "hugetlb": "huge pages"}
 _LABEL_WIDTH, _COLUMN_WIDTH = 14, 16  # characters
-_Z_SCORE = 1.96  # standard errors on either side: 95 of 100 samples
+_Z_SCORE = 1.96  # standard errors on either side: a 95 % interval
 _POLICY_TEXTS = {
     "bind": "memory bound",
     "preferred": "memory preferred",
@@ -27,11 +27,11 @@ _POLICY_TEXTS = {
 }
 
 NodeRow = tuple[str, list[str], str]
-"""The name, a cell for each node, and the cell for all of them."""
+"""A name, a cell for each node, and a cell for all nodes together."""
 
 
 def format_table(process: ProcessPlacement, width: int) -> Iterator[str]:
-    """The lines of one process's table, in blocks of as many nodes as fit the width."""
+    """Returns the lines of a process's table, in blocks of as many nodes as fit the width."""
     yield f"{format_title(process)}: {format_bytes(process.resident)} in RAM"
     yield from (
         f"  {'' if index else 'asked':{_LABEL_WIDTH}}{request}"
@@ -39,7 +39,7 @@ def format_table(process: ProcessPlacement, width: int) -> Iterator[str]:
     )
     columns = max(1, (width - 2 - _LABEL_WIDTH - _COLUMN_WIDTH) // _COLUMN_WIDTH)
     rows = list(_build_rows(process))
-    for first in range(0, max(1, len(process.nodes)), columns):  # a kernel without NUMA shows no node, and totals
+    for first in range(0, max(1, len(process.nodes)), columns):  # a kernel without NUMA has no nodes, only totals
         block = slice(first, first + columns)
         last = first + columns >= len(process.nodes)
         yield _format_line("", [f"node {node}" for node in process.nodes[block]], "all" if last else "")
@@ -48,7 +48,7 @@ def format_table(process: ProcessPlacement, width: int) -> Iterator[str]:
 
 
 def format_title(process: ProcessPlacement) -> str:
-    """Who it is: `r1 rank 0 (PID 1211, VLLM::Worker_TP, vllm)`, or of a process by its number `PID 1211 (python)`."""
+    """Names a process: `r1 rank 0 (PID 1211, VLLM::Worker_TP, vllm)`, or `PID 1211 (python)` for a bare PID."""
     if process.engine == f"PID {process.pid}":
         return f"{process.engine} ({process.command})"
     return f"{process.engine} rank {process.rank} (PID {process.pid}, {process.command}, {process.kind})"
@@ -71,7 +71,7 @@ def _describe_requests(process: ProcessPlacement) -> Iterator[str]:
         cpus_text = f" (CPUs {request.cpus})" if request.cpus else ""
         yield f"{_POLICY_TEXTS.get(request.policy, request.policy)}{nodes_text}{cpus_text}, by {request.source}"
     if not process.requests:
-        yield "nothing, as far as options, variables and cpusets tell"
+        yield "nothing, by its options, variables and cpusets"
 
 
 def _build_rows(process: ProcessPlacement) -> Iterator[NodeRow]:
@@ -96,7 +96,7 @@ def _format_or_unknown(value: Any, formatter: Callable[[Any], str]) -> str:
 
 
 def format_share(share: Share) -> str:
-    """A share in percent, and what it may be off by in 95 of 100 samples: `49.8 % ±1.5`."""
+    """Formats a share in percent with its 95 % error: `49.8 % ±1.5`."""
     error = f" ±{100 * _Z_SCORE * share.error:.1f}" if share.error else ""
     return f"{100 * share.part:.1f} %{error}"
 
@@ -114,7 +114,7 @@ def _build_notes(process: ProcessPlacement) -> Iterator[tuple[str, str]]:
 
 
 def as_json(process: ProcessPlacement) -> dict[str, Any]:
-    """The same for programs; null is what is not known."""
+    """Returns the placement for programs; null is an unknown value."""
     return {
         "engine": process.engine,
         "rank": process.rank,

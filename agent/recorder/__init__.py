@@ -1,5 +1,5 @@
 """
-The flight recorder: samples of the last days on disk, in segments that survive a power cut.
+The flight recorder: samples of the last day on disk, in segments that survive a power cut.
 
-Knows series and times alone; what is recorded and when is the loop's affair.
+Knows only series and times; the loop decides what is recorded, and when.
 """

@@ -1,11 +1,11 @@
 """
 The format of the flight recorder: segments of framed records.
 
-A segment is a magic line and records. A record is its length and the CRC-32 of length and payload (little-endian
-32-bit each), then the payload: one byte says what it is. A record that is damaged is skipped, a torn tail ends the
-segment; nothing is ever made up. Blocks of rows stand for themselves, except that a heading (which series the columns
-are) is written once per segment. Values are kept bit by bit: each cell is XORed with the one before it, the bytes
-are sorted by significance, which leaves long runs of zeros, and deflated.
+A segment is a magic line and records. A record is its length, the CRC-32 of length and payload (each 32-bit
+little-endian), and the payload, whose first byte is its type. Readers skip a damaged record, and stop at a torn tail;
+no reading is ever invented. A block of rows needs only its heading (the series of its columns), which is written once
+per segment. Values keep every bit: each cell is XORed with the cell before it, the bytes are grouped by significance,
+which leaves long runs of zeros, and deflated.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from collectors import Metric
 from rules.history.rows import Heading, Rows
 
 MAGIC = b"steadytok recording 1\n"
-LEVEL = 1  # of deflate: higher ones cost three times as much for a tenth less
+LEVEL = 1  # of deflate; higher levels take three times as long and save a tenth
 
 _FRAME = struct.Struct("<II")
 _HEADING = struct.Struct("<BI")
 _ROWS = struct.Struct("<BIqqII?")
 _SHIFT = struct.Struct("<Bq")
 _THINNED = struct.Struct("<BQ")
-_MOST_CELLS = 1 << 27  # of one block, so that no size in a file can ask for all memory
-_MOST_HEADING = 1 << 27  # bytes of one heading
+_MAX_CELLS = 1 << 27  # of one block; a damaged size must not allocate all memory
+_MAX_HEADING = 1 << 27  # bytes of one heading
 
 
 class NumberedHeading(NamedTuple):
-    """A heading under the number that blocks of this segment call it by."""
+    """A heading, and the number by which the blocks of this segment refer to it."""
 
     number: int
     heading: Heading
 
 
 class SegmentBlock(NamedTuple):
-    """Rows not yet unpacked; the times are of the first and the last, in ms."""
+    """A block of packed rows, and the times of its first and last row in ms."""
 
     number: int
     first_ms: int
@@ -50,13 +50,13 @@ class SegmentBlock(NamedTuple):
 
 
 class ClockShift(NamedTuple):
-    """The wall clock stepped: every time recorded before is to move by this."""
+    """A shift of the wall clock: every earlier time in the recording moves by `delta_ms`."""
 
     delta_ms: int
 
 
 class ThinnedMarker(NamedTuple):
-    """This full segment has been thinned out into the segment that says so."""
+    """Marks that the segment with this record replaces the full segment of that number."""
 
     segment: int
 
@@ -71,7 +71,7 @@ class _StoredHeading(msgspec.Struct, array_like=True):
 
 
 def frame_payload(payload: bytes) -> bytes:
-    """A payload as it stands in a segment."""
+    """Returns a payload with its length and checksum, as written to a segment."""
     return _FRAME.pack(len(payload), _checksum(payload)) + payload
 
 
@@ -80,7 +80,7 @@ def _checksum(payload: bytes) -> int:
 
 
 def iter_payloads(data: bytes) -> Iterator[bytes]:
-    """The undamaged payloads of a segment, in order."""
+    """Yields the undamaged payloads of a segment, in order."""
     if not data.startswith(MAGIC):
         return
     offset = len(MAGIC)
@@ -94,7 +94,7 @@ def iter_payloads(data: bytes) -> Iterator[bytes]:
 
 
 def pack_heading(number: int, heading: Heading) -> bytes:
-    """A heading's payload."""
+    """Packs a heading."""
     metric_indexes = {metric: index for index, metric in enumerate(dict.fromkeys(heading.metrics))}
     metrics = [(metric.name, metric.kind, metric.help) for metric in metric_indexes]
     series = [(metric_indexes[metric], labels) for metric, labels in zip(heading.metrics, heading.labels, strict=True)]
@@ -103,7 +103,7 @@ def pack_heading(number: int, heading: Heading) -> bytes:
 
 
 def pack_rows(number: int, rows: Rows) -> bytes:
-    """The payload of at least one row."""
+    """Packs a block of at least one row."""
     columns, count = rows.values.shape
     bits = np.array(rows.values, np.float64, order="C").view(np.uint64)
     bits[:, 1:] ^= bits[:, :-1].copy()
@@ -115,17 +115,17 @@ def pack_rows(number: int, rows: Rows) -> bytes:
 
 
 def pack_clock_shift(delta_ms: int) -> bytes:
-    """The payload for a step of the clock."""
+    """Packs a shift of the wall clock."""
     return _SHIFT.pack(3, delta_ms)
 
 
 def pack_thinned_marker(segment: int) -> bytes:
-    """The payload that says which full segment has been thinned out."""
+    """Packs the marker that a full segment was thinned out."""
     return _THINNED.pack(4, segment)
 
 
 def parse_record(payload: bytes) -> Record | None:
-    """What a payload says; None where it is of no known form."""
+    """Parses a payload; returns None where its form is unknown."""
     try:
         return _parse_record(payload)
     except (struct.error, zlib.error, msgspec.DecodeError, ValueError, IndexError):
@@ -147,14 +147,14 @@ def _parse_record(payload: bytes) -> Record | None:
 
 
 def _parse_heading(body: bytes) -> Heading:
-    stored = msgspec.json.decode(_inflate(body, _MOST_HEADING), type=_StoredHeading)
+    stored = msgspec.json.decode(_inflate(body, _MAX_HEADING), type=_StoredHeading)
     metrics = [Metric(*fields) for fields in stored.metrics]
     column_metrics = tuple(metrics[index] for index, _ in stored.series)
     return Heading(stored.group, column_metrics, tuple(labels for _, labels in stored.series))
 
 
 def unpack_rows(block: SegmentBlock, heading: Heading, delta_ms: int = 0) -> Rows | None:
-    """The rows of a block at their times plus delta_ms; None where it does not fit its heading."""
+    """Unpacks a block, and adds `delta_ms` to its times; returns None where it does not fit its heading."""
     try:
         return _unpack_rows(block.payload, heading, delta_ms)
     except (zlib.error, ValueError):
@@ -164,7 +164,7 @@ def unpack_rows(block: SegmentBlock, heading: Heading, delta_ms: int = 0) -> Row
 def _unpack_rows(payload: bytes, heading: Heading, delta_ms: int) -> Rows | None:
     _, _, _, _, columns, count, has_mask = _ROWS.unpack_from(payload)
     cells = columns * count
-    if columns != len(heading.labels) or not 0 < count <= _MOST_CELLS or cells > _MOST_CELLS:
+    if columns != len(heading.labels) or not 0 < count <= _MAX_CELLS or cells > _MAX_CELLS:
         return None
     times_end = 8 * count
     mask_end = times_end + ((cells + 7) // 8 if has_mask else 0)
@@ -184,5 +184,5 @@ def _inflate(body: bytes, max_bytes: int) -> bytes:
     inflater: Any = zlib.decompressobj()
     data: bytes = inflater.decompress(body, max_bytes + 1)
     if len(data) > max_bytes or not inflater.eof:
-        raise ValueError("more than there can be, or less")
+        raise ValueError("the inflated size differs from the expected one")
     return data

@@ -1,8 +1,8 @@
 """
-The segments of the flight recorder as they lie in their folder, and the reading of them.
+Reads the segments of the flight recorder from their folder.
 
-`full-00000012` has every row, `thin-00000003` one row in fifteen seconds of what full segments had before they were
-deleted. Thin ones are older than full ones, and of a kind the higher number is the newer.
+`full-00000012` has every row. `thin-00000003` has one row in fifteen seconds of full segments that were deleted. Every
+thin segment is older than every full one; within a kind, the higher number is the newer segment.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from rules.history.rows import Heading, Rows
 
 FULL, THIN = "full", "thin"
 _NAME = re.compile(r"(full|thin)-(\d{8,12})", re.ASCII)
-_MOST_BYTES = 1 << 29  # of one file: none of ours is that large
+_MAX_BYTES = 1 << 29  # of one file; the recorder writes none that large
 
 HeadingFilter = Callable[[Heading], bool]
 
 
 class Segment(NamedTuple):
-    """One segment: `steps_ms` is how far the clock stepped within it, the times are on the clock of its end."""
+    """One segment; `shift_ms` sums the clock shifts within it, and its times are on the clock at its end."""
 
     path: Path
     kind: str
@@ -44,21 +44,21 @@ class Segment(NamedTuple):
 
 
 def list_segment_files(folder: Path) -> list[tuple[Path, str, int]]:
-    """The segments there are with kind and number, oldest first; OSError where the folder cannot be read."""
+    """Lists the segment files with kind and number, oldest first. Raises OSError."""
     matches = [(path, match) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
     files = ((path, match[1], int(match[2])) for path, match in matches)
     return sorted(files, key=lambda file: (file[1] == FULL, file[2]))
 
 
 class Survey(NamedTuple):
-    """The segments that count, oldest first, and the numbers of full ones that thin ones have taken in."""
+    """The current segments, oldest first, and the numbers of full segments that were thinned out."""
 
     segments: list[Segment]
     thinned: set[int]
 
 
 def survey_folder(folder: Path) -> Survey:
-    """What there is in a folder; OSError where it cannot be read."""
+    """Surveys the segments of a folder. Raises OSError."""
     segments: list[Segment] = []
     thinned: set[int] = set()
     for path, kind, number in list_segment_files(folder):
@@ -70,9 +70,9 @@ def survey_folder(folder: Path) -> Survey:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The undamaged records of a segment; none where it cannot be read, or has been deleted meanwhile."""
+    """Yields the undamaged records of a segment; none where it cannot be read, or was deleted meanwhile."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             return
         data = path.read_bytes()
     except OSError:
@@ -102,7 +102,7 @@ def _read_size(path: Path) -> int:
 
 
 def read_rows(segment: Segment, later_shift_ms: int = 0, heading_filter: HeadingFilter | None = None) -> Iterator[Rows]:
-    """The rows of a segment in the order they were written; `later_ms`: the steps of the clock after it."""
+    """Yields the rows of a segment in the order written; `later_shift_ms` sums the clock shifts after it."""
     records = list(read_records(segment.path))
     shift_ms = later_shift_ms + sum(record.delta_ms for record in records if isinstance(record, ClockShift))
     headings: dict[int, Heading] = {}
@@ -118,14 +118,14 @@ def read_rows(segment: Segment, later_shift_ms: int = 0, heading_filter: Heading
 
 
 def sum_clock_shifts(segment: Segment) -> int:
-    """How far the clock stepped within a segment, in ms."""
+    """Sums the clock shifts within a segment, in ms."""
     return sum(record.delta_ms for record in read_records(segment.path) if isinstance(record, ClockShift))
 
 
 def read_rows_since(
     segments: Iterable[Segment], since_ms: int, heading_filter: HeadingFilter | None = None
 ) -> Iterator[Rows]:
-    """The rows after that time, oldest first within each group; none twice."""
+    """Yields the rows after `since_ms`, oldest first within each group; no row twice."""
     last_ms: dict[str, int] = {}
     for segment, later_shift_ms in _pair_with_later_shifts(list(segments)):
         if segment.last_ms is None or segment.last_ms + later_shift_ms <= since_ms:
@@ -139,7 +139,7 @@ def read_rows_since(
 
 
 def find_newest_ms(segments: Iterable[Segment]) -> int | None:
-    """The time of the newest row, on the clock as it was at the end; None where there is none."""
+    """Returns the time of the newest row, on the clock at the end of the recording; None without rows."""
     pairs = _pair_with_later_shifts(list(segments))
     return max((segment.last_ms + shift_ms for segment, shift_ms in pairs if segment.last_ms is not None), default=None)
 

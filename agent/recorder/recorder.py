@@ -1,9 +1,9 @@
 """
-The flight recorder: what History held, on disk, so that a crash can be explained and a restart goes on where it was.
+The flight recorder: writes History to disk, to explain a crash and to restore History after a restart.
 
-Every row of the last 15 minutes, and one in 15 seconds of the last 24 hours. Rows are written every 5 seconds by a
-thread of their own: that is what a kill -9 costs at most. The disk is made to hold them every 30 seconds, so a host
-that loses power loses 35. A disk that is full or gone ends the recording with one log line; it goes on by itself.
+It keeps every row of the last 15 minutes, and one row in 15 seconds of the last 24 hours. A thread writes rows every 5
+seconds, so a kill -9 loses at most that. It syncs the disk every 30 seconds, so a power cut loses at most 35. A full or
+missing disk stops the recording with one log line; the recording resumes by itself.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["FOLDER", "Recorder", "ReplayResult", "RetentionLimits", "read_record
 
 
 class ReplayResult(NamedTuple):
-    """What came back into History."""
+    """The number of rows restored to History, and the time of the newest row."""
 
     rows: int
     newest_ms: int | None
 
 
 class Recorder:
-    """One folder of segments, and what History held as it was told last."""
+    """Records History in one folder of segments."""
 
     def __init__(self, folder: Path, limits: RetentionLimits | None = None) -> None:
         self.limits = limits or RetentionLimits()
@@ -39,19 +39,19 @@ class Recorder:
         self._recorded_until: dict[str, int] = {}
         self._pending_shifts: list[int] = []
         self._flushed_ms: int | None = None
-        self.writer = WriterThread("the recording")
+        self.writer_thread = WriterThread("the recording")
 
     def replay(
         self, history: History, now_ms: int, *, collectors: Collection[str], others: Collection[str]
     ) -> ReplayResult:
         """
-        Takes what was recorded within History's time back into it; before the first tick.
+        Restores the recorded rows that are within History's retention; called before the first tick.
 
-        Only the sampling groups named are taken. Their series end with the last row, so that the time that nothing was
-        sampled is a gap; those of `collectors` are silent until they record again.
+        Restores only the sampling groups named. Their series end with the last row, so that the time without sampling
+        is a gap; the groups of `collectors` are silent until they record again.
         """
         newest = self._store.find_newest_ms()
-        excess_ms = 0 if newest is None else max(0, newest - now_ms + 1)  # the clock went back while nobody ran
+        excess_ms = 0 if newest is None else max(0, newest - now_ms + 1)  # the clock was set back while no agent ran
         if excess_ms:
             self._pending_shifts.append(-excess_ms)
         count, last_by_group = 0, {}
@@ -69,10 +69,10 @@ class Recorder:
         return ReplayResult(count, None if newest is None else newest - excess_ms)
 
     def flush_if_due(self, history: History, now_ms: int) -> None:
-        """After a tick: hands over what is new when it is time to."""
+        """Hands new rows to the writing thread if a flush is due; called after each tick."""
         if self._flushed_ms is None:
             self._flushed_ms = now_ms
-        if now_ms - self._flushed_ms >= self.limits.flush and not self.writer.is_busy:
+        if now_ms - self._flushed_ms >= self.limits.flush and not self.writer_thread.is_busy:
             self._flush(history, now_ms)
 
     def _flush(self, history: History, now_ms: int) -> None:
@@ -82,32 +82,32 @@ class Recorder:
         ]
         self._recorded_until.update((rows.heading.group, int(rows.times[-1])) for rows in blocks)
         clock_shifts, self._pending_shifts = self._pending_shifts, []
-        self.writer.submit(lambda: self._store.write(clock_shifts, blocks, now_ms))
+        self.writer_thread.submit(lambda: self._store.write(clock_shifts, blocks, now_ms))
 
     def shift(self, delta_ms: int) -> None:
-        """The wall clock stepped, and History with it."""
+        """Moves stored times after a shift of the wall clock, and records the shift."""
         self._recorded_until = {group: at_ms + delta_ms for group, at_ms in self._recorded_until.items()}
         self._flushed_ms = None if self._flushed_ms is None else self._flushed_ms + delta_ms
         self._pending_shifts.append(delta_ms)
 
     def wait(self, seconds: float) -> bool:
-        """Waits until everything handed over is written."""
-        return self.writer.wait(seconds)
+        """Waits until the rows of every flush are written; returns False after `seconds` without that."""
+        return self.writer_thread.wait(seconds)
 
     def close(self, history: History, now_ms: int, seconds: float = 2.0) -> None:
-        """Writes what is left, and waits so long for that."""
-        if self.writer.wait(seconds):
+        """Writes the remaining rows; each step waits at most `seconds`."""
+        if self.writer_thread.wait(seconds):
             self._flush(history, now_ms)
-            if self.writer.wait(seconds):
-                self.writer.submit(self._store.close)
-        self.writer.close(seconds)
+            if self.writer_thread.wait(seconds):
+                self.writer_thread.submit(self._store.close)
+        self.writer_thread.close(seconds)
 
 
 def read_recording(folder: Path, span_ms: int, name: str | None = None) -> Iterator[Rows]:
     """
-    What a recorder's folder holds of its newest `since_ms` milliseconds, oldest first in each group.
+    Yields the rows of the newest `span_ms` milliseconds in a recorder's folder, oldest first in each group.
 
-    With a name only the sampling groups that have such a metric. OSError where the folder cannot be read.
+    With a name, yields only the sampling groups that have a metric of that name. Raises OSError.
     """
     segments = survey_folder(folder).segments
     end_ms = find_newest_ms(segments)

@@ -1,4 +1,4 @@
-"""The flight recorder's folder while it is written: what is kept how long, and what happens when the disk is full."""
+"""Writes the flight recorder's folder: rotates and thins out segments, bounds their size, and survives a full disk."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from rules.history.rows import Rows
 
 _MINUTE = 60_000
 _HOUR = 60 * _MINUTE
-_SEGMENT_SHARE = 8  # a segment has at most this part of all bytes, so that dropping one does not drop everything
+_SEGMENT_SHARE = 8  # a segment has at most 1/8 of all bytes, so that dropping one keeps the others
 
 
 class RetentionLimits(NamedTuple):
-    """How much is kept, and how often it is written; times in ms."""
+    """The bounds of a recording; times in ms."""
 
     full: int = 15 * _MINUTE
     thin: int = 24 * _HOUR
@@ -44,14 +44,14 @@ class RetentionLimits(NamedTuple):
     sync: int = 30_000
     full_segment: int = 5 * _MINUTE
     thin_segment: int = 2 * _HOUR
-    most_bytes: int = 128 << 20
-    """Of the whole folder, but for what one flush adds."""
+    max_bytes: int = 128 << 20
+    """The size of the folder, except for the bytes that one flush adds."""
     backlog: int = 3 * _MINUTE
-    """How far back a flush goes that had to wait for the one before."""
+    """The reach into the past of a flush that had to wait for the previous one."""
 
 
 class SegmentStore:
-    """Segments, closed and open; once recording has begun, used by the writing thread only."""
+    """The closed and open segments; once recording has begun, only the writing thread uses them."""
 
     def __init__(self, folder: Path, limits: RetentionLimits) -> None:
         self.folder = folder
@@ -62,35 +62,35 @@ class SegmentStore:
         self._synced_ms = 0
         files: list[tuple[Path, str, int]] = []
         survey = Survey([], set())
-        with contextlib.suppress(OSError):  # not there yet; what else is wrong shows when writing
+        with contextlib.suppress(OSError):  # no folder yet; any other fault shows at the first write
             files, survey = list_segment_files(folder), survey_folder(folder)
         self.closed_segments = survey.segments
         for path in {path for path, _, _ in files} - {segment.path for segment in self.closed_segments}:
             _delete(path)
-        # A number that a thin segment says it has taken in must not be given again.
+        # The number of a full segment that was thinned out must not be used again.
         self.full_writer = SegmentWriter(
             folder, FULL, _next_number((n for _, kind, n in files if kind == FULL), survey.thinned)
         )
         self.thin_writer = SegmentWriter(folder, THIN, _next_number((n for _, kind, n in files if kind == THIN), ()))
 
     def find_newest_ms(self) -> int | None:
-        """The time of the newest row of the closed segments."""
+        """Returns the time of the newest row of the closed segments."""
         return find_newest_ms(self.closed_segments)
 
     def read_rows_since(self, since_ms: int) -> Iterator[Rows]:
-        """The rows of the closed segments after that time."""
+        """Yields the rows of the closed segments after `since_ms`."""
         return read_rows_since(self.closed_segments, since_ms)
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """The bytes on disk."""
         return self.full_writer.size + self.thin_writer.size + sum(segment.size for segment in self.closed_segments)
 
     def write(self, clock_shifts: list[int], blocks: list[Rows], now_ms: int) -> None:
-        """Writes steps of the clock, then rows; rows that cannot be written are lost, a step is not."""
+        """Writes clock shifts, then rows. Rows that cannot be written are lost; shifts are tried again."""
         self.pending_shifts += clock_shifts
         is_written = self._try(lambda: self._write_blocks(blocks), sum(len(rows.times) for rows in blocks))
-        # Tended in any case: what has outlived its time makes room.
+        # Also after a failed write: dropping old segments frees space.
         if self._try(lambda: self._apply_retention(now_ms), 0) and is_written:
             self._failure.clear()
 
@@ -128,8 +128,8 @@ class SegmentStore:
         self._rotate(self.thin_writer, THIN, now_ms - self.limits.thin_segment)
 
     def _enforce_size_limit(self) -> None:
-        while self.size > self.limits.most_bytes and self.closed_segments:
-            # Not the first of the list: a thin one, however new, is older than every full one.
+        while self.size > self.limits.max_bytes and self.closed_segments:
+            # Not the first of the list: a thin segment, however new, is older than every full one.
             self._drop_segment(min(self.closed_segments, key=lambda segment: (segment.kind == FULL, segment.number)))
 
     def _find_expired(self, kind: str, horizon_ms: int) -> list[Segment]:
@@ -141,7 +141,7 @@ class SegmentStore:
 
     def _rotate(self, writer: SegmentWriter, kind: str, started_before_ms: int) -> None:
         is_old = writer.first_ms is not None and writer.first_ms <= started_before_ms
-        if is_old or writer.size > self.limits.most_bytes // _SEGMENT_SHARE:
+        if is_old or writer.size > self.limits.max_bytes // _SEGMENT_SHARE:
             self._close_segment(writer, kind)
 
     def _close_segment(self, writer: SegmentWriter, kind: str) -> None:
@@ -150,7 +150,7 @@ class SegmentStore:
         writer.close()
 
     def _thin_segment(self, segment: Segment) -> None:
-        """Keeps a row in so many seconds; the full segment goes only when the thin one is on the disk."""
+        """Writes one row per `thin_every`, and deletes the full segment once the thin one is on disk."""
         blocks, shift_ms = self._thin_rows(segment), sum_clock_shifts(segment)
         before = [pack_clock_shift(shift_ms)] if shift_ms else []
         self.thin_writer.write(blocks, before=before, after=[pack_thinned_marker(segment.number)])
@@ -169,7 +169,7 @@ class SegmentStore:
         slots = rows.times // self.limits.thin_every
         previous_slots = np.concatenate(([self._last_slots.get(rows.heading.group, -1)], slots[:-1]))
         self._last_slots[rows.heading.group] = int(slots[-1])
-        # The row in which everything ends is always kept, or a silence would look like life.
+        # The row in which every series ends is always kept; without it a silence would look like readings.
         ends = np.zeros(len(slots), bool) if rows.present is None else ~rows.present.any(axis=0)
         return np.flatnonzero((slots != previous_slots) | ends)
 
@@ -178,14 +178,14 @@ class SegmentStore:
         _delete(segment.path)
 
     def close(self) -> None:
-        """Closes what is open."""
+        """Closes the open segments."""
         for writer in (self.full_writer, self.thin_writer):
-            with contextlib.suppress(OSError):  # we are leaving, and trouble has been told
+            with contextlib.suppress(OSError):  # the agent is ending, and the failure was logged
                 writer.close()
 
 
 class _WriteFailure:
-    """Tells of the beginning and the end of a trouble, and of nothing between."""
+    """Logs when writing begins to fail, and when it works again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
@@ -195,18 +195,18 @@ class _WriteFailure:
     def report(self, error: OSError, rows: int) -> None:
         self._lost_rows += rows
         if not self._is_reported:
-            hint = "free its disk, or set state.dir to another folder; recording goes on by itself when it can"
+            hint = "free its disk, or set state.dir to another folder; recording resumes by itself when it can"
             structlog.get_logger().warning("recording stopped", folder=self._folder, reason=error.strerror, hint=hint)
         self._is_reported = True
 
     def clear(self) -> None:
         if self._is_reported:
-            structlog.get_logger().info("recording goes on", folder=self._folder, lost_rows=self._lost_rows)
+            structlog.get_logger().info("recording resumed", folder=self._folder, lost_rows=self._lost_rows)
         self._is_reported, self._lost_rows = False, 0
 
 
 def _join_blocks(blocks: list[Rows]) -> Iterator[Rows]:
-    """Blocks of one group as few as its headings allow."""
+    """Joins adjacent blocks of one group that have the same heading."""
     for _, group_blocks in groupby(blocks, lambda rows: rows.heading):
         yield _concatenate(list(group_blocks))
 
@@ -231,5 +231,5 @@ def _next_number(*numbers: Iterable[int]) -> int:
 
 
 def _delete(path: Path) -> None:
-    with contextlib.suppress(OSError):  # gone already, or it cannot be: the bytes are counted no more, reading skips it
+    with contextlib.suppress(OSError):  # already deleted, or not deletable: then its bytes are not counted
         os.unlink(path)

@@ -1,4 +1,4 @@
-"""Writes segments of the flight recorder: appends, begins new ones, and leaves no torn record where it can help it."""
+"""Writes the segments of the flight recorder, and removes a record that could not be written completely."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rules.history.rows import Heading, Rows
 
 
 class SegmentWriter:
-    """The open segment of one kind; every call may raise OSError, and what it could not write whole is taken back."""
+    """The open segment of one kind. Every call may raise OSError; an incomplete write is undone."""
 
     def __init__(self, folder: Path, kind: str, number: int) -> None:
-        """`number` is of the next segment; its file is made when there is something to write."""
+        """`number` is that of the next segment, whose file is created at the first write."""
         self.size = 0
         self.number = number
         self.first_ms: int | None = None
@@ -28,11 +28,11 @@ class SegmentWriter:
 
     @property
     def path(self) -> Path:
-        """The file of the segment."""
+        """The file of the open segment."""
         return self._folder / f"{self._kind}-{self.number:08d}"
 
     def write(self, blocks: Sequence[Rows], *, before: Sequence[bytes] = (), after: Sequence[bytes] = ()) -> None:
-        """Appends blocks, and other payloads before and behind them, in one write."""
+        """Appends blocks, with other payloads before and after them, in one write."""
         previous_headings = dict(self._headings)
         payloads = [*before, *(payload for rows in blocks for payload in self._pack_block(rows)), *after]
         try:
@@ -46,7 +46,7 @@ class SegmentWriter:
             self.last_ms = max(int(rows.times[-1]) for rows in blocks)
 
     def _pack_block(self, rows: Rows) -> list[bytes]:
-        # Compared and not hashed: what did not change is the same objects, and that is seen at a glance.
+        # Compared, not hashed: an unchanged heading is the same object, which compares at once.
         heading, number = self._headings.get(rows.heading.group, (None, 0))
         if heading == rows.heading:
             return [pack_rows(number, rows)]
@@ -68,7 +68,7 @@ class SegmentWriter:
         try:
             os.ftruncate(file, self.size)
             os.lseek(file, self.size, os.SEEK_SET)
-        except OSError:  # then the torn record must be the segment's last, where reading stops
+        except OSError:  # then the torn record must be the last one, where readers stop
             with contextlib.suppress(OSError):
                 self.close()
 
@@ -79,7 +79,7 @@ class SegmentWriter:
         return self._file
 
     def sync(self) -> None:
-        """Has the disk itself hold what was written."""
+        """Syncs the written data to the disk."""
         if self._file is not None:
             os.fdatasync(self._file)
 
@@ -97,7 +97,7 @@ class SegmentWriter:
             os.close(file)
 
     def shift(self, delta_ms: int) -> None:
-        """The wall clock stepped."""
+        """Moves the segment's times after a shift of the wall clock."""
         self.last_ms += delta_ms
         self.first_ms = None if self.first_ms is None else self.first_ms + delta_ms
 

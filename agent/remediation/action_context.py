@@ -1,4 +1,4 @@
-"""How far an action reaches in its thread: History as it was when asked, HTTP, the hand, the machine's files."""
+"""The context of a running action: a snapshot of History, HTTP, the hand, and the machine's files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.actions import PATIENCE, FailedError, Http, UnknownError, Vector
+from agent.actions import PATIENCE, ActionContext, FailedError, Http, UnknownError, Vector
 from agent.remediation import hand as hand_client
 from agent.text.units import url_origin
 from collectors import Host
@@ -22,8 +22,8 @@ from rules.history.snapshot import Snapshot
 MAX_ANSWER_BYTES = 1 << 20  # bytes of an answer
 
 
-class LiveActionContext:
-    """What one act may use; made anew for each, so that nothing is shared between threads."""
+class LiveActionContext(ActionContext):
+    """The context of one act, made anew for each, so that threads share nothing."""
 
     def __init__(self, snapshot: Snapshot, at_ms: int, root: str, hand_path: str, token_file: Path) -> None:
         self.host = Host(root)
@@ -33,17 +33,15 @@ class LiveActionContext:
         self._token_file = token_file
 
     def query(self, expr: str) -> Vector:
-        """What an expression gives."""
-        return [
-            (dict(labels), value) for labels, value in promql.compile(expr).evaluate_at(self._snapshot, self._at_ms)
-        ]
+        """Returns the value of an expression."""
+        return promql.compile(expr).evaluate_at(self._snapshot, self._at_ms).to_dicts()
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """One request to the hand."""
+        """Sends one request to the hand."""
         return hand_client.send_request(self._hand_path, verb, arguments)
 
     def token(self, file: str | None) -> str:
-        """The credential for PUT /pace."""
+        """Reads the credential for PUT /pace."""
         path = Path(file) if file is not None else self._token_file
         try:
             return path.read_text(encoding="utf-8").strip()
@@ -51,11 +49,11 @@ class LiveActionContext:
             raise FailedError(f"the token in {path} cannot be read: {error}") from error
 
     def wait(self, seconds: float) -> None:
-        """Lets time pass; this is a thread of the act's own."""
+        """Sleeps in the act's own thread."""
         time.sleep(seconds)
 
     def line(self, address: str, text: str) -> str:
-        """One line to a socket and all that comes back."""
+        """Sends one line to a socket and reads until it closes."""
         with contextlib.closing(_connect(address)) as connection:
             try:
                 connection.sendall(text.encode() + b"\n")
@@ -74,7 +72,7 @@ class LiveActionContext:
         headers: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> Http:
-        """One request; whatever the status, an answer is an answer."""
+        """Sends one request; an answer of any status is returned."""
         request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)
         try:
             with _OPENER.open(request, timeout=patience) as answer:
@@ -87,7 +85,7 @@ class LiveActionContext:
 
 
 def _connect(address: str) -> socket.socket:
-    """FailedError where nobody is there, or where we may not knock."""
+    """Connects to a socket; FailedError if that is refused or not permitted."""
     try:
         if not address.startswith("/"):
             host, _, port = address.rpartition(":")
@@ -105,7 +103,7 @@ def _connect(address: str) -> socket.socket:
 
 
 def _classify_failure(url: str, error: Exception) -> FailedError | UnknownError:
-    """Nobody was there, and so nothing was done; or somebody was, and nobody knows."""
+    """Returns FailedError if the connection was refused, so that nothing was done; else UnknownError."""
     reason = getattr(error, "reason", error)
     if isinstance(reason, ConnectionRefusedError) or (isinstance(error, ValueError)):
         return FailedError(f"{url_origin(url)}: {getattr(reason, 'strerror', None) or reason}")
@@ -114,8 +112,8 @@ def _classify_failure(url: str, error: Exception) -> FailedError | UnknownError:
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """A credential is not carried to wherever an answer points."""
+        """Follows no redirect, which could carry a credential elsewhere."""
 
 
-# No proxies: engines are met where they are, and a proxy would get the token.
+# No proxies: engines are addressed directly, and a proxy would get the token.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)

@@ -1,11 +1,9 @@
-"""Which remedies this agent has: those that ship and the operator's, checked whole and bound to their actions."""
+"""Loads the built-in remedies and the operator's, checks them together and binds them to their actions."""
 
 from __future__ import annotations
 
 import re
-import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,12 @@ from agent.alerting.matchers import build_matcher, parse_matchers
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig, RemedySettings
 from agent.pacing.settings import ControlSettings
-from agent.remediation.model import SOURCE, Remedy
-from agent.sampling import plugins
+from agent.remediation import plugins
+from agent.remediation.action_defaults import complete_action
+from agent.remediation.model import Remedy
 from agent.text.units import format_duration, parse_duration
 from rules import promql
-from rules.history.selection import Matcher, Matchers
+from rules.matchers import Matcher, Matchers
 from rules.templates.template import Template, TemplateError
 
 BUILTIN_FILE = Path(actions.__path__[0]) / "builtin.yml"
@@ -31,44 +30,23 @@ EACH_ENGINE = "each"
 
 _COOLDOWN_RANGE = (10.0, 7 * 86400.0)
 _IRREVERSIBLE_LIMITS = (60.0, 12)
-"""The least cooldown in seconds, and the most acts in an hour, of what cannot be put back."""
+"""The least cooldown in seconds, and the most acts in an hour, of an action that cannot be undone."""
 _WITHIN_RANGE = (1.0, 3600.0)
 
 
-@dataclass(frozen=True)
-class BoundRemedy:
-    """A remedy with its action: what the guards see of it, and what is done."""
-
-    remedy: Remedy
-    settings: RemedySettings
-    action: Action
-    task: Task
-    verify: Template | None
-
-    def build_task(self, labels: Mapping[str, str]) -> Task:
-        """The task for one alert."""
-        return Task(self.task.remedy, self.task.target, self.task.own, self.select_labels(labels), self.task.engines)
-
-    def select_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
-        """The labels that the action and the verify expression see; of a posted alert those with a pattern alone."""
-        if SOURCE not in labels:
-            return labels
-        return {name: labels[name] for name in ("alertname", *self.settings.labels) if name in labels}
-
-
-def bind_remedies(config: AgentConfig, source: str) -> tuple[BoundRemedy, ...]:
-    """Every remedy; raises ConfigError with all faults, each with its place."""
+def bind_remedies(config: AgentConfig, source: str) -> tuple[Remedy, ...]:
+    """Returns every remedy; raises ConfigError with all faults, each with its path."""
     remedies = [
         *_load_builtin(config),
         *((f"$.remedies[{index}]", remedy) for index, remedy in enumerate(config.remedies)),
     ]
     available = plugins.load_actions({remedy.action for _, remedy in remedies})
     binder = _Binder(config, available)
-    bound_remedies = [bound_remedy for path, settings in remedies for bound_remedy in binder.bind(path, settings)]
+    bound = [remedy for path, settings in remedies for remedy in binder.bind(path, settings)]
     binder.faults += _check_all(config, [settings for _, settings in remedies])
     if binder.faults:
         raise ConfigError([f"{source}: {path}: {expected}" for path, expected in binder.faults])
-    return tuple(bound_remedies)
+    return tuple(bound)
 
 
 def _load_builtin(config: AgentConfig) -> Iterator[tuple[str, RemedySettings]]:
@@ -102,7 +80,7 @@ def _check_all(config: AgentConfig, remedies: list[RemedySettings]) -> Iterator[
 
 
 class _Binder:
-    """Binds one remedy after another and keeps every fault."""
+    """Binds one remedy after another and collects every fault."""
 
     def __init__(self, config: AgentConfig, available: Mapping[str, object]) -> None:
         self._engines = {engine.name: engine.url for engine in config.engines}
@@ -110,24 +88,33 @@ class _Binder:
         self._available = available
         self.faults: list[tuple[str, str]] = []
 
-    def bind(self, path: str, settings: RemedySettings) -> list[BoundRemedy]:
-        """The remedy, or one for each engine; none where something is wrong with it."""
+    def bind(self, path: str, settings: RemedySettings) -> list[Remedy]:
+        """Returns the remedy, or one for each engine; nothing if it has a fault."""
         fault_count = len(self.faults)
         match = tuple(self._parse_match(path, settings))
         self.faults += _check_bounds(path, settings)
         trusted = tuple(self._parse_trusted(path, settings))
         verify = self._parse_verify(path, settings)
-        action = self._available.get(settings.action)
+        action = self._find_action(path, settings)
         if action is None:
-            available = ", ".join(sorted(self._available))
-            self.faults.append((f"{path}.action", f"no action is named {settings.action!r}; there are: {available}"))
             return []
-        if not typing.cast(Action, action).REVERSIBLE:
+        if not action.REVERSIBLE:
             self.faults += _check_irreversible(path, settings)
-        tasks = list(self._build_tasks(path, settings, typing.cast(Action, action)))
+        tasks = list(self._build_tasks(path, settings, action))
         if len(self.faults) > fault_count:
             return []
-        return [_bind_task(settings, typing.cast(Action, action), task, (match, trusted), verify) for task in tasks]
+        return [_bind_remedy(settings, action, task, (match, trusted), verify) for task in tasks]
+
+    def _find_action(self, path: str, settings: RemedySettings) -> Action | None:
+        if settings.action not in self._available:
+            available = ", ".join(sorted(self._available))
+            self.faults.append((f"{path}.action", f"no action is named {settings.action!r}; there are: {available}"))
+            return None
+        try:
+            return complete_action(self._available[settings.action])
+        except ValueError as error:
+            self.faults.append((f"{path}.action", str(error)))
+            return None
 
     def _parse_match(self, path: str, settings: RemedySettings) -> Iterator[Matchers]:
         if not settings.match:
@@ -143,14 +130,14 @@ class _Binder:
         yield tuple(parsed)
 
     def _parse_trusted(self, path: str, settings: RemedySettings) -> Iterator[Matcher]:
-        """What a posted alert's labels must be, whole: anybody may have written them."""
+        """Yields the patterns that a posted alert's labels must match in full: anybody may have written them."""
         if "webhook" not in settings.sources:
             if settings.labels or settings.instance is not None:
                 self.faults.append((path, "expected sources: [webhook] beside labels and instance"))
             return
         default_instance = f"{re.escape(self._instance)}(:[0-9]+)?"
         patterns = {"instance": default_instance if settings.instance is None else settings.instance, **settings.labels}
-        # Its name is seen without a pattern of the operator's, so it is held to what a name can be.
+        # Without a pattern of the operator's the name must at least be a valid alert name.
         patterns.setdefault("alertname", "[a-zA-Z_][a-zA-Z0-9_]{0,127}")
         for name, pattern in patterns.items():
             try:
@@ -180,7 +167,7 @@ class _Binder:
             self.faults.append((f"{path}.parameters", str(error).replace("Object", "the mapping")))
             return
         per_engine = settings.target.get("engine") == EACH_ENGINE
-        if per_engine and getattr(action, "NAMED", False):
+        if per_engine and action.NAMED:
             fault = f"expected an engine's name: {settings.action} is off for every engine that is not named"
             self.faults.append((f"{path}.target.engine", fault))
             return
@@ -196,20 +183,20 @@ class _Binder:
 
 
 def _forbid_unknown_fields(config_type: type) -> type:
-    """The same with unknown keys refused."""
+    """Returns a subclass that refuses unknown keys."""
     return msgspec.defstruct(
         config_type.__name__, [], bases=(config_type,), frozen=True, kw_only=True, forbid_unknown_fields=True
     )
 
 
-def _bind_task(
+def _bind_remedy(
     settings: RemedySettings,
     action: Action,
     task: Task,
     match_and_trusted: tuple[tuple[Matchers, ...], Matchers],
     verify: Template | None,
-) -> BoundRemedy:
-    remedy = Remedy(
+) -> Remedy:
+    return Remedy(
         name=task.remedy,
         match=match_and_trusted[0],
         sources=settings.sources,
@@ -223,13 +210,16 @@ def _bind_task(
         rollback=settings.rollback,
         enabled=settings.enabled,
         plausible=settings.plausible,
+        settings=settings,
+        action=action,
+        task=task,
+        verify=verify,
         undo_recipe=_encode_undo_recipe(settings, task),
     )
-    return BoundRemedy(remedy, settings, action, task, verify)
 
 
 class UndoRecipe(msgspec.Struct, frozen=True):
-    """What it takes to put an act back when its remedy has left the configuration; it lies in the journal."""
+    """The journalled data that undo an act after its remedy has left the configuration."""
 
     action: str
     target: dict[str, str]
@@ -243,25 +233,25 @@ def _encode_undo_recipe(settings: RemedySettings, task: Task) -> str:
 
 
 def from_undo_recipe(remedy: str, undo_recipe: str, labels: Mapping[str, str]) -> tuple[Action, Task]:
-    """The action and the task of a journalled act; whatever it raises, the act cannot be put back by us."""
+    """Returns the action and the task of a journalled act; any exception means that we cannot undo the act."""
     recipe = msgspec.json.decode(undo_recipe, type=UndoRecipe)
-    action = typing.cast(Action, plugins.load_actions({recipe.action})[recipe.action])
+    action = complete_action(plugins.load_actions({recipe.action})[recipe.action])
     parameters: Any = msgspec.convert(recipe.parameters, action.Config)
     return action, Task(remedy, recipe.target, parameters, labels, recipe.engines)
 
 
 def find_paced_engine(undo_recipe: str) -> str | None:
-    """The engine that a journalled act holds at a duty, None where it does something else."""
+    """Returns the engine that a journalled act holds at a duty; None for any other act."""
     recipe = msgspec.json.decode(undo_recipe, type=UndoRecipe)
     return recipe.target.get("engine") if recipe.action in ("pace", "freeze") else None
 
 
-def collect_pacing_settings(catalog: Iterable[BoundRemedy]) -> dict[str, ControlSettings]:
-    """Of each engine that a remedy paces by a controller, the first one's terms."""
+def collect_pacing_settings(catalog: Iterable[Remedy]) -> dict[str, ControlSettings]:
+    """Returns the control settings of each engine that a remedy paces; the first remedy wins."""
     settings: dict[str, ControlSettings] = {}
-    for bound in catalog:
-        if bound.settings.action == "pace" and bound.remedy.enabled and bound.task.own.control is not None:
-            settings.setdefault(bound.task.target.get("engine", ""), bound.task.own.control)
+    for remedy in catalog:
+        if remedy.settings.action == "pace" and remedy.enabled and remedy.task.own.control is not None:
+            settings.setdefault(remedy.task.target.get("engine", ""), remedy.task.own.control)
     return settings
 
 
@@ -285,7 +275,7 @@ def _check_bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, st
 
 
 def _check_irreversible(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
-    """What cannot be put back is bounded tighter."""
+    """Checks the tighter bounds of actions that cannot be undone."""
     cooldown, max_acts = _IRREVERSIBLE_LIMITS
     reason = f"since what {settings.action} does cannot be put back"
     if settings.cooldown < cooldown:

@@ -1,4 +1,4 @@
-"""What is held, and for whom: the end of the last claim on a resource puts it back. Pure, as the guards are."""
+"""The claims on held resources: the end of the last claim undoes the act. Pure, as the guards are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from collectors import Labels
 def update_claims(
     state: RemediationState, inputs: DecisionInputs, remedies: Mapping[str, Remedy]
 ) -> tuple[RemediationState, list[Act], list[AuditEntry]]:
-    """Every held resource with the claims that still stand; what nobody claims is put back."""
+    """Removes the claims that have ended, and releases the acts without a claim."""
     release, entries = [], []
     episodes = {(episode.remedy, episode.labels): episode for episode in state.sessions}
     for act in state.acts:
@@ -49,7 +49,7 @@ def _find_release_reason(act: Act, inputs: DecisionInputs, standing: tuple[Claim
 
 
 def describe_mode(inputs: DecisionInputs) -> str:
-    """That the mode has changed."""
+    """Describes a change of the mode."""
     return f"the mode is now {'observe' if inputs.observing else 'enforce'}"
 
 

@@ -1,4 +1,4 @@
-"""What remedies are given by the agent, and what they ask of it: alerts, History, the machine."""
+"""The agent's services for remedies: alerts, History, the machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.judging import VerificationInputs
+from agent.alerting.identity import with_identity
 from agent.remediation.action_context import LiveActionContext
-from agent.remediation.model import AlertInput, with_identity
+from agent.remediation.model import AlertInput
+from agent.remediation.verification import VerificationInputs
 from agent.runtime.clock import Clock
 from collectors import Labels
 from rules import promql
@@ -20,7 +21,7 @@ from rules.history.history import History
 
 @dataclass(frozen=True)
 class RemediationContext:
-    """What remedies are given by the agent; the functions are asked on the event loop."""
+    """The agent's services for remedies; its functions are called on the event loop."""
 
     clock: Clock
     history: History
@@ -35,13 +36,13 @@ class RemediationContext:
     is_silenced: Callable[[Labels], bool] = lambda labels: False
 
     def iter_own_alerts(self) -> Iterator[Alert]:
-        """The alerts of our rules, with the labels that they leave the host with."""
+        """Yields the alerts of our rules, with the labels that they leave the host with."""
         for alert in self.rules().alerts():
             labels = with_identity(alert.labels, self.identity)
             yield alert if labels is alert.labels else replace(alert, labels=labels)
 
     def iter_alert_inputs(self, now_ms: int) -> Iterator[AlertInput]:
-        """Every alert, our own and those that were posted."""
+        """Yields every alert, of our rules and posted."""
         rules, windows = self.rules(), dict[str, int]()
         for alert in self.iter_own_alerts():
             if alert.expr not in windows:
@@ -50,23 +51,22 @@ class RemediationContext:
         yield from (AlertInput(alert, source="webhook") for alert in self.posted_alerts(now_ms))
 
     def build_verification_inputs(self, now_ms: int) -> VerificationInputs:
-        """What verdicts rest on."""
+        """Collects the inputs of the verdicts."""
         alerts = (*self.iter_own_alerts(), *self.posted_alerts(now_ms))
         return VerificationInputs(now_ms, {alert.labels: alert for alert in alerts}, self.query, self.has_samples_since)
 
     def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
-        """What an expression gives now."""
-        rows = _compile(expr).evaluate_at(self.history, self.clock.now_ms())
-        return [(dict(labels), value) for labels, value in rows]
+        """Returns the present value of an expression."""
+        return _compile(expr).evaluate_at(self.history, self.clock.now_ms()).to_dicts()
 
     def has_samples_since(self, names: Iterable[str], since_ms: int) -> bool:
-        """Whether those of some metrics that this host has were all sampled since then; False where it has none."""
+        """True if all of these metrics that the host has were sampled since then; False if it has none of them."""
         names, host_names = set(names), set(self.history.names())
         common = names & host_names
         return not names or (bool(common) and all(self.history.has_samples_since(name, since_ms) for name in common))
 
     def make_action_context(self) -> LiveActionContext:
-        """What an action reaches, with History as it is now."""
+        """Makes a context for an action, with a snapshot of History."""
         snapshot = self.history.snapshot(self.identity)
         return LiveActionContext(snapshot, self.clock.now_ms(), self.root, self.hand_path, self.token_file)
 

@@ -1,9 +1,9 @@
 """
-Puts back what an agent that has died held where no lease is known, a server's weight in a HAProxy for one.
+Undoes the acts of a dead agent that hold no lease, such as a server's weight in a HAProxy.
 
 `python -m agent.remediation.crash_rollback FOLDER HAND TOKEN_FILE` is a child that waits until its standard input
-closes, which even kill -9 of the agent brings about, and then reads in the journal what was held. It has loaded all
-that it needs by then: an agent is killed where memory or the disk has run out.
+closes, as even kill -9 of the agent makes it, and then reads the held acts in the journal. By then it has loaded all
+modules that it needs: agents are killed when memory or the disk has run out.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from agent.text import terminal
 from rules.history.history import History
 
 IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGABRT)
-"""What systemd sends to every process of a unit at once when it stops it, by its watchdog too: not heeded."""
-ROLLBACK_TIMEOUT = 5.0  # seconds: after ten systemd kills what is left of the unit
-CLOSE_TIMEOUT = 6.0  # seconds for all of it where the agent waits; it may have been started just now, on a busy host
-RETRY_SECONDS = 0.5  # seconds until what did not answer is asked again
+"""The signals that systemd sends to every process of a unit at once when it stops it, by its watchdog too."""
+ROLLBACK_TIMEOUT = 5.0  # seconds: after ten systemd kills the rest of the unit
+CLOSE_TIMEOUT = 6.0  # seconds that the agent waits for the whole child, which may have started just now, on a busy host
+RETRY_SECONDS = 0.5  # seconds between two tries
 
 
 class CrashRollback:
-    """The agent's side: the child is there as soon as any remedy may need it."""
+    """The agent's side: starts the child once a remedy may need it."""
 
     def __init__(self, folder: Path, hand: str, token_file: Path) -> None:
         arguments = ("agent.remediation.crash_rollback", str(folder), hand, str(token_file))
@@ -42,18 +42,18 @@ class CrashRollback:
         )
 
     def start_if_needed(self, actions: Iterable[Action]) -> None:
-        """Starts it where one of the actions that may really be done lasts."""
-        if not self._child.is_started and any(map(_is_lasting, actions)):
+        """Starts the child if an action that may really run is lasting."""
+        if not self._child.is_started and any(action.LASTING for action in actions):
             self._child.start()
 
     async def close(self) -> None:
-        """Lets it do its work, after the journal has been closed."""
+        """Lets the child do its work, after the journal has been closed."""
         if self._child.is_started:
             await self._child.close()
 
 
 def main() -> int:
-    """0 where nothing is held any more; else 1, and the agent's next start sees to it."""
+    """Returns 0 if nothing is held any more; else 1, and the agent's next start undoes the rest."""
     for signal_number in IGNORED_SIGNALS:
         signal.signal(signal_number, signal.SIG_IGN)
     folder, hand, token_file = sys.argv[1:]
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def roll_back(folder: Path, context: ActionContext) -> bool:
-    """Whether all that lasts has been put back, or is somebody else's by now; raises JournalError."""
+    """True once every lasting act is undone or someone else has changed its value; raises JournalError."""
     remaining = [
         act
         for act in read_stored_state(folder).acts
@@ -83,25 +83,21 @@ def roll_back(folder: Path, context: ActionContext) -> bool:
 
 
 def _roll_back_act(act: Act, context: ActionContext) -> bool:
-    """Whether nothing is to be done about it any more."""
+    """True if the act needs no more work."""
     try:
         action, task = catalog.from_undo_recipe(act.remedy, act.means, {} if act.is_posted else dict(act.labels))
-    except Exception as error:  # its action has been uninstalled: the others are put back all the same
+    except Exception as error:  # its action has been uninstalled: the other acts are undone all the same
         _print_error(f"{act.resource} cannot be put back: {type(error).__name__}: {error}")
         return True
-    if not _is_lasting(action):
+    if not action.LASTING:
         return True
     event = executor.undo_job(act, action, task, context, 0.0)()
     _print_error(f"{act.resource}: {event.kind.value} {event.detail}".strip())
     return event.kind in (EventKind.RESTORED, EventKind.CHANGED)
 
 
-def _is_lasting(action: Action) -> bool:
-    return bool(getattr(action, "LASTING", False))
-
-
 def _print_error(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # whoever read this is dead
+    with contextlib.suppress(OSError):  # the reader of standard error is dead
         terminal.say(sentence, err=True)
 
 

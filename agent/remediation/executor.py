@@ -1,4 +1,4 @@
-"""Where actions run: a daemon thread for each act, one at a time, with a deadline; none can make a tick late."""
+"""Runs actions: in one daemon thread for each act, with a deadline, so that no action delays a tick."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ActionExecutor:
         self._deadlines: dict[int, tuple[float, object]] = {}
 
     def is_busy(self, act: int) -> bool:
-        """Whether an act has a thread, were it one whose time is up: what it may still do must not meet another."""
+        """True while a thread runs for this act, even one past its deadline: two writers must never overlap."""
         entry = self._threads.get(act)
         return entry is not None and (act in self._deadlines or entry[1].is_alive())
 
@@ -47,15 +47,17 @@ class ActionExecutor:
         return True
 
     def _settle_job(self, token: object, event: Event) -> None:
-        # It has said its last word: were its thread counted until it is gone, the next job could come too early for it.
+        # The job has ended: its thread is forgotten now, or it could delay the next job until it is gone.
         if self._threads.get(event.act, (None,))[0] is token:
             del self._threads[event.act]
-        if self._deadlines.get(event.act, (0.0, None))[1] is token:  # else its time was up, and that has been told
+        if (
+            self._deadlines.get(event.act, (0.0, None))[1] is token
+        ):  # else the deadline has passed, and UNKNOWN was delivered
             del self._deadlines[event.act]
             self._deliver(event)
 
     def expire_jobs(self, now: float) -> None:
-        """Gives up what is over its deadline: nobody knows what becomes of it."""
+        """Gives up jobs past their deadline; their outcome is unknown."""
         for act, (deadline, _) in list(self._deadlines.items()):
             if now > deadline:
                 del self._deadlines[act]
@@ -63,12 +65,12 @@ class ActionExecutor:
 
     @property
     def has_pending(self) -> bool:
-        """Whether anything is still expected."""
+        """True while a job is expected to end."""
         return bool(self._deadlines)
 
 
 def plan_job(act: Act, action: Action, task: Task, context: ActionContext, missing_reason: Callable[[], str]) -> Job:
-    """Looks, and touches nothing; `missing` says why the hand cannot do it."""
+    """Returns a job that plans and touches nothing; `missing_reason` says why the hand cannot do the action."""
 
     def job() -> Event:
         try:
@@ -87,7 +89,7 @@ def plan_job(act: Act, action: Action, task: Task, context: ActionContext, missi
 def do_job(
     act: Act, action: Action, task: Task, context: ActionContext, target_value: Any, success_kind: EventKind
 ) -> Job:
-    """Writes and reads back; `done` is what it is called when that went well."""
+    """Returns a job that writes and reads back; its event is `success_kind` if that succeeded."""
 
     def job() -> Event:
         try:
@@ -96,7 +98,7 @@ def do_job(
             return Event(act.id, EventKind.CHANGED, str(error))
         except FailedError as error:
             return Event(act.id, EventKind.FAILED, str(error))
-        except RefusedError as error:  # at its second look, before it wrote anything
+        except RefusedError as error:  # at its second check, before it wrote anything
             return Event(act.id, EventKind.REFUSED if success_kind is EventKind.DID else EventKind.FAILED, str(error))
         except Exception as error:  # it may have been done, or not
             return Event(act.id, EventKind.UNKNOWN, _describe_error(error))
@@ -107,14 +109,14 @@ def do_job(
 
 
 def undo_job(act: Act, action: Action, task: Task, context: ActionContext, untouched: float) -> Job:
-    """Puts back what is still ours; `untouched`: for how many seconds nobody has renewed it."""
+    """Returns a job that undoes an act while its value is still ours; `untouched`: seconds since its last renewal."""
 
     def job() -> Event:
         try:
             action.undo(task, restore_plan(act, None)._replace(untouched=untouched), context)
         except ChangedError as error:
             return Event(act.id, EventKind.CHANGED, f"{error}; hands off")
-        except Exception as error:  # tried again: to put back twice is to put back
+        except Exception as error:  # tried again: undoing twice is the same as once
             return Event(act.id, EventKind.FAILED, _describe_error(error))
         return Event(act.id, EventKind.RESTORED)
 
@@ -122,13 +124,13 @@ def undo_job(act: Act, action: Action, task: Task, context: ActionContext, untou
 
 
 def restore_plan(act: Act, target_value: Any) -> Plan:
-    """The plan that the journal has of an act."""
+    """Restores the plan of an act from the journal."""
     prior = None if act.prior is None else json.loads(act.prior)
     return Plan(prior, target_value, "", tuple(json.loads(encoded) for encoded in act.ours))
 
 
 def to_json(value: Any) -> str:
-    """A value as the journal has it; equal values are equal texts."""
+    """Encodes a value for the journal; equal values give equal texts."""
     return json.dumps(value, sort_keys=True)
 
 

@@ -1,21 +1,24 @@
 """
-Whether to act: the table GUARDS. What becomes of an act is agent/remediation/transitions.py's, who holds what
-agent/remediation/claims.py's. All three are pure; the time is passed in.
+Decides whether to act, by the table GUARDS. transitions.py has the life of an act, claims.py its holders. All are pure;
+the time is passed in.
 
-The contract is older than this file: each of its clauses stands in tests/agent/remediation/test_guards.py by name, with
-what it cost those who lacked it. In short: evidence that is there and holds; a cooldown that counts from the attempt,
-dry runs too; one act at a time until it is known whether it helped; a budget, and after it a latch that only people
-lift; claims of several alerts on one resource, of which the strictest wins and the last one's end puts back; what is
-not known is not tried again.
+The contract is older than this file: the tests of the guards in tests/agent/remediation have each of its clauses by
+name, with the failures of those who lacked it. In short:
+
+- the evidence is there and holds;
+- a cooldown counts from the attempt, dry runs too;
+- one act at a time, until it is known whether it helped;
+- a budget, and after it a latch that only people lift;
+- alerts may claim one resource together: the strictest claim wins, and the end of the last one undoes the act;
+- an act with an unknown outcome is not tried again.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from agent.remediation import claims
+from agent.remediation import claims, evidence
 from agent.remediation.model import (
     HOST,
     Act,
@@ -36,39 +39,11 @@ from agent.remediation.transitions import make_entry, with_episode
 from rules.alerts import AlertState
 
 HOUR_MS = 3_600_000
-REMEDY_ALERTS = frozenset({"RemedyRunning", "RemedyFailed", "RemedyGaveUp"})
-"""Alerts about remedies have none."""
-
-
-def matches(remedy: Remedy, alert_input: AlertInput) -> bool:
-    """Whether a remedy is for an alert; for a posted one only where its labels are what they must be."""
-    labels = dict(alert_input.alert.labels)
-    if alert_input.source not in remedy.sources or alert_input.alert.name in REMEDY_ALERTS:
-        return False
-    trusted = remedy.trusted if alert_input.source == "webhook" else ()
-    any_match = (all(matcher.test(labels.get(matcher.label, "")) for matcher in matchers) for matchers in remedy.match)
-    return all(matcher.test(labels.get(matcher.label, "")) for matcher in trusted) and any(any_match)
-
-
-def find_evidence_fault(remedy: Remedy, alert_input: AlertInput) -> str:
-    """Why what is known of an alert is not enough to act upon; empty where it is."""
-    alert = alert_input.alert
-    low, high = remedy.plausible or (-math.inf, math.inf)
-    if not alert.fresh or alert.lost_since_ms is not None:
-        return "the evidence is lost: a source of the rule is silent"
-    if alert.restored_ms is not None:
-        return "the evidence since the restart is not whole yet"
-    if alert.keep_firing_since_ms is not None:
-        return "the condition is over; the alert is only kept firing"
-    if alert_input.source == "local" and not (math.isfinite(alert.value) and low <= alert.value <= high):
-        # Without the value, which stands beside it in the audit: a sensor that drifts would be told once a second.
-        return f"the value is not plausible: expected {low:g} to {high:g}"
-    return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A remedy that may be wanted for an alert now."""
+    """A remedy and a firing alert that it is for."""
 
     state: RemediationState
     inputs: DecisionInputs
@@ -79,9 +54,10 @@ class Candidate:
     @property
     def last_attempt(self) -> Attempt | None:
         """
-        The newest attempt on the resource, by whichever remedy; or one on what overlaps with it.
+        The newest attempt on the resource, by any remedy, or on an overlapping resource.
 
-        Of the latter only those that were not refused: reclaim, where the kernel has none, holds no drop_caches up.
+        On an overlapping one only attempts that were not refused count: a reclaim that the kernel lacks delays no
+        drop_caches.
         """
         resource = self.remedy.resource
         related = [
@@ -93,17 +69,17 @@ class Candidate:
 
     @property
     def rival(self) -> Act | None:
-        """What is open on a part of the resource, or on what it is a part of."""
+        """The open act on a part of the resource, or on a resource that it is a part of."""
         resource = self.remedy.resource
         others = (act for act in self.state.acts if act.resource != resource and overlaps(act.resource, resource))
         return next(others, None)
 
     def get_resumed_ms(self, name: str) -> int:
-        """When a remedy, or the host, was last resumed."""
+        """Returns the time at which a remedy, or the host, was last resumed."""
         return self.state.resumed_ms.get(name, -HOUR_MS)
 
     def count_recent_acts(self, name: str) -> int:
-        """How many acts of a remedy, or of all, the last hour has seen since it was resumed."""
+        """Counts the acts of a remedy, or of all, in the last hour since it was resumed."""
         since = max(self.inputs.now_ms - HOUR_MS, self.get_resumed_ms(name))
         return sum(
             attempt.counted
@@ -125,7 +101,7 @@ def _check_halt(candidate: Candidate) -> str:
 
 
 def _check_evidence(candidate: Candidate) -> str:
-    return find_evidence_fault(candidate.remedy, candidate.alert_input)
+    return evidence.find_evidence_fault(candidate.remedy, candidate.alert_input)
 
 
 def _check_silence(candidate: Candidate) -> str:
@@ -133,9 +109,9 @@ def _check_silence(candidate: Candidate) -> str:
 
 
 def _check_posted_once(candidate: Candidate) -> str:
-    """A posted alert is no evidence that the condition is still there: one telling begins one act."""
+    """A posted alert does not show that the condition goes on: each post begins one act."""
     already_acted = candidate.alert_input.source == "webhook" and candidate.episode.attempts > 0
-    return "acted upon once; a posted alert begins nothing again until it is told anew" if already_acted else ""
+    return "one act for each posted alert; the next one needs a new post" if already_acted else ""
 
 
 def _check_latch(candidate: Candidate) -> str:
@@ -175,7 +151,7 @@ def _check_unverified_act(candidate: Candidate) -> str:
 
 
 def _check_overlap(candidate: Candidate) -> str:
-    """What overlaps is held by one at a time; only what is stricter may end what is held, once it may act itself."""
+    """One act at a time holds overlapping resources; only a stricter remedy may end it, once it may act itself."""
     rival = candidate.rival
     if rival is None or (rival.phase is Phase.HELD and rival.claims and _is_stricter(candidate, rival)):
         return ""
@@ -219,13 +195,17 @@ GUARDS: tuple[tuple[Callable[[Candidate], str], str | None], ...] = (
     (_check_budget, "remedy"),
     (_check_host_budget, HOST),
 )
-"""Asked in this order: the reason against acting, and whose latch falls where that reason is the only one left."""
+"""
+The guards in their order: each returns a reason against acting, and says whose latch falls if it is the only one left.
+"""
 
 
 def decide(state: RemediationState, inputs: DecisionInputs) -> Decision:
-    """What is to be begun and put back now."""
+    """Returns the acts to begin and to undo now."""
     remedies = {remedy.name: remedy for remedy in inputs.remedies if remedy.enabled}
-    state = replace(state, sessions=_update_episodes(state, inputs, remedies), attempts=_prune_attempts(state, inputs))
+    state = replace(
+        state, sessions=evidence.update_episodes(state, inputs, remedies), attempts=_prune_attempts(state, inputs)
+    )
     state, release, entries = claims.update_claims(state, inputs, remedies)
     begin: list[Act] = []
     alerts = {alert_input.alert.labels: alert_input for alert_input in inputs.alerts}
@@ -248,11 +228,11 @@ def decide(state: RemediationState, inputs: DecisionInputs) -> Decision:
 
 
 RECHECKED_GUARDS = (_check_pause, _check_halt, _check_silence, _check_evidence)
-"""Asked once more before the write."""
+"""The guards that are asked once more before the write."""
 
 
 def find_stop_reason(state: RemediationState, inputs: DecisionInputs, act: Act) -> str:
-    """Why what has been planned may not be written any more: a plan may take minutes. Empty where it may."""
+    """Returns the reason why a planned act may no longer be written, since a plan may take minutes; empty if it may."""
     remedy = next(
         (configured for configured in inputs.remedies if configured.enabled and configured.name == act.remedy), None
     )
@@ -268,26 +248,8 @@ def find_stop_reason(state: RemediationState, inputs: DecisionInputs, act: Act) 
     return next(filter(None, (guard(candidate) for guard in RECHECKED_GUARDS)), "")
 
 
-def _update_episodes(
-    state: RemediationState, inputs: DecisionInputs, remedies: Mapping[str, Remedy]
-) -> tuple[AlertEpisode, ...]:
-    """An alert's session lasts while it fires; one that is lost goes on, without evidence."""
-    previous_episodes = {(episode.remedy, episode.labels): episode for episode in state.sessions}
-    episodes = []
-    for remedy in remedies.values():
-        for alert_input in inputs.alerts:
-            alert = alert_input.alert
-            if alert.state is not AlertState.FIRING or not matches(remedy, alert_input):
-                continue
-            previous = previous_episodes.get((remedy.name, alert.labels), AlertEpisode(remedy.name, alert.labels, None))
-            has_evidence = not find_evidence_fault(remedy, alert_input)
-            since = (inputs.now_ms if previous.since_ms is None else previous.since_ms) if has_evidence else None
-            episodes.append(replace(previous, since_ms=since, lost=alert.lost_since_ms is not None or not alert.fresh))
-    return tuple(episodes)
-
-
 def _prune_attempts(state: RemediationState, inputs: DecisionInputs) -> tuple[Attempt, ...]:
-    """The attempts that a cooldown or a budget may still ask for: the newest of each resource whatever its age."""
+    """Keeps the attempts that a cooldown or a budget may need: the newest of each resource whatever its age."""
     newest = {attempt.resource: attempt for attempt in sorted(state.attempts, key=lambda attempt: attempt.at_ms)}
     open_acts = {act.id for act in state.acts}
     return tuple(
@@ -304,7 +266,7 @@ def _evaluate_candidate(candidate: Candidate) -> tuple[RemediationState, Act | N
     if held_act is not None and _can_join(candidate, held_act):
         return _join_claim(candidate, held_act)
     if held_act is not None and held_act.phase is not Phase.HELD:
-        return candidate.state, None, []  # it is being written or put back: the next tick sees which
+        return candidate.state, None, []  # it is being written or undone: the next tick sees the outcome
     for guard, latch in GUARDS:
         reason = guard(candidate)
         if reason:
@@ -313,7 +275,7 @@ def _evaluate_candidate(candidate: Candidate) -> tuple[RemediationState, Act | N
 
 
 def _release_rival(candidate: Candidate, rival: Act) -> tuple[RemediationState, Act | None, list[AuditEntry]]:
-    """What overlaps and is less strict is put back first; this one begins when it is gone."""
+    """Undoes an overlapping act that is less strict; the candidate begins once it is gone."""
     rival = replace(rival, phase=Phase.RELEASING)
     entry = make_entry(
         candidate.inputs.now_ms, rival, "release", f"{candidate.remedy.name} is stricter, and overlaps with it"
@@ -322,7 +284,7 @@ def _release_rival(candidate: Candidate, rival: Act) -> tuple[RemediationState, 
 
 
 def _can_join(candidate: Candidate, held_act: Act) -> bool:
-    """Whether a claim needs no act: it is there already, or what is held is strict enough for it."""
+    """True if a claim needs no act: it exists already, or the held value is strict enough for it."""
     key = (candidate.remedy.name, candidate.episode.labels)
     already_claims = any((claim.remedy, claim.labels) == key for claim in held_act.claims)
     strict_enough = (
@@ -338,7 +300,7 @@ def _join_claim(candidate: Candidate, held_act: Act) -> tuple[RemediationState, 
     already_claims = any(
         (existing.remedy, existing.labels) == (claim.remedy, claim.labels) for existing in held_act.claims
     )
-    if already_claims or find_evidence_fault(candidate.remedy, candidate.alert_input):
+    if already_claims or evidence.find_evidence_fault(candidate.remedy, candidate.alert_input):
         return candidate.state, None, []
     held_act = replace(held_act, claims=(*held_act.claims, claim))
     entry = make_entry(candidate.inputs.now_ms, held_act, "claim", "it is held already; this alert claims it too")
@@ -376,7 +338,7 @@ def _begin_act(candidate: Candidate, held_act: Act | None) -> tuple[RemediationS
         claims=(claim,),
         means=remedy.undo_recipe,
     )
-    if held_act is not None:  # stricter than what is held: the same engagement, tightened, and to be verified anew
+    if held_act is not None:  # stricter than the held value: the same act, tightened, and to be verified anew
         act = replace(
             held_act,
             claims=(*held_act.claims, claim),

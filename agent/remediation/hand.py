@@ -1,37 +1,45 @@
-"""The agent's end of the hand's socket: one JSON object a line each way, in a thread that may wait."""
+"""
+The agent's end of the hand: the client of its socket, and the child process of `hand: direct`.
+
+One JSON object a line each way, in a thread that may wait.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from agent.actions import ChangedError, FailedError, UnknownError
+from agent.runtime.child_process import ChildProcess
 
 SOCKET = "/run/steadytok/hand.sock"
 MAX_REQUEST_BYTES = 4096  # bytes of a request
-MAX_ANSWER_BYTES = (
-    1 << 20
-)  # bytes: `hello` names every lease, and a large host has a frequency policy for each processor
+# Bytes: `hello` names every lease, and a large host has a frequency policy for each processor
+MAX_ANSWER_BYTES = 1 << 20
 REQUEST_TIMEOUT = 90.0  # seconds: dropping the cache of a terabyte takes a minute
 
-WAKE_TIMEOUT = 10.0  # seconds: systemd starts it for whoever asks first, and on a host in trouble that is not at once
+WAKE_TIMEOUT = (
+    10.0  # seconds: systemd starts the hand at the first connection, which takes a while on a host in trouble
+)
 
 
 def describe_setup(path: str) -> str:
-    """What an operator does who has no hand."""
+    """Tells an operator without a hand what to do."""
     return f"there is no hand at {path}: start `steadytok-hand` as root (or `systemctl enable --now steadytok-hand`)"
 
 
 def send_request(path: str, verb: str, arguments: dict[str, Any], timeout: float = REQUEST_TIMEOUT) -> dict[str, Any]:
-    """One request and its result; FailedError, ChangedError, or UnknownError where nobody knows what was done."""
+    """Returns the result of one request; FailedError, ChangedError, or UnknownError if the outcome is not known."""
     line = msgspec.json.encode({"verb": verb, "arguments": arguments}) + b"\n"
     if len(line) > MAX_REQUEST_BYTES:
-        raise FailedError(f"the request to the hand would have {len(line)} bytes, and {MAX_REQUEST_BYTES} are taken")
+        raise FailedError(f"the request to the hand would have {len(line)} bytes; the most is {MAX_REQUEST_BYTES}")
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
         connection.settimeout(timeout)
         try:
@@ -39,7 +47,7 @@ def send_request(path: str, verb: str, arguments: dict[str, Any], timeout: float
         except OSError as error:
             raise FailedError(f"{describe_setup(path)} ({error.strerror or error})") from error
         try:
-            with contextlib.suppress(BrokenPipeError):  # it may refuse us unheard: what it said is there to read
+            with contextlib.suppress(BrokenPipeError):  # it may refuse without reading: its answer is still there
                 connection.sendall(line)
             answer = _read_line(connection)
         except OSError as error:
@@ -48,12 +56,12 @@ def send_request(path: str, verb: str, arguments: dict[str, Any], timeout: float
 
 
 def list_usable_verbs(path: str) -> list[str]:
-    """The verbs that the hand at a path can do; empty where there is none."""
+    """Returns the verbs that the hand at a path can do; empty if there is none."""
     return [str(verb) for verb in _fetch_hello(path).get("verbs", [])]
 
 
 def explain_missing_verbs(path: str, verbs: Sequence[str]) -> str:
-    """Why the hand at a path can do none of these verbs, in a sentence; empty where it can do one."""
+    """Returns one sentence on why the hand at a path can do none of these verbs; empty if it can do one."""
     hello = _fetch_hello(path)
     if not hello:
         return describe_setup(path)
@@ -99,3 +107,33 @@ def _parse_result(verb: str, line: bytes) -> dict[str, Any]:
     if answer.get("code") == "ambiguous":
         raise UnknownError(f"the hand: {message}")
     raise FailedError(f"the hand: {message}")
+
+
+class HandProcess:
+    """The path of the hand's socket, and the child process behind it if the setting is `direct`."""
+
+    def __init__(self, setting: str, folder: Path) -> None:
+        self._direct = setting == "direct"
+        own_socket = str(folder / "hand.sock")
+        self.path = {"socket": SOCKET, "direct": own_socket}.get(setting, setting)
+        self._log = structlog.get_logger()
+        path_options = ("--socket", own_socket, "--state", str(folder / "hand"))
+        arguments = ("hand", "--direct", *path_options, "--until-stdin-closes")
+        self._child = ChildProcess("hand", arguments, on_line=self._log_line, on_end=lambda: None)
+
+    def _log_line(self, line: bytes) -> None:
+        self._log.info("hand", line=line.decode("utf-8", "replace").strip())
+
+    def start(self) -> None:
+        """Starts the child process if the setting is `direct`."""
+        if not self._direct:
+            return
+        if os.geteuid() != 0:
+            self._log.warning("remediation.hand: direct needs root; what needs the hand will be refused")
+            return
+        self._child.start()
+
+    async def close(self) -> None:
+        """Ends the child process, which undoes its leases."""
+        if self._child.is_started:
+            await self._child.close()

@@ -1,9 +1,9 @@
 """
-`journal.db`: what remedies remember, and the audit. Written before anything is touched, and to the platter.
+`journal.db`: the state of the remedies and the audit, written and synced before anything is touched.
 
-One thread writes, in order; what depends on a line being there waits for its answer. A journal that cannot be read
-stops all acting and is left as it is: starting clean would forget what has to be put back. A disk that is full stops
-all acting until it is not. https://www.sqlite.org/pragma.html#pragma_synchronous (FULL: each commit is synced)
+One thread writes, in order; callers that depend on a commit wait for its callback. A journal that cannot be read stops
+all acting and is left unchanged: a clean start would forget the acts to undo. A full disk stops all acting until it has
+room. https://www.sqlite.org/pragma.html#pragma_synchronous (FULL: each commit is synced)
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ CommitCallback = Callable[[str | None], None]
 
 
 class JournalError(Exception):
-    """The journal cannot be used; the message says why and what to do."""
+    """The journal cannot be used; the message gives the reason and the remedy."""
 
 
 class Timestamp(NamedTuple):
-    """This moment: the wall clock, the clock that runs through a suspend, and which boot that clock is of."""
+    """One moment: the wall clock, the clock that runs through a suspend, and the boot of that clock."""
 
     wall_ms: int
     boot_ms: int
@@ -49,7 +49,7 @@ class Timestamp(NamedTuple):
 
 
 def take_timestamp(wall_ms: int) -> Timestamp:
-    """The moment at which the agent's clock shows wall_ms."""
+    """Returns the moment at which the agent's clock shows wall_ms."""
     try:
         boot_id = BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:  # no /proc: then only the wall clock is known
@@ -61,7 +61,7 @@ class Journal:
     """The open file and its thread."""
 
     def __init__(self, folder: Path, read_clock: Callable[[], Timestamp]) -> None:
-        """Opens and reads it; raises JournalError where that cannot be done."""
+        """Opens and reads the file; raises JournalError if that fails."""
         self.path = folder / FILE
         self._read_clock = read_clock
         try:
@@ -79,7 +79,7 @@ class Journal:
         self._thread.start()
 
     def commit(self, state: RemediationState, entries: Iterable[AuditEntry], on_committed: CommitCallback) -> None:
-        """Has it written, in order; `then` is called in the thread, with a fault or None."""
+        """Queues a commit; `on_committed` is called in the thread, with a fault or None."""
         self._jobs.put((state, tuple(entries), on_committed))
 
     def _write_commits(self) -> None:
@@ -89,20 +89,20 @@ class Journal:
                 _write_commit(self._database, state, entries, self._read_clock())
             except sqlite3.Error as error:
                 on_committed(f"{self.path} cannot be written: {error}")
-            except Exception as error:  # whatever it is: what is not journalled is not done
+            except Exception as error:  # whatever the fault: without a commit nothing is done
                 on_committed(f"{self.path} cannot be written: {type(error).__name__}: {error}")
             else:
                 on_committed(None)
         self._database.close()
 
     def close(self, seconds: float = 2.0) -> None:
-        """Ends when all is written, or after so many seconds."""
+        """Ends once all is written, or after so many seconds."""
         self._jobs.put(None)
         self._thread.join(seconds)
 
 
 def read_stored_state(folder: Path) -> RemediationState:
-    """What is remembered, without touching the file, as after its agent has died; raises JournalError."""
+    """Reads the state without changing the file, as after the agent's death; raises JournalError."""
     path = folder / FILE
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
@@ -112,11 +112,11 @@ def read_stored_state(folder: Path) -> RemediationState:
 
 
 def read_audit(path: Path, limit: int) -> list[AuditEntry]:
-    """The newest lines of the audit, oldest first; raises JournalError."""
+    """Returns the newest lines of the audit, oldest first; raises JournalError."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version == 0:  # it is just being made
+            if version == 0:  # the file is just being made
                 return []
             rows = database.execute("SELECT body FROM audit ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
     except sqlite3.Error as error:
@@ -135,7 +135,7 @@ def _load_state(database: sqlite3.Connection, current: Timestamp) -> Remediation
 
 
 def _adjust_times(state: RemediationState, saved: Timestamp, current: Timestamp) -> RemediationState:
-    """Within one boot it is known how long we were away, however the wall clock was set meanwhile."""
+    """Within one boot the time away is known, however the wall clock was set meanwhile."""
     if saved.boot_id and saved.boot_id == current.boot_id:
         state = state.shift((current.wall_ms - current.boot_ms) - (saved.wall_ms - saved.boot_ms))
     return state.clamp_times(current.wall_ms)

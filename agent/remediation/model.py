@@ -1,8 +1,7 @@
 """
-What remedies remember, as frozen values: acts under way, attempts, latches, sessions of alerts.
+The state of the remedies, as frozen values: acts under way, attempts, latches, episodes of alerts.
 
-All of it lies in the journal, and nothing else does; what becomes of it is said by agent/remediation/guards.py. Times
-are Unix ms.
+The journal has all of it and nothing else; agent/remediation/guards.py decides on it. Times are Unix ms.
 """
 
 from __future__ import annotations
@@ -12,72 +11,80 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal, NamedTuple, TypeVar
 
+from agent.actions import Action, Task
+from agent.alerting.identity import SOURCE, with_identity
+from agent.config.schema import RemedySettings
 from collectors import Labels
 from rules.alerts import Alert
-from rules.history.selection import Matchers
+from rules.matchers import Matchers
+from rules.templates.template import Template
 
 Rollback = Literal["on_resolve", "on_exit", "never"]
 Source = Literal["local", "webhook"]
-"""Whose alert it is: our own rules', or posted by an Alertmanager, with labels that anybody may have written."""
-
-SOURCE = "__source__"
-"""The label that a posted alert has beside its own, so that it is never taken for one of ours."""
-
-
-def with_identity(labels: Labels, identity: Mapping[str, str]) -> Labels:
-    """The labels with which an alert of ours leaves the host; those of a posted one are whole."""
-    label_map = dict(labels)
-    if SOURCE in label_map or identity.keys() <= label_map.keys():
-        return labels
-    return tuple(sorted({**identity, **label_map}.items()))
-
+"""The origin of an alert: our own rules, or an Alertmanager's post, whose labels anybody may have written."""
 
 HOST = "*"
 """The latch of everything: the budget of the host is spent."""
 
 
 def overlaps(resource: str, other: str) -> bool:
-    """Whether two resources are the same, or one is a part of the other: `governor/3` of `governor`."""
+    """True if two resources are the same, or one is a part of the other: `governor/3` of `governor`."""
     return resource == other or resource.startswith(f"{other}/") or other.startswith(f"{resource}/")
 
 
 class Phase(Enum):
-    """How far an act has come; one that has ended is no longer there."""
+    """The progress of an act; an act that has ended is no longer in the state."""
 
     STARTED = "started"  # the attempt is journalled, nothing has been touched
     WRITING = "writing"  # the prior value is journalled, the write may have happened
     HELD = "held"  # written and read back
-    RELEASING = "releasing"  # to be put back
+    RELEASING = "releasing"  # to be undone
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """A remedy of the configuration, as far as the guards look at it."""
+    """A remedy of the configuration, bound to its action: the conditions for the guards, and the task."""
 
     name: str
     match: tuple[Matchers, ...]
-    """Any of these, and of each all matchers."""
+    """An alert must meet all matchers of any of these."""
     resource: str
-    """What it acts upon: claims and cooldowns are of resources. `governor/3` is a part of `governor`."""
+    """The resource acted upon: claims and cooldowns belong to resources. `governor/3` is a part of `governor`."""
     reversible: bool
     strength: float
-    """How restrictive it is: of two claims on a resource the lower one wins."""
+    """How restrictive the remedy is: of two claims on a resource the lower one wins."""
     cooldown_ms: int
     max_per_hour: int
     max_attempts: int
     rollback: Rollback = "on_resolve"
     enabled: bool = True
     plausible: tuple[float, float] | None = None
-    undo_recipe: str = ""
-    """What it takes to put its act back, for the journal."""
     sources: tuple[Source, ...] = ("local",)
     trusted: Matchers = ()
-    """What a posted alert's `instance` and the labels that the action may see must be, whole."""
+    """The patterns that `instance` and the labels for the action must match in full on a posted alert."""
+    settings: RemedySettings
+    """The remedy as the operator wrote it."""
+    action: Action
+    task: Task
+    """The task without labels: target and parameters."""
+    verify: Template | None = None
+    undo_recipe: str = ""
+    """The encoded UndoRecipe of its acts, for the journal."""
+
+    def build_task(self, labels: Mapping[str, str]) -> Task:
+        """Returns the task for one alert."""
+        return replace(self.task, labels=self.select_labels(labels))
+
+    def select_labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """Returns the labels for the action and the verify expression; of a posted alert only those with a pattern."""
+        if SOURCE not in labels:
+            return labels
+        return {name: labels[name] for name in ("alertname", *self.settings.labels) if name in labels}
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One alert that wants a resource held, by one remedy."""
+    """One alert, by one remedy, that needs a resource held."""
 
     remedy: str
     labels: Labels
@@ -86,20 +93,20 @@ class Claim:
 
 
 class Measure(NamedTuple):
-    """What was seen at one moment, before or after an act; what was not known is absent."""
+    """The measurements of one moment, before or after an act; unknown values are absent."""
 
     ms_per_token: Mapping[str, float]
-    """Of each engine."""
+    """For each engine."""
     load: Mapping[str, int]
-    """Requests at once of each engine, as a power of two."""
+    """Concurrent requests of each engine, as a power of two."""
     hottest: float | None
     """°C of the hottest DIMM."""
     available: Mapping[str, float] = {}
     """Bytes that each node can still give."""
     shown: tuple[float, ...] | None = None
-    """What the remedy's own expression gave, None where it has none."""
+    """The values of the remedy's own expression; None if it has none."""
     context: Mapping[str, float] = {}
-    """KV cache in use of each engine, as a share of all of it for each request at once."""
+    """KV cache in use of each engine, as a share of all of it for each concurrent request."""
 
     @property
     def summary(self) -> str:
@@ -110,14 +117,14 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """One engagement, from the attempt until all is as it was; values as JSON text."""
+    """One act, from the attempt until everything is undone; values as JSON text."""
 
     id: int
     remedy: str
     resource: str
     labels: Labels
     observed: bool
-    """Only thought of: nothing is touched."""
+    """True in observe mode: nothing is touched."""
     reversible: bool
     phase: Phase
     began_ms: int
@@ -125,14 +132,14 @@ class Act:
     did_ms: int | None = None
     prior: str | None = None
     ours: tuple[str, ...] = ()
-    """What we wrote; two while one takes the other's place."""
+    """The values we wrote; two while one replaces the other."""
     verified: bool = False
     means: str = ""
     plan: str = ""
-    """What its plan said."""
+    """The sentence of its plan."""
     before: Measure | None = None
     trial: Claim | None = None
-    """The claim that tightened what was held already, while it is not known whether that helped."""
+    """The claim that tightened the held value, until it is known whether that helped."""
 
     @property
     def verdict_key(self) -> tuple[str, Labels]:
@@ -141,43 +148,43 @@ class Act:
 
     @property
     def tightest_claim(self) -> Claim:
-        """The claim that says what the resource is held at."""
+        """The claim that determines the held value."""
         return min(self.claims, key=lambda claim: claim.strength)
 
     @property
     def is_lost(self) -> bool:
-        """Whether no claim has evidence any more."""
+        """True if no claim has evidence any more."""
         return all(claim.lost for claim in self.claims)
 
     @property
     def is_posted(self) -> bool:
-        """Whether it is for an alert that was posted."""
+        """True if the act is for a posted alert."""
         return any(name == SOURCE for name, _ in self.labels)
 
     @property
     def is_blocking(self) -> bool:
-        """Whether it keeps every other act back; what is being put back does not, were that to take for ever."""
+        """True while the act delays every other act; an undoing does not, since it may take for ever."""
         return not self.observed and not self.verified and self.phase is not Phase.RELEASING
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An act that was begun: what cooldowns and budgets count."""
+    """An act that was begun: the unit of cooldowns and budgets."""
 
     act: int
     remedy: str
     resource: str
     at_ms: int
-    """When its effect can begin to show: the attempt, later the moment that it was done."""
+    """The time from which its effect can show: the attempt, later the end of the write."""
     began_ms: int
     observed: bool
     counted: bool = True
-    """False where it was refused before anything was touched."""
+    """False if it was refused before anything was touched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latch:
-    """Given up, until somebody resumes it."""
+    """A remedy that has given up, until somebody resumes it."""
 
     remedy: str
     labels: Labels
@@ -187,16 +194,16 @@ class Latch:
 
 @dataclass(frozen=True, slots=True)
 class AlertEpisode:
-    """One alert that one remedy is for, from firing to its fresh end."""
+    """One firing of an alert that one remedy is for, until its fresh end."""
 
     remedy: str
     labels: Labels
     since_ms: int | None
-    """Since when its evidence has been there without a break; None where it is not there now."""
+    """The start of its unbroken evidence; None while there is none."""
     attempts: int = 0
     failed: bool = False
     told: str = ""
-    """Why it is not acted upon, as the audit has it last."""
+    """The reason against acting that the audit had last."""
     lost: bool = False
 
 
@@ -205,23 +212,23 @@ _Labelled = TypeVar("_Labelled", Act, Claim, Latch, AlertEpisode)
 
 @dataclass(frozen=True, slots=True)
 class RemediationState:
-    """All that the guards remember."""
+    """The memory of the guards."""
 
     next_id: int = 1
     acts: tuple[Act, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     latches: tuple[Latch, ...] = ()
     misses: Mapping[str, int] = field(default_factory=dict)
-    """How often in a row each remedy did not help."""
+    """The misses in a row of each remedy."""
     sessions: tuple[AlertEpisode, ...] = ()
     pauses: tuple[str, ...] = ()
     resumed_ms: Mapping[str, int] = field(default_factory=dict)
-    """When each remedy was last resumed: budgets and evidence count from there."""
+    """The time each remedy was last resumed: budgets and evidence count from there."""
     effects: Mapping[str, str] = field(default_factory=dict)
-    """What the newest verdict on each remedy said."""
+    """The newest verdict on each remedy, in words."""
 
     def shift(self, delta_ms: int) -> RemediationState:
-        """The same after the wall clock stepped by delta_ms."""
+        """Returns the state after the wall clock shifted by delta_ms."""
 
         def shift_time(at_ms: int | None) -> int | None:
             return None if at_ms is None else at_ms + delta_ms
@@ -241,9 +248,9 @@ class RemediationState:
 
     def clamp_times(self, now_ms: int) -> RemediationState:
         """
-        The same with no time ahead of now, after a clock that went back.
+        Returns the state with no time ahead of now, after a clock that went back.
 
-        All times move together: which came first (an attempt, the resume before it) is what budgets are counted by.
+        All times move together, since budgets depend on their order (an attempt, the resume before it).
         """
         times = [max(attempt.at_ms, attempt.began_ms) for attempt in self.attempts] + [
             latch.since_ms for latch in self.latches
@@ -255,7 +262,7 @@ class RemediationState:
         return self.shift(min(0, now_ms - max(times, default=now_ms)))
 
     def with_identity(self, identity: Mapping[str, str]) -> RemediationState:
-        """The same with whole labels, which journals of before rules saw the identity do not have."""
+        """Returns the state with complete labels, which older journals lack."""
 
         def add_identity(item: _Labelled) -> _Labelled:
             return replace(item, labels=with_identity(item.labels, identity))
@@ -275,20 +282,20 @@ class RemediationState:
         )
 
     def find_act(self, number: int) -> Act | None:
-        """The act of that number while it is open."""
+        """Returns the open act of that number."""
         return next((act for act in self.acts if act.id == number), None)
 
     def with_act(self, act: Act) -> RemediationState:
-        """The same with one act changed."""
+        """Returns the state with one act changed."""
         return replace(self, acts=tuple(act if other.id == act.id else other for other in self.acts))
 
     def without_act(self, number: int) -> RemediationState:
-        """The same with one act ended."""
+        """Returns the state without one act."""
         return replace(self, acts=tuple(act for act in self.acts if act.id != number))
 
 
 class AlertInput(NamedTuple):
-    """An alert, and how much of the past its rule looks at."""
+    """An alert, and how much of the past its rule reads."""
 
     alert: Alert
     window_ms: int = 0
@@ -297,7 +304,7 @@ class AlertInput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DecisionInputs:
-    """What the guards are shown at one moment."""
+    """The inputs of the guards at one moment."""
 
     now_ms: int
     observing: bool
@@ -305,18 +312,18 @@ class DecisionInputs:
     alerts: tuple[AlertInput, ...]
     max_per_hour: int
     killed: bool = False
-    """The kill-switch file is there: nothing is begun, and all that is held is put back."""
+    """The kill-switch file exists: nothing begins, and every held act is undone."""
     halted: str = ""
-    """Why nothing may be begun: the journal cannot be read or written."""
+    """The reason why nothing may begin: the journal cannot be read or written."""
     silenced: frozenset[Labels] = frozenset()
-    """The alerts that Alertmanager has silenced, as far as it was asked and answered."""
+    """The alerts that Alertmanager has silenced, as far as it answered."""
 
 
 class EventKind(Enum):
-    """What can happen to an act."""
+    """The events of an act."""
 
     REFUSED = "refused"  # by its own plan; nothing was touched
-    INTENDED = "intended"  # planned: the prior value and the one to be written are known
+    INTENDED = "intended"  # planned: the prior value and the value to be written are known
     DID = "did"  # written, and read back as ours
     FAILED = "failed"
     UNKNOWN = "unknown"  # no answer: it may have been done, or not
@@ -325,13 +332,13 @@ class EventKind(Enum):
     UNJUDGED = "unjudged"  # nobody can say whether it helped
     RETUNING = "retuning"  # another value is about to be written
     RETUNED = "retuned"
-    CHANGED = "changed"  # the value is neither ours nor what was there before
+    CHANGED = "changed"  # the value is neither ours nor the prior one
     RESTORED = "restored"
     INTERRUPTED = "interrupted"  # the agent ended meanwhile
 
 
 class Event(NamedTuple):
-    """Something that happened to an act; `says` is a sentence for the audit."""
+    """An event of an act; `detail` is a sentence for the audit."""
 
     act: int
     kind: EventKind
@@ -356,11 +363,11 @@ class AuditEntry(NamedTuple):
     before: Measure | None = None
     after: Measure | None = None
     value: float | None = None
-    """The alert's, where it was asked whether to act."""
+    """The alert's value, for a decision whether to act."""
 
 
 class Decision(NamedTuple):
-    """What follows: the state after, the acts to be begun, those to be put back, and what the audit says."""
+    """The next state, the acts to begin, the acts to undo, and the lines of the audit."""
 
     state: RemediationState
     begin: tuple[Act, ...] = ()

@@ -1,8 +1,21 @@
 """
-Remedies at work: after each tick the guards are asked, what they decide is journalled, and then it is done.
+Remedies at work. Each tick asks the guards, journals their decision, and only then acts.
 
-Nothing here decides; nothing here waits. The order is law: the attempt is in the journal before a plan is made, the
-prior value before the write, and all of it synced; actions run in threads of their own.
+The order is write-ahead: `=>` crosses to the journal's thread and back, `~>` to the action's thread and back.
+
+    tick -> _evaluate -> guards.decide
+      -> _commit(attempt)            => _on_committed -> _plan_committed       ~> _apply_event(planned)
+      -> _commit(intended, prior)    => _on_committed -> _write_committed      ~> _apply_event(did)
+      -> _commit(held)
+    each tick while it is held:
+      -> _renew                      the same value: _do_act                   ~> _apply_event(retuned)
+                                     another value: _apply_event(retuning)
+      -> _commit(retuning, value)    => _on_committed -> _write_committed      ~> _apply_event(retuned)
+      -> collect_verdicts -> _apply_event(helped, useless or unjudged) -> _commit
+    when no claim is left, or it did not help:
+      -> _commit(releasing)          => _on_committed -> _roll_back            ~> _apply_event(restored) -> _commit
+
+Every commit is synced to the disk before its callback runs. Nothing here decides, and nothing here waits.
 """
 
 from __future__ import annotations
@@ -18,11 +31,10 @@ from typing import Any
 
 import structlog
 
-from agent import judging
 from agent.actions import Action, Moment, Steered, Task
 from agent.config.schema import RemediationConfig
-from agent.remediation import catalog, executor, guards, hand, transitions
-from agent.remediation.catalog import BoundRemedy
+from agent.remediation import catalog, evidence, executor, guards, hand, transitions, verification
+from agent.remediation.audit_log import MOVE_KINDS, AuditLog
 from agent.remediation.context import RemediationContext
 from agent.remediation.crash_rollback import CrashRollback
 from agent.remediation.executor import ActionExecutor
@@ -37,99 +49,100 @@ from agent.remediation.model import (
     EventKind,
     Phase,
     RemediationState,
+    Remedy,
 )
-from agent.runtime.threads import make_loop_callback
+from agent.runtime.threads import make_loop_callback, run_in_thread
 from collectors import Labels
 from rules.alerts import Alert, AlertState
 
-RETRY_SECONDS = 5.0  # seconds until what could not be put back is tried again
+RETRY_SECONDS = 5.0  # seconds between two tries to undo an act
 RENEWALS_PER_TTL = 3  # in each ttl of a lease, so that two may fail
-MOVE_KINDS = (EventKind.RETUNING.value, EventKind.RETUNED.value)  # not in the audit: a controller moves each second
-STEER_REPORT_SECONDS = 60.0  # seconds between two lines of the audit on why what is held is moved
-CLOSE_TIMEOUT = 3.0  # seconds for what is put back when the agent ends
+CLOSE_TIMEOUT = 3.0  # seconds for the undoing of acts when the agent ends
+WRITE_KINDS = (EventKind.INTENDED.value, EventKind.RETUNING.value)  # a write follows their commit
 
 
 class Remediator:
     """All remedies of one agent."""
 
-    def __init__(
-        self, context: RemediationContext, settings: RemediationConfig, remedies: Iterable[BoundRemedy]
-    ) -> None:
+    def __init__(self, context: RemediationContext, settings: RemediationConfig, remedies: Iterable[Remedy]) -> None:
         self.context = context
         self.halted = ""
+        self.audit = AuditLog()
         self._log = structlog.get_logger()
         self._executor = ActionExecutor(self._apply_event)
-        self._journal: Journal | None = None
-        try:
-            self._journal = Journal(context.folder, lambda: take_timestamp(context.clock.now_ms()))
-        except JournalError as error:
-            self.halted = str(error)
-            self._log.error("no remedy acts", reason=self.halted)
+        self._journal = self._open_journal()
         self.state = (
             RemediationState() if self._journal is None else self._journal.state.with_identity(context.identity)
         )
         self._committed: RemediationState | None = self.state
         self._memory: dict[int, Any] = {}
         self._touched_at: dict[int, float] = {}
+        self._undo_tried_at: dict[int, float] = {}
         self._began = context.clock.monotonic()
-        self._steer_reports: dict[int, tuple[str, float]] = {}
-        self._failures: dict[int, set[tuple[Phase, str]]] = {}
-        self.counts: dict[tuple[str, str], int] = {}
         self._crash_rollback = CrashRollback(context.folder, context.hand_path, context.token_file)
         self.configure(settings, remedies)
 
-    def configure(self, settings: RemediationConfig, remedies: Iterable[BoundRemedy]) -> None:
-        """Takes another configuration over; what is held is looked at anew at the next tick."""
+    def _open_journal(self) -> Journal | None:
+        clock = self.context.clock
+        try:
+            return Journal(self.context.folder, lambda: take_timestamp(clock.now_ms()))
+        except JournalError as error:
+            self.halted = str(error)
+            self._log.error("no remedy acts", reason=self.halted)
+            return None
+
+    def configure(self, settings: RemediationConfig, remedies: Iterable[Remedy]) -> None:
+        """Adopts another configuration; the next tick evaluates held acts against it."""
         self.settings = settings
-        self.catalog = {bound.remedy.name: bound for bound in remedies}
+        self.catalog = {remedy.name: remedy for remedy in remedies}
         self.pacing_settings = catalog.collect_pacing_settings(self.catalog.values())
 
     @property
     def is_observing(self) -> bool:
-        """Whether nothing is really done; never below a picture of a machine, whose alerts are not this one's."""
+        """True while nothing is really done; always for a picture of a machine, whose alerts are another host's."""
         return self.settings.mode == "observe" or os.path.abspath(self.context.root) != "/"
 
     @property
     def is_killed(self) -> bool:
-        """Whether the kill-switch file is there."""
+        """True while the kill-switch file exists."""
         return os.path.exists(self.settings.pause_file)
 
     def get_held_duties(self) -> dict[str, float]:
-        """The duty that each paced engine is held at."""
+        """Returns the duty that each paced engine is held at."""
         held_acts = [act for act in self.state.acts if act.phase is Phase.HELD and not act.observed and act.ours]
         names = {act.id: catalog.find_paced_engine(act.means) for act in held_acts}
         return {name: float(json.loads(act.ours[-1])) for act in held_acts if (name := names[act.id])}
 
     def iter_steered(self) -> Iterator[tuple[Act, Steered]]:
-        """What is moved while it is held, with why it is as it is."""
+        """Yields the acts whose value a controller adjusts, with the reason of the last adjustment."""
         for act in self.state.acts:
             memory = self._memory.get(act.id)
             if isinstance(memory, Steered):
                 yield act, memory
 
     def recover(self) -> None:
-        """At the start: what the process before left half-way is ended as the journal has it."""
+        """At the start: ends the acts that the process before left half-way, as the journal has them."""
         for act in self.state.acts:
             self._apply_event(Event(act.id, EventKind.INTERRUPTED, f"the agent ended while it was {act.phase.value}"))
 
     def shift(self, delta_ms: int) -> None:
-        """The wall clock stepped."""
+        """Moves all times with the wall clock."""
         self.state = self.state.shift(delta_ms)
 
     def tick(self, now_ms: int) -> None:
-        """After notify: asks the guards, and sees to what is held."""
+        """Evaluates the remedies, and renews or undoes the acts under way."""
         try:
             self._evaluate(now_ms)
-        except Exception as error:  # a fault in a remedy must not take the tick; what is held then ends as leases do
+        except Exception as error:  # a fault in a remedy must not take the tick; the leases then end by themselves
             self._log.exception("remedies failed", reason=f"{type(error).__name__}: {error}")
 
     def _evaluate(self, now_ms: int) -> None:
         self._executor.expire_jobs(self.context.clock.monotonic())
         self._crash_rollback.start_if_needed(
-            bound.action for bound in self.catalog.values() if bound.remedy.enabled and not self.is_observing
+            remedy.action for remedy in self.catalog.values() if remedy.enabled and not self.is_observing
         )
         inputs = self.context.build_verification_inputs(now_ms)
-        for event in judging.collect_verdicts(self.state.acts, self.catalog, inputs):
+        for event in verification.collect_verdicts(self.state.acts, self.catalog, inputs):
             self._apply_event(event)
         self._commit(guards.decide(self.state, self._build_inputs(now_ms)))
         for act in self.state.acts:
@@ -140,61 +153,48 @@ class Remediator:
         self._forget_ended_acts({act.id for act in self.state.acts})
 
     def _forget_ended_acts(self, open_ids: set[int]) -> None:
-        """What was kept of acts that have ended."""
-        tables: tuple[dict[int, Any], ...] = (self._memory, self._touched_at, self._steer_reports, self._failures)
+        tables: tuple[dict[int, Any], ...] = (self._memory, self._touched_at, self._undo_tried_at)
         for table in tables:
-            for number in [number for number in table if abs(number) not in open_ids]:
+            for number in table.keys() - open_ids:
                 del table[number]
+        self.audit.forget_ended_acts(open_ids)
 
     def _build_inputs(self, now_ms: int) -> DecisionInputs:
         alerts = tuple(self.context.iter_alert_inputs(now_ms))
+        labels = (alert_input.alert.labels for alert_input in alerts)
         return DecisionInputs(
             now_ms=now_ms,
             observing=self.is_observing,
-            remedies=tuple(bound.remedy for bound in self.catalog.values()),
+            remedies=tuple(self.catalog.values()),
             alerts=alerts,
             max_per_hour=self.settings.max_per_hour,
             killed=self.is_killed,
             halted=self.halted,
-            silenced=frozenset(
-                alert_input.alert.labels for alert_input in alerts if self.context.is_silenced(alert_input.alert.labels)
-            ),
+            silenced=frozenset(filter(self.context.is_silenced, labels)),
         )
 
     def matches_alert(self, alert: Alert) -> bool:
-        """Whether a remedy is for an alert that an Alertmanager posts."""
+        """True if a remedy is for an alert that an Alertmanager posts."""
         alert_input = AlertInput(alert, source="webhook")
-        return any(
-            bound.remedy.enabled and guards.matches(bound.remedy, alert_input) for bound in self.catalog.values()
-        )
+        return any(remedy.enabled and evidence.matches(remedy, alert_input) for remedy in self.catalog.values())
+
+    # Before the journal: the state changes in memory, and nothing is touched.
 
     def _apply_event(self, event: Event) -> None:
         act = self.state.find_act(event.act)
-        if act is not None and act.phase in (Phase.HELD, Phase.RELEASING) and self._is_repetition(act, event):
+        if act is not None and act.phase in (Phase.HELD, Phase.RELEASING) and self.audit.is_repetition(act, event):
             return
         now_ms = self.context.clock.now_ms()
-        if act is not None and act.before is None and event.kind in (EventKind.INTENDED, EventKind.RETUNING):
-            event = event._replace(
-                before=judging.measure_before(act, self.catalog, self.context.build_verification_inputs(now_ms))
-            )
+        if act is not None and act.before is None and event.kind.value in WRITE_KINDS:
+            inputs = self.context.build_verification_inputs(now_ms)
+            event = event._replace(before=verification.measure_before(act, self.catalog, inputs))
         self._commit(transitions.apply(self.state, event, now_ms))
 
-    def _is_repetition(self, act: Act, event: Event) -> bool:
-        """A renewal that went as the one before is no line in the audit, nor what could not be put back once more."""
-        if event.kind not in (EventKind.FAILED, EventKind.UNKNOWN):
-            had_failures = self._failures.pop(act.id, None)
-            return not had_failures and event.kind is EventKind.RETUNED and act.ours == (event.value,)
-        failures = self._failures.setdefault(act.id, set())
-        failure = "" if act.phase is Phase.HELD else event.detail
-        is_known = (act.phase, failure) in failures
-        failures.add((act.phase, failure))
-        return is_known
-
     def _commit(self, decision: Decision) -> None:
-        """Makes the state so, has it journalled, and goes on when it is."""
+        """Adopts the new state and journals it; `_on_committed` goes on once it is on the disk."""
         self.state = decision.state
         for entry in decision.entries:
-            self._log_entry(entry)
+            self.audit.log_entry(entry)
         changed = self.state != self._committed or bool(decision.entries)
         if self._journal is None or not (changed or self.halted):
             return
@@ -202,6 +202,8 @@ class Remediator:
         report_commit = make_loop_callback(lambda fault: self._on_committed(decision, fault))
         audited = [entry for entry in decision.entries if entry.what not in MOVE_KINDS]
         self._journal.commit(self.state, audited, report_commit)
+
+    # After the journal: the decision is on the disk, and its acts may begin, write or be undone.
 
     def _on_committed(self, decision: Decision, fault: str | None) -> None:
         if fault and not self.halted:
@@ -213,50 +215,44 @@ class Remediator:
             if fault:
                 self._apply_event(Event(act.id, EventKind.FAILED, fault))
             else:
-                self._plan_act(act)
+                self._plan_committed(act)
         for act in decision.release:
             self._roll_back(act)
-        writing = {
-            entry.act
-            for entry in decision.entries
-            if entry.what in (EventKind.INTENDED.value, EventKind.RETUNING.value)
-        }
+        writing = {entry.act for entry in decision.entries if entry.what in WRITE_KINDS}
         for act in (act for act in decision.state.acts if act.id in writing):
             if fault:
                 self._apply_event(Event(act.id, EventKind.FAILED, fault))
             else:
-                self._write_act(act)
+                self._write_committed(act)
 
-    def _plan_act(self, act: Act) -> None:
-        bound = self.catalog.get(act.remedy)
-        if bound is None:
+    def _plan_committed(self, act: Act) -> None:
+        remedy = self.catalog.get(act.remedy)
+        if remedy is None:
             self._apply_event(Event(act.id, EventKind.REFUSED, "the remedy has left the configuration"))
             return
-        missing_reason = functools.partial(self._explain_missing_hand, bound.action, act.observed)
-        job = executor.plan_job(
-            act, bound.action, bound.build_task(dict(act.labels)), self.context.make_action_context(), missing_reason
-        )
+        job = self._make_plan_job(act, remedy, dict(act.labels), observed=act.observed)
         self._executor.run(act.id, job, self.context.clock.monotonic())
 
+    def _make_plan_job(self, act: Act, remedy: Remedy, labels: dict[str, str], *, observed: bool) -> executor.Job:
+        missing_reason = functools.partial(self._explain_missing_hand, remedy.action, observed)
+        context = self.context.make_action_context()
+        return executor.plan_job(act, remedy.action, remedy.build_task(labels), context, missing_reason)
+
     def _explain_missing_hand(self, action: Action, observed: bool) -> str:
-        """Why the hand cannot do it; in observe a hand is not needed. Asked in a thread."""
+        """Says why the hand cannot do the action; observing needs no hand. Runs in a thread."""
         return "" if observed or not action.VERBS else hand.explain_missing_verbs(self.context.hand_path, action.VERBS)
 
-    def _write_act(self, act: Act) -> None:
+    def _write_committed(self, act: Act) -> None:
         current = self.state.find_act(act.id)
         if current is None or current.phase not in (Phase.WRITING, Phase.HELD):
             return
         if current.phase is Phase.WRITING and (reason := self._find_stop_reason(current)):
             self._apply_event(Event(act.id, EventKind.REFUSED, f"{reason}; nothing was written"))
-            return
-        if act.observed:
+        elif act.observed:
             self._apply_event(Event(act.id, EventKind.DID, "only observed", value=act.ours[-1]))
-            return
-        self._do_act(
-            current,
-            json.loads(current.ours[-1]),
-            EventKind.DID if current.phase is Phase.WRITING else EventKind.RETUNED,
-        )
+        else:
+            success_kind = EventKind.DID if current.phase is Phase.WRITING else EventKind.RETUNED
+            self._do_act(current, json.loads(current.ours[-1]), success_kind)
 
     def _find_stop_reason(self, act: Act) -> str:
         return guards.find_stop_reason(self.state, self._build_inputs(self.context.clock.now_ms()), act)
@@ -267,146 +263,110 @@ class Remediator:
         if self._executor.run(act.id, job, self.context.clock.monotonic()):
             self._touched_at[act.id] = self.context.clock.monotonic()
 
+    # While it is held: renewals, the controller's moves, and the undoing.
+
     def _try_renew(self, act: Act, now_ms: int) -> None:
         try:
             self._renew(act, now_ms)
         except Exception as error:  # one action's fault must not cost the others their leases; its own then ends
             reason = f"{type(error).__name__}: {error}"
-            self._log.error("what is held cannot be seen to", remedy=act.remedy, reason=reason)
+            self._log.error("a held act cannot be renewed", remedy=act.remedy, reason=reason)
 
     def _renew(self, act: Act, now_ms: int) -> None:
-        """Renews a lease when it is due, and moves the value where its action wants it moved."""
+        """Renews a lease when it is due, and journals another value where the action steers to one."""
         if self._executor.is_busy(act.id) or not act.claims:
             return
         action, task = self._action_of(act)
-        moment = Moment(
-            now_ms, json.loads(act.ours[-1]), act.is_lost, self.context.query, self._list_other_tasks(act, task)
-        )
+        held_value, others = json.loads(act.ours[-1]), self._list_other_tasks(act, task)
+        moment = Moment(now_ms, held_value, act.is_lost, self.context.query, others)
         self._memory[act.id], target_value = action.steer(task, self._memory.get(act.id), moment)
         self._report_steering(act, self._memory[act.id])
+        encoded = executor.to_json(target_value)
         since = self.context.clock.monotonic() - self._touched_at.get(act.id, -float("inf"))
-        if executor.to_json(target_value) != act.ours[-1] and not self.halted:
-            self._apply_event(
-                Event(
-                    act.id,
-                    EventKind.RETUNING,
-                    f"to {executor.to_json(target_value)}",
-                    value=executor.to_json(target_value),
-                )
-            )
+        if encoded != act.ours[-1] and not self.halted:
+            self._apply_event(Event(act.id, EventKind.RETUNING, f"to {encoded}", value=encoded))
         elif action.TTL is not None and since >= action.TTL / RENEWALS_PER_TTL:
-            self._do_act(act, json.loads(act.ours[-1]), EventKind.RETUNED)
+            self._do_act(act, held_value, EventKind.RETUNED)
 
     def _list_other_tasks(self, act: Act, task: Task) -> tuple[Task, ...]:
-        """What other remedies that claim the resource ask of it."""
+        """Returns the tasks of the other remedies that claim the resource."""
         names = dict.fromkeys(claim.remedy for claim in act.claims if claim.remedy != task.remedy)
         others = [self.catalog[name] for name in names if name in self.catalog]
-        return tuple(bound.build_task(dict(act.labels)) for bound in others if bound.remedy.resource == act.resource)
+        return tuple(remedy.build_task(dict(act.labels)) for remedy in others if remedy.resource == act.resource)
 
     def _report_steering(self, act: Act, memory: Any) -> None:
-        """A line in the audit when the reason changes, and one a minute at most: a sensor may come and go."""
-        now = self.context.clock.monotonic()
-        reason, since = self._steer_reports.get(act.id, ("", -float("inf")))
-        if isinstance(memory, Steered) and memory.reason != reason and now - since >= STEER_REPORT_SECONDS:
-            self._steer_reports[act.id] = (memory.reason, now)
-            self._commit(
-                Decision(
-                    self.state,
-                    entries=(transitions.make_entry(self.context.clock.now_ms(), act, "steers", memory.says),),
-                )
-            )
+        if self.audit.is_steering_due(act, memory, self.context.clock.monotonic()):
+            entry = transitions.make_entry(self.context.clock.now_ms(), act, "steers", memory.says)
+            self._commit(Decision(self.state, entries=(entry,)))
 
     def _roll_back(self, act: Act) -> None:
         if act.observed:
             self._apply_event(Event(act.id, EventKind.RESTORED, "only observed"))
             return
         now = self.context.clock.monotonic()
-        if self._executor.is_busy(act.id) or now - self._touched_at.get(-act.id, -float("inf")) < RETRY_SECONDS:
+        if self._executor.is_busy(act.id) or now - self._undo_tried_at.get(act.id, -float("inf")) < RETRY_SECONDS:
             return
-        self._touched_at[-act.id] = now
+        self._undo_tried_at[act.id] = now
         try:
             action, task = self._action_of(act)
-        except Exception as error:  # its action has been uninstalled: it cannot be put back by us, and that is told
+        except Exception as error:  # its action has been uninstalled: the audit says that the agent cannot undo it
             self._apply_event(Event(act.id, EventKind.CHANGED, f"cannot be put back: {type(error).__name__}: {error}"))
             return
         untouched = now - self._touched_at.get(act.id, self._began)
-        self._executor.run(
-            act.id, executor.undo_job(act, action, task, self.context.make_action_context(), untouched), now
-        )
+        context = self.context.make_action_context()
+        self._executor.run(act.id, executor.undo_job(act, action, task, context, untouched), now)
 
     def _action_of(self, act: Act) -> tuple[Action, Task]:
         name = act.tightest_claim.remedy if act.claims else act.remedy
-        bound = self.catalog.get(name) or self.catalog.get(act.remedy)
-        if bound is not None and bound.remedy.resource == act.resource:
-            return bound.action, bound.build_task(dict(act.labels))
-        # It is put back without the remedy's patterns, so a posted alert's labels are not shown.
+        remedy = self.catalog.get(name) or self.catalog.get(act.remedy)
+        if remedy is not None and remedy.resource == act.resource:
+            return remedy.action, remedy.build_task(dict(act.labels))
+        # The remedy's patterns are gone, so the labels of a posted alert are withheld.
         labels = {} if act.is_posted else dict(act.labels)
         return catalog.from_undo_recipe(act.remedy, act.means, labels)
 
-    def _log_entry(self, entry: AuditEntry) -> None:
-        self.counts[entry.remedy, entry.what] = self.counts.get((entry.remedy, entry.what), 0) + 1
-        if entry.what in MOVE_KINDS:
-            return
-        log = self._log.info if entry.observed or entry.what != "gave up" else self._log.error
-        log(f"remedy: {entry.what}", remedy=entry.remedy, resource=entry.resource, says=entry.says or None)
+    # The operator's commands.
 
     def pause(self, name: str, operator: str) -> None:
-        """Nothing is begun until it is resumed; `who` is told in the audit."""
-        self._commit(
-            Decision(
-                transitions.pause(self.state, name), entries=(self._make_operator_entry("paused", name, operator),)
-            )
-        )
+        """Begins nothing until the pause is resumed; the audit names the operator."""
+        entry = self._make_operator_entry("paused", name, operator)
+        self._commit(Decision(transitions.pause(self.state, name), entries=(entry,)))
 
     def resume(self, name: str | None, operator: str) -> bool:
-        """Lifts a pause or a latch, or all; False where there was none of that name."""
+        """Lifts a pause or a latch, or all; returns False where none has that name."""
         new_state = transitions.resume(self.state, name, self.context.clock.now_ms())
         lifted = (new_state.pauses, new_state.latches) != (self.state.pauses, self.state.latches)
         if lifted:
-            self._commit(
-                Decision(new_state, entries=(self._make_operator_entry("resumed", name or "everything", operator),))
-            )
+            entry = self._make_operator_entry("resumed", name or "everything", operator)
+            self._commit(Decision(new_state, entries=(entry,)))
         return lifted
-
-    async def dry_run(self, name: str) -> Event:
-        """What a remedy's plan says now, for an alert that fires where one does; nothing is touched or counted."""
-        bound = self.catalog[name]
-        labels = self._find_firing_labels(bound)
-        result: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-
-        def deliver(event: Event) -> None:
-            if not result.done():  # nobody waits any more
-                result.set_result(event)
-
-        act = Act(0, name, bound.remedy.resource, (), True, bound.remedy.reversible, Phase.STARTED, 0, ())
-        missing_reason = functools.partial(self._explain_missing_hand, bound.action, False)
-        job = executor.plan_job(
-            act, bound.action, bound.build_task(dict(labels or ())), self.context.make_action_context(), missing_reason
-        )
-        ActionExecutor(deliver).run(0, job, self.context.clock.monotonic())
-        event = await result
-        if labels is None and event.kind is not EventKind.INTENDED:
-            event = event._replace(
-                detail=f"{event.detail}; planned without labels, since no alert that it is for fires"
-            )
-        return event
-
-    def _find_firing_labels(self, bound: BoundRemedy) -> Labels | None:
-        """The labels of an alert that a remedy is for and that fires."""
-        alert_inputs = self.context.iter_alert_inputs(self.context.clock.now_ms())
-        matching = (alert_input.alert for alert_input in alert_inputs if guards.matches(bound.remedy, alert_input))
-        return next((alert.labels for alert in matching if alert.state is AlertState.FIRING), None)
 
     def _make_operator_entry(self, event_name: str, name: str, operator: str) -> AuditEntry:
         return AuditEntry(self.context.clock.now_ms(), "", (), "", event_name, f"{name}, by {operator}")
 
+    async def dry_run(self, name: str) -> Event:
+        """Returns the outcome of a remedy's plan, for a firing alert where there is one; nothing is touched."""
+        remedy = self.catalog[name]
+        labels = self._find_firing_labels(remedy)
+        act = Act(0, name, remedy.resource, (), True, remedy.reversible, Phase.STARTED, 0, ())
+        job = self._make_plan_job(act, remedy, dict(labels or ()), observed=False)
+        event = await run_in_thread(f"plan {name}", job)
+        if labels is None and event.kind is not EventKind.INTENDED:
+            event = event._replace(detail=f"{event.detail}; planned without labels, since none of its alerts fires")
+        return event
+
+    def _find_firing_labels(self, remedy: Remedy) -> Labels | None:
+        alert_inputs = self.context.iter_alert_inputs(self.context.clock.now_ms())
+        matching = (alert_input.alert for alert_input in alert_inputs if evidence.matches(remedy, alert_input))
+        return next((alert.labels for alert in matching if alert.state is AlertState.FIRING), None)
+
     async def close(self) -> None:
-        """Puts back what is only to last while the agent does; leases of the rest end by themselves, or are adopted."""
+        """Undoes the acts that are held only while the agent runs; other leases end by themselves, or are adopted."""
         for act in self.state.acts:
-            claimants = [self.catalog[claim.remedy].remedy for claim in act.claims if claim.remedy in self.catalog]
+            claimants = [self.catalog[claim.remedy] for claim in act.claims if claim.remedy in self.catalog]
             if act.phase is Phase.HELD and claimants and all(remedy.rollback == "on_exit" for remedy in claimants):
                 self._release_act(act)
-        with contextlib.suppress(TimeoutError):  # what is left is an orphan that the next start puts back
+        with contextlib.suppress(TimeoutError):  # the next start undoes the rest
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 while self._executor.has_pending or any(act.phase is Phase.RELEASING for act in self.state.acts):
                     await asyncio.sleep(0.02)

@@ -1,8 +1,8 @@
 """
-What becomes of an act: the table LIFE, from (how far it has come, what happened) to what is remembered after. Pure.
+The life of an act, by the table TRANSITIONS: from its phase and an event to the next state. Pure.
 
-What is not known is not tried again; what was written is put back only while it is still ours; a remedy that does not
-help switches itself off.
+An act with an unknown outcome is not tried again; a written value is undone only while it is still ours; a remedy that
+does not help switches itself off.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from agent.remediation.model import (
 )
 
 MAX_MISSES = 3
-"""A remedy that did not help so often in a row switches itself off."""
+"""The misses in a row after which a remedy switches itself off."""
 
 VERDICT_WORDS = {EventKind.HELPED: "helped", EventKind.USELESS: "did not help", EventKind.UNJUDGED: "not judged"}
-"""The verdicts."""
+"""The verdicts, in words."""
 
 
 def apply(state: RemediationState, event: Event, now_ms: int) -> Decision:
-    """What an event makes of its act; one of an act that has ended, or that cannot be in its phase, is only noted."""
+    """Applies an event to its act; an event of an ended act, or one that its phase does not expect, is only noted."""
     act = state.find_act(event.act)
     if act is None:
         return Decision(state)
@@ -77,12 +77,12 @@ def _on_failed(state: RemediationState, act: Act, event: Event, now_ms: int) -> 
 
 
 def _on_unknown(state: RemediationState, act: Act, event: Event, now_ms: int) -> RemediationState:
-    reason = f"nobody knows what became of act {act.id}: {event.detail or 'no answer'}"
+    reason = f"the outcome of act {act.id} is unknown: {event.detail or 'no answer'}"
     return _on_failed(_add_latch(state, act, reason, now_ms), act, event, now_ms)
 
 
 def _on_interrupted_write(state: RemediationState, act: Act, event: Event, now_ms: int) -> RemediationState:
-    """A value can be read back, so what is not known is put right; anything else is not tried again."""
+    """A reversible value can be read back, so an unknown write is undone; any other act is not tried again."""
     return _on_failed(state, act, event, now_ms) if act.reversible else _on_unknown(state, act, event, now_ms)
 
 
@@ -119,12 +119,12 @@ def _on_useless(state: RemediationState, act: Act, event: Event, now_ms: int) ->
     others = tuple(claim for claim in act.claims if claim.remedy != name)
     if act.trial is None or not others:
         return _on_failed(state, act, event, now_ms)
-    # What had been tightened goes back to what it was held at before, and not further.
+    # The tightened value goes back to the value held before, and no further.
     return _mark_episode(state, act).with_act(replace(act, claims=others, verified=True, trial=None))
 
 
 def _record_effect(state: RemediationState, act: Act, event: Event) -> RemediationState:
-    """What the verdict says is what the remedy's last effect is known as."""
+    """Records the verdict as the last effect of its remedy."""
     words = "; ".join(filter(None, (event.detail, VERDICT_WORDS[event.kind])))
     return replace(state, effects={**state.effects, act.verdict_key[0]: words})
 
@@ -139,7 +139,7 @@ def _on_retuned(state: RemediationState, act: Act, event: Event, now_ms: int) ->
 
 
 def _on_changed(state: RemediationState, act: Act, event: Event, now_ms: int) -> RemediationState:
-    """Somebody else has changed what we hold: hands off, or two would fight over it."""
+    """Leaves a value alone that somebody else has changed, or two would fight over it."""
     reason = f"{act.resource} was changed by someone else"
     return _add_latch(state, replace(act, trial=None), reason, now_ms).without_act(act.id)
 
@@ -152,7 +152,7 @@ TRANSITIONS: Mapping[tuple[Phase, EventKind], Transition] = {
     (Phase.STARTED, EventKind.FAILED): _on_failed,
     (Phase.STARTED, EventKind.UNKNOWN): _on_failed,  # a plan touches nothing
     (Phase.STARTED, EventKind.INTERRUPTED): _end_act,
-    (Phase.WRITING, EventKind.REFUSED): _on_refused,  # what stopped it came between the plan and the write
+    (Phase.WRITING, EventKind.REFUSED): _on_refused,  # the reason came between the plan and the write
     (Phase.WRITING, EventKind.DID): _on_did,
     (Phase.WRITING, EventKind.FAILED): _on_failed,
     (Phase.WRITING, EventKind.UNKNOWN): _on_unknown,
@@ -163,29 +163,27 @@ TRANSITIONS: Mapping[tuple[Phase, EventKind], Transition] = {
     (Phase.HELD, EventKind.UNJUDGED): _on_unjudged,
     (Phase.HELD, EventKind.RETUNING): _on_retuning,
     (Phase.HELD, EventKind.RETUNED): _on_retuned,
-    (
-        Phase.HELD,
-        EventKind.FAILED,
-    ): _keep_state,  # a renewal that failed: the lease ends by itself, or the next one renews it
+    # A renewal that failed: the lease ends by itself, or the next one renews it
+    (Phase.HELD, EventKind.FAILED): _keep_state,
     (Phase.HELD, EventKind.UNKNOWN): _keep_state,  # the same
     (Phase.HELD, EventKind.CHANGED): _on_changed,
     (Phase.HELD, EventKind.INTERRUPTED): _keep_state,  # its alerts say whether it stays
     (Phase.RELEASING, EventKind.RESTORED): _end_act,
     (Phase.RELEASING, EventKind.CHANGED): _end_act,
-    (Phase.RELEASING, EventKind.FAILED): _keep_state,  # tried again until it is put back
+    (Phase.RELEASING, EventKind.FAILED): _keep_state,  # tried again until it is undone
     (Phase.RELEASING, EventKind.UNKNOWN): _keep_state,  # the same
     (Phase.RELEASING, EventKind.INTERRUPTED): _keep_state,
 }
-"""The whole life of an act; what is not in here cannot happen, and changes nothing."""
+"""The whole life of an act; any other event is unexpected, and changes nothing."""
 
 
 def pause(state: RemediationState, name: str) -> RemediationState:
-    """Nothing is begun while a pause of any name stands."""
+    """Begins nothing while a pause of any name stands."""
     return state if name in state.pauses else replace(state, pauses=(*state.pauses, name))
 
 
 def resume(state: RemediationState, name: str | None, now_ms: int) -> RemediationState:
-    """Lifts a pause, or a remedy's latch, or all of both; what waited meanwhile must show its evidence anew."""
+    """Lifts a pause, or a remedy's latch, or all of both; waiting alerts must show their evidence anew."""
     latched = {latch.remedy for latch in state.latches if name in (None, latch.remedy)}
     resumed = {**state.resumed_ms, **dict.fromkeys(latched, now_ms)}
     return replace(
@@ -209,7 +207,7 @@ def _add_latch(state: RemediationState, act: Act, reason: str, now_ms: int) -> R
 
 
 def _mark_episode(state: RemediationState, act: Act, *, failed: bool = True) -> RemediationState:
-    """The alert's session knows how its newest act ended."""
+    """Records in the alert's episode how its newest act ended."""
     for episode in state.sessions:
         if (episode.remedy, episode.labels) == act.verdict_key:
             return with_episode(state, replace(episode, failed=failed))
@@ -217,7 +215,7 @@ def _mark_episode(state: RemediationState, act: Act, *, failed: bool = True) -> 
 
 
 def with_episode(state: RemediationState, episode: AlertEpisode) -> RemediationState:
-    """The same with one session changed."""
+    """Returns the state with one episode changed."""
     key = (episode.remedy, episode.labels)
     return replace(
         state, sessions=tuple(episode if (other.remedy, other.labels) == key else other for other in state.sessions)
@@ -225,7 +223,7 @@ def with_episode(state: RemediationState, episode: AlertEpisode) -> RemediationS
 
 
 def _make_event_entry(at_ms: int, act: Act, event: Event) -> AuditEntry:
-    """A line of the audit about an event, with what was measured where something was."""
+    """Makes the audit's line of an event, with the measurements if there are any."""
     before = event.before if event.kind is EventKind.INTENDED else act.before if event.after is not None else None
     before_text = before.summary if event.kind is EventKind.INTENDED and before is not None else ""
     detail = f"{event.detail}; before: {before_text}" if before_text else event.detail
@@ -237,5 +235,5 @@ def _make_event_entry(at_ms: int, act: Act, event: Event) -> AuditEntry:
 
 
 def make_entry(at_ms: int, act: Act, event_name: str, detail: str) -> AuditEntry:
-    """A line of the audit about an act."""
+    """Makes a line of the audit on an act."""
     return AuditEntry(at_ms, act.remedy, act.labels, act.resource, event_name, detail, act.observed, act.id)

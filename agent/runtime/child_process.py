@@ -1,9 +1,9 @@
 """
-Starts every long-lived child, and replaces it when it ends.
+Starts every long-lived child process, and replaces a child that ends.
 
-Only our own interpreter is ever started, never a shell. A child is in a session of its own, so that Ctrl-C on a
-terminal reaches the agent alone, which then ends its children in order; and it ends by itself when its standard input
-closes, so that it cannot outlive the agent.
+A child runs the agent's own Python interpreter, never a shell. It has a session of its own: Ctrl-C on a terminal
+reaches only the agent, which then ends its children in order. A child ends by itself when its standard input closes,
+so it cannot outlive the agent.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-SHORTEST_PAUSE = 1.0  # seconds before a child that ended is started again
-LONGEST_PAUSE = 300.0  # seconds: the pause doubles up to here while the child keeps ending
-STABLE_AFTER = 60.0  # seconds of life after which a child counts as well again
-LONGEST_LINE = 16 << 20  # bytes
+MIN_PAUSE = 1.0  # seconds before a child that ended is started again
+MAX_PAUSE = 300.0  # seconds; the pause doubles up to this while a child keeps ending
+STABLE_AFTER = 60.0  # seconds that a child must live until the pause is the shortest again
+MAX_LINE = 16 << 20  # bytes of one line of a child
 
 
 class ChildProcess:
-    """One process of ours: a module that speaks one line at a time on standard output."""
+    """One child process: a Python module that writes messages to standard output, one per line."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ChildProcess:
         environment: Mapping[str, str] | None = None,
         grace_period: float = 1.0,
     ) -> None:
-        """`patience`: seconds that it may take to end by itself at `close`."""
+        """`grace_period`: seconds that `close` waits for the child to end by itself."""
         self.name = name
         self._grace_period = grace_period
         self._arguments = tuple(arguments)
@@ -52,17 +52,17 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it lives."""
+        """The process id; None while there is no process."""
         return None if self._process is None else self._process.pid
 
     @property
     def generation(self) -> int | None:
-        """Which process it is, told apart from the one before; None while there is none."""
+        """Identifies the current process, so that a replacement is noticed; None while there is none."""
         return self.pid
 
     @property
     def is_started(self) -> bool:
-        """Whether it is being kept alive."""
+        """True once `start` was called."""
         return self._task is not None
 
     def start(self) -> None:
@@ -74,13 +74,13 @@ class ChildProcess:
     async def _run_once(self) -> None:
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # else an `engine` or `agent` in the folder that we were started in would be run instead of ours
+            "-P",  # without -P, an `engine` or `agent` in the current folder would run instead of the installed one
             "-m",
             *self._arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            limit=LONGEST_LINE,
+            limit=MAX_LINE,
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
         )
@@ -89,7 +89,7 @@ class ChildProcess:
         self._log.debug("child started", pid=process.pid)
         try:
             await self._read_or_kill(process)
-            # A child in uninterruptible sleep is not reaped by SIGKILL: this waits, so it is not replaced either.
+            # SIGKILL does not end a child in uninterruptible sleep: this waits, so that no second child is started.
             code = await process.wait()
         finally:
             self._process = None
@@ -101,7 +101,7 @@ class ChildProcess:
     async def _read_or_kill(self, process: asyncio.subprocess.Process) -> None:
         try:
             await self._read(process)
-        except Exception:  # nobody reads it any more: it would block at its next line, and belong to nobody
+        except Exception:  # with no reader left, the child would block at its next line
             with contextlib.suppress(ProcessLookupError):  # it ended on its own meanwhile
                 process.kill()
             await process.wait()
@@ -119,18 +119,18 @@ class ChildProcess:
             on_line(line)
 
     def _log_line(self, line: bytes) -> None:
-        # Through the log and not straight to the terminal, where it would tear the live table.
+        # Logged rather than printed: text on the terminal would tear the live table.
         self.last_error_line = line.decode("utf-8", "replace").strip()
         self._log.info(self.last_error_line)
 
     async def wait_until_alive(self, timeout: float) -> bool:
-        """Waits until there is a process; False where there is none after so many seconds."""
-        with contextlib.suppress(TimeoutError):  # the answer says that it took too long
+        """Waits until there is a process; returns False after `timeout` seconds without one."""
+        with contextlib.suppress(TimeoutError):  # the return value says so
             await asyncio.wait_for(self._alive.wait(), timeout)
         return self._alive.is_set()
 
     def send(self, line: bytes) -> bool:
-        """Writes a line to the child; False where there is no child to read it."""
+        """Writes a line to the child; returns False where there is no child to read it."""
         process = self._process
         if process is None or process.stdin is None or process.stdin.is_closing():
             return False
@@ -138,13 +138,13 @@ class ChildProcess:
         return True
 
     def kill(self) -> None:
-        """Ends the child now; it is replaced once the kernel has reaped it."""
+        """Kills the child; the next one starts once the kernel has reaped it."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):  # it ended on its own meanwhile
                 self._process.kill()
 
     async def close(self) -> None:
-        """Ends the child for good; one in uninterruptible sleep is left to the kernel."""
+        """Ends the child and starts no other; a child in uninterruptible sleep is left to the kernel."""
         self._closing.set()
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
@@ -161,29 +161,29 @@ class ChildProcess:
 async def keep_alive(
     run_once: Callable[[], Awaitable[None]], closing: asyncio.Event, log: structlog.typing.FilteringBoundLogger
 ) -> None:
-    """Lives again and again until it closes, after a pause that doubles while lives are short."""
-    pause = SHORTEST_PAUSE
+    """Calls `run_once` until `closing` is set, with a pause that doubles while the runs are short."""
+    pause = MIN_PAUSE
     while not closing.is_set():
         started = asyncio.get_running_loop().time()
         try:
             await run_once()
-        except Exception as failure:  # no process to be had just now, or it said what nobody understands
+        except Exception as failure:  # the process could not be started, or a line of it could not be parsed
             log.warning("child failed and will be started again", reason=_describe_failure(failure))
         if closing.is_set():
             return
         lifetime = asyncio.get_running_loop().time() - started
-        pause = SHORTEST_PAUSE if lifetime > STABLE_AFTER else min(pause * 2, LONGEST_PAUSE)
+        pause = MIN_PAUSE if lifetime > STABLE_AFTER else min(pause * 2, MAX_PAUSE)
         with contextlib.suppress(TimeoutError):  # the pause is over: start again
             await asyncio.wait_for(closing.wait(), pause)
 
 
 async def read_line(stream: asyncio.StreamReader) -> bytes:
-    """The next line, b"" at the end; one that is too long to be ours is passed over."""
+    """Returns the next line, or b"" at the end; skips a line that is longer than the stream's limit."""
     while True:
         try:
             return await stream.readline()
         except ValueError:
-            continue  # readline has dropped what it could not hold
+            continue  # readline has dropped the part that it could not hold
 
 
 def _describe_failure(failure: Exception) -> str:

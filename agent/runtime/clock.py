@@ -1,8 +1,8 @@
 """
-One clock: wall time that never jumps.
+The agent's clock: wall time that never jumps by itself.
 
-`now` is the monotonic clock plus an offset. When somebody sets the wall clock, the offset moves, and the caller moves
-every stored time by the same amount, so that durations (`for`, rate windows, ages) stay what they were.
+The time is the monotonic clock plus an offset. When somebody sets the wall clock, the offset shifts, and the caller
+shifts every stored time by the same amount. Durations (`for`, rate windows, ages) so stay the same.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-SHIFT_THRESHOLD = 1.0  # seconds: NTP slews below this, people and dead batteries step above it
+SHIFT_THRESHOLD = 1.0  # seconds; NTP slews by less, people and dead batteries set the clock by more
 
 
 class Clock:
-    """Milliseconds since the epoch, told by the monotonic clock."""
+    """Milliseconds since the epoch, counted on the monotonic clock."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self.monotonic = monotonic
@@ -22,15 +22,15 @@ class Clock:
         self._offset = wall() - monotonic()
 
     def now_ms(self) -> int:
-        """The time now."""
+        """Returns the current time."""
         return self.from_monotonic_ms(self.monotonic())
 
     def from_monotonic_ms(self, monotonic: float) -> int:
-        """The time at a moment of the monotonic clock."""
+        """Converts a time of the monotonic clock."""
         return round((monotonic + self._offset) * 1000)
 
     def detect_shift_ms(self) -> int:
-        """How far the wall clock stepped since the last call (0 when it did not); `now` follows it."""
+        """Returns how far the wall clock was set since the last call (0 if it was not), and follows it."""
         offset = self._wall() - self.monotonic()
         shift = offset - self._offset
         if abs(shift) <= SHIFT_THRESHOLD:

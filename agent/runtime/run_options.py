@@ -1,4 +1,4 @@
-"""Where an agent runs."""
+"""The options of one run: the machine's root, the configuration file and the hand."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where this agent runs: the machine's root, the configuration file and the hand it was told of."""
+    """The options that the command line gave to this agent."""
 
     root: str
     config_path: Path | None
     hand: str | None = None
-    """What the command line says in place of `remediation.hand`."""
+    """Replaces `remediation.hand` of the configuration."""
 
     @property
     def config_name(self) -> str:
-        """How messages call the configuration."""
+        """The name of the configuration in messages."""
         return str(self.config_path or "configuration")
 
     @property
     def is_this_machine(self) -> bool:
-        """Whether the machine is this one and not a picture of one."""
+        """True where the root is this host's own, and not the recorded files of a machine."""
         return os.path.abspath(self.root) == "/"

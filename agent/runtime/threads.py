@@ -1,4 +1,4 @@
-"""Work that is done in a thread and whose result is needed on the event loop: one way there, one way back."""
+"""Runs work in threads, and brings its result back to the event loop."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _P = ParamSpec("_P")
 
 def make_loop_callback(function: Callable[_P, object]) -> Callable[_P, None]:
     """
-    Wraps `function` so that any thread may call it: it then runs on the event loop that is running now.
+    Wraps `function` so that any thread may call it; it then runs on the current event loop.
 
-    A call after that loop has closed is dropped, since the agent is ending and nobody waits for a result any more.
+    A call after that loop has closed is dropped: the agent is ending, and nothing waits for a result.
     """
     loop = asyncio.get_running_loop()
 
@@ -31,7 +31,7 @@ async def run_in_thread(name: str, work: Callable[[], _T]) -> _T:
     """
     Runs `work` in a daemon thread of that name and returns its result, or raises what it raised.
 
-    The thread is its own, not one of a pool: a disk that hangs keeps neither other work nor the process's end waiting.
+    The thread is not one of a pool: a disk that hangs delays neither other work nor the end of the process.
     """
     future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
 

@@ -1,4 +1,4 @@
-"""What both sides of TLS share: the names of its versions, and how a key is loaded."""
+"""TLS for servers and clients: the names of its versions, and loading a certificate with its key."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ import contextlib
 import os
 import ssl
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
-from agent.config.schema import TlsVersion
+TlsVersion = Literal["TLS12", "TLS13"]
+"""The names in Prometheus' configuration; older versions are broken."""
 
 VERSIONS: Mapping[TlsVersion, ssl.TLSVersion] = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 
 def set_version_bounds(context: ssl.SSLContext, minimum: TlsVersion, maximum: TlsVersion) -> None:
-    """Speaks these versions and none beside them."""
+    """Restricts the context to the versions from `minimum` to `maximum`."""
     context.minimum_version, context.maximum_version = VERSIONS[minimum], VERSIONS[maximum]
 
 
 def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    """Shows this certificate. Raises OSError, also for a key with a password: it would be asked for on the terminal."""
+    """
+    Loads the certificate that this side presents, and its key.
+
+    Raises OSError, also for an encrypted key: OpenSSL would prompt for its password on the terminal.
+    """
     context.load_cert_chain(certificate, key, password=lambda: "")
 
 
 @contextlib.contextmanager
 def as_file_path(text: str | None, file: str | None) -> Iterator[str | None]:
-    """The file's path, or for the time being one of the text, in memory: OpenSSL takes a key from a file alone."""
+    """Yields the path of a PEM text in memory, or of the file where there is no text: OpenSSL reads keys from files."""
     if text is None:
         yield file
         return

@@ -1,4 +1,4 @@
-"""The version of what is installed."""
+"""The installed version."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 
 
 def version() -> str:
-    """The installed distribution's version, or `unknown` in a checkout that nobody installed."""
+    """Returns the version of the installed distribution, or `unknown` in a checkout that is not installed."""
     try:
         return importlib.metadata.version("steadytok")
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A daemon thread for what goes to disk: a disk that hangs makes a recording late, never a tick."""
+"""A daemon thread that writes to disk: a disk that hangs delays the recording, never a tick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Job = Callable[[], None]
 
 
 class WriterThread:
-    """Does one job after another; a daemon, so that a write that never returns cannot keep the process from ending."""
+    """Runs one job after another; as a daemon thread, a write that never returns cannot keep the process alive."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -24,11 +24,11 @@ class WriterThread:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is outstanding."""
+        """True while a job waits or runs."""
         return not self._idle.is_set()
 
     def submit(self, job: Job) -> bool:
-        """Takes a job, unless one is outstanding."""
+        """Takes a job; returns False, and drops it, while another waits or runs."""
         if self.is_busy:
             return False
         self._idle.clear()
@@ -36,11 +36,11 @@ class WriterThread:
         return True
 
     def wait(self, seconds: float) -> bool:
-        """Waits until nothing is outstanding; False where that did not come in time."""
+        """Waits until the thread is idle; returns False after `seconds` without that."""
         return self._idle.wait(seconds)
 
     def close(self, seconds: float = 2.0) -> None:
-        """Ends when the outstanding job has, or after so many seconds."""
+        """Ends the thread after its current job; waits at most `seconds`."""
         self._jobs.put(None)
         self._thread.join(seconds)
 
@@ -48,8 +48,8 @@ class WriterThread:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except Exception as error:  # a fault in writing must not end the thread, or nothing is ever written again
+            except Exception as error:  # the thread must outlive a failed write, or nothing is written again
                 reason = f"{type(error).__name__}: {error}"
-                structlog.get_logger().error("writing failed", what=self._name, reason=reason)
+                structlog.get_logger().error("writing failed", target=self._name, reason=reason)
             finally:
                 self._idle.set()

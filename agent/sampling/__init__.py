@@ -1,5 +1,5 @@
 """
-Runs the collectors: which there are, in which thread or eye process each runs, and when its next pass is due.
+Finds the collectors, runs each in a thread or an eye process, and decides when its next pass is due.
 
-Results go up to the loop as values; nothing here knows rules, alerts, remedies or HTTP.
+Results go up to the loop as values. This room imports no rules, alerts, remedies or HTTP.
 """

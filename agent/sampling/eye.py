@@ -1,9 +1,9 @@
 """
-The eye: a process of its own for collectors that can block, so that it can be killed and replaced.
+The eye: a separate process for collectors that can block, so that the agent can kill and replace it.
 
-`python -m agent.sampling.eye ROOT [SHELF]` reads one order a line from standard input, `{"collect": NAME, "own": {…}}`,
-and writes one Pass a line to standard output. Each collector has a thread here too: one stuck sensor hides no others.
-It ends when its input closes, so it cannot outlive the agent.
+`python -m agent.sampling.eye ROOT [CACHE]` reads one request a line from standard input, `{"collect": NAME, "own":
+{…}}`, and writes one CollectResponse a line to standard output. Each collector has its own thread, so a stuck sensor
+hides no others. The process ends when its input closes, so it cannot outlive the agent.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 import msgspec
 
 from agent.sampling import plugins
-from agent.sampling.sampler import CollectionResult, ThreadRunner
+from agent.sampling.passes import CollectionResult, ThreadRunner
 from collectors import Host, Metric, Note, Sample
 
 
 class CollectRequest(msgspec.Struct, frozen=True):
-    """One pass is wanted; `own` are the collector's own keys of the configuration."""
+    """A request for one pass; `own` holds the collector's keys of the configuration."""
 
     collect: str
     own: dict[str, Any] | None = None
 
 
 class CollectResponse(msgspec.Struct, frozen=True):
-    """A Pass as it crosses the pipe: metrics once, samples as (index of metric, labels, value)."""
+    """A CollectionResult in transit: metrics once, samples as (index of metric, labels, value)."""
 
     collector: str
     seconds: float
@@ -43,7 +43,7 @@ class CollectResponse(msgspec.Struct, frozen=True):
 
 
 def encode_result(result: CollectionResult) -> CollectResponse:
-    """A Pass made ready for the pipe; NaN and the infinities, which JSON has not, go as text."""
+    """Encodes a result for the pipe; NaN and the infinities, which JSON lacks, become text."""
     metric_indexes: dict[Metric, int] = {}
     samples = tuple(
         (
@@ -61,7 +61,7 @@ def encode_result(result: CollectionResult) -> CollectResponse:
 
 
 def decode_result(response: CollectResponse, began: float) -> CollectionResult:
-    """The Pass that an Answer carries; `began` is when the agent gave the order."""
+    """Decodes a response; `began` is when the agent sent the request."""
     metrics = [
         Metric(name, "counter" if kind == "counter" else "gauge", help_text)
         for name, kind, help_text in response.metrics
@@ -75,7 +75,7 @@ def decode_result(response: CollectResponse, began: float) -> CollectionResult:
 
 
 class Eye:
-    """The collectors of this process and their threads."""
+    """The collectors of this process, with a thread for each."""
 
     def __init__(self, root: str, cache_dir: str | None = None) -> None:
         self._root = root
@@ -85,15 +85,15 @@ class Eye:
         self._collectors: dict[str, tuple[Any, plugins.Collector]] = {}
         self._lock = threading.Lock()
         self._encoder = msgspec.json.Encoder()
-        # Answers have a descriptor of their own: what a library prints must not stand between them.
+        # Responses get their own descriptor, so that text a library prints to stdout cannot mix with them.
         self._output = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
 
     def handle_request(self, request: CollectRequest) -> None:
-        """Starts the pass that is ordered; the answer follows when it has ended."""
+        """Starts the requested pass; its response is written when it ends."""
         try:
             collector = self._find_collector(request)
-        except Exception as failure:  # a collector that cannot be loaded must not take the others' eye with it
+        except Exception as failure:  # a collector that cannot be loaded must not end the eye of the others
             error = f"{type(failure).__name__}: {failure}"
             return self._send_result(CollectionResult(request.collect, time.monotonic(), 0.0, 0.0, (), (), error))
         runner = self._runners.get(request.collect)
@@ -108,7 +108,7 @@ class Eye:
     def _find_collector(self, request: CollectRequest) -> plugins.Collector:
         cached = self._collectors.get(request.collect)
         if cached is None or cached[0] != request.own:
-            if request.collect not in self._modules:  # a third party's: that it is ordered means that it is enabled
+            if request.collect not in self._modules:  # a third party's, which is enabled since it was requested
                 self._modules |= plugins.load_collectors({request.collect})
             module = self._modules[request.collect]
             config_type = plugins.find_config_types(self._modules)[request.collect]
@@ -127,8 +127,8 @@ class Eye:
     def _send_result(self, result: CollectionResult) -> None:
         try:
             line = self._encoder.encode(encode_result(result)) + b"\n"
-        except (UnicodeError, ValueError) as error:  # a label that cannot cross costs this pass, not the lane
-            reason = f"the answer cannot be sent: {error}"
+        except (UnicodeError, ValueError) as error:  # a label that cannot be encoded costs this pass, not the runner
+            reason = f"the result cannot be sent: {error}"
             line = self._encoder.encode(encode_result(result._replace(samples=(), notes=(), error=reason))) + b"\n"
         with self._lock:
             self._output.write(line)
@@ -136,9 +136,9 @@ class Eye:
 
 
 def main() -> None:
-    """Reads orders until the agent closes the pipe."""
+    """Handles requests until the agent closes the pipe."""
     eye = Eye(*sys.argv[1:3])
-    gc.freeze()  # what was imported lasts: the collector of cycles need not walk it
+    gc.freeze()  # imported modules stay, so the garbage collector need not walk them
     gc.set_threshold(50_000, 20, 50)
     for line in sys.stdin.buffer:
         eye.handle_request(msgspec.json.decode(line, type=CollectRequest))

@@ -1,14 +1,15 @@
 """
-The agent's end of the eye: gives it orders, delivers its answers, and sees to reads that do not return.
+The agent's end of the eyes: sends requests, delivers results, and replaces eyes whose reads do not return.
 
-All isolated collectors share one eye, each on a thread there. One whose read does not return is moved to an eye of its
-own, which can be killed and replaced without taking anybody else along; the thread that it leaves behind is the price.
+All isolated collectors share one eye, with a thread for each. A collector whose read does not return moves to its own
+eye, which can be killed and replaced without harm to the others. Its stuck thread stays behind in the shared eye.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -16,16 +17,37 @@ import structlog
 from agent.runtime.child_process import ChildProcess
 from agent.sampling.eye import CollectRequest, CollectResponse, decode_result
 from agent.sampling.eye_socket import EyeConnection
+from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult
 
-EyeProcess = ChildProcess | EyeConnection
+STUCK_AFTER = 10.0  # seconds, or ten deadlines if that is longer, after which a read counts as stuck
 
-STUCK_AFTER = 10.0  # seconds, or ten deadlines where that is more, before a read counts as one that does not return
+
+class EyeProcess(Protocol):
+    """An eye: a child process of ours, or a connection to one that systemd has started."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def generation(self) -> int | None: ...
+
+    @property
+    def is_started(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    async def wait_until_alive(self, timeout: float) -> bool: ...
+
+    def send(self, line: bytes) -> bool: ...
+
+    def kill(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class EyePool:
-    """Every eye of this agent, and the lanes of the collectors in them."""
+    """All eyes of this agent, and the runners of the collectors in them."""
 
     def __init__(
         self,
@@ -35,9 +57,10 @@ class EyePool:
         socket_path: str | None = None,
     ) -> None:
         """
-        `shelf` is the folder for what collectors in the eye keep from one process to the next.
+        Makes the shared eye, without starting it.
 
-        `door` is the socket at which systemd starts an eye for whoever connects; without one they are our children.
+        `cache_dir` holds the files that collectors reuse in the next process. At `socket_path` systemd starts an eye
+        for each connection; without a path the eyes are child processes.
         """
         self.socket_path = socket_path
         self._arguments = ("agent.sampling.eye", root) if cache_dir is None else ("agent.sampling.eye", root, cache_dir)
@@ -64,14 +87,14 @@ class EyePool:
         return eye
 
     def get_runner(self, name: str) -> EyeRunner:
-        """The place of one collector in the eye, which is started with the first."""
+        """Returns the runner of one collector; the first call starts the shared eye."""
         if name not in self._runners:
             self._runners[name] = EyeRunner(self, self.shared_eye)
             self._start_shared()
         return self._runners[name]
 
     async def start(self) -> None:
-        """Starts the eye if anybody needs it, and waits for it: else the first passes would fail."""
+        """Starts the shared eye if any collector needs it, and waits for it: else the first passes would fail."""
         self._is_started = True
         if self._runners:
             self._start_shared()
@@ -82,28 +105,27 @@ class EyePool:
             self.shared_eye.start()
 
     def send_request(self, runner: EyeRunner, collector: Collector) -> None:
-        """Sends the order for one pass; where no eye is running the pass fails at once."""
+        """Requests one pass; the pass fails at once while no eye is running."""
         collector_config = None if collector.config is None else msgspec.to_builtins(collector.config)
         line = msgspec.json.encode(CollectRequest(collector.name, collector_config)) + b"\n"
         if not runner.eye.send(line):
             self._deliver_failure(collector.name, runner, "the eye is not running")
 
     def restart_stuck(self, now: float) -> None:
-        """Sees to every read that has not returned for a long time."""
+        """Moves collectors with a stuck read to their own eye, and kills that eye if it is stuck too."""
         for name, runner in self._runners.items():
             if runner.busy_since is not None and now - runner.busy_since > max(STUCK_AFTER, 10 * runner.deadline):
                 self._restart_eye(name, runner)
 
     def _restart_eye(self, name: str, runner: EyeRunner) -> None:
         if runner.eye is not self.shared_eye:
-            if (
-                runner.killed_id != runner.eye.generation
-            ):  # once: in uninterruptible sleep it stays until the kernel lets it go
+            # Killed once only: an eye in uninterruptible sleep stays until the kernel releases it.
+            if runner.killed_id != runner.eye.generation:
                 self._log.warning("a read does not return; its eye is replaced", collector=name)
                 runner.killed_id = runner.eye.generation
                 runner.eye.kill()
             return
-        self._log.warning("a read does not return; the collector goes on in an eye of its own", collector=name)
+        self._log.warning("a read does not return; the collector moves to its own eye", collector=name)
         runner.eye = self._make_eye(f"eye of {name}")
         runner.eye.start()
         self._separate_eyes.append(runner.eye)
@@ -114,12 +136,12 @@ class EyePool:
             response = self._decoder.decode(line)
         except msgspec.MsgspecError as error:
             self._log.warning(
-                "the eye said what is no answer", line=line[:200].decode("utf-8", "replace"), reason=str(error)
+                "the eye sent an invalid response", line=line[:200].decode("utf-8", "replace"), reason=str(error)
             )
             return
         runner = self._runners.get(response.collector)
         if runner is None or runner.eye is not eye or runner.busy_since is None:
-            return  # the answer to a read that nobody waits for any more
+            return  # a response that arrives after its runner has given up
         began, runner.busy_since = runner.busy_since, None
         self._deliver(decode_result(response, began))
 
@@ -134,12 +156,12 @@ class EyePool:
             self._deliver(CollectionResult(name, began, 0.0, 0.0, (), (), reason))
 
     async def close(self) -> None:
-        """Ends every eye."""
+        """Ends all eyes."""
         await asyncio.gather(*(child.close() for child in (self.shared_eye, *self._separate_eyes)))
 
 
 class EyeRunner:
-    """A Lane whose passes run in an eye."""
+    """Runs the passes of one collector in an eye."""
 
     def __init__(self, pool: EyePool, eye: EyeProcess) -> None:
         self.busy_since: float | None = None

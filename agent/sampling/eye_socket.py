@@ -1,8 +1,8 @@
 """
-An eye that systemd starts for each connection, with rights that the daemon has not.
+Connects to an eye that systemd starts for each connection, with rights that the daemon lacks.
 
-Behaves as Child does. It ends when we hang up, and while its process lives so does its end of the connection, in
-uninterruptible sleep too: it is not replaced before that end has closed.
+EyeConnection has the methods of ChildProcess. The eye ends when the agent hangs up. Its end of the connection stays
+open while its process lives, in uninterruptible sleep too, so a new connection waits until that end has closed.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from collections.abc import Callable
 
 import structlog
 
-from agent.runtime.child_process import LONGEST_LINE, keep_alive, read_line
+from agent.runtime.child_process import MAX_LINE, keep_alive, read_line
 
 EYE_SOCKET = "/run/steadytok/eye.sock"
 
 
 def eye_socket_path(root: str, path: str = EYE_SOCKET) -> str | None:
     """
-    The socket at which an eye can be had, or None where the agent starts its own.
+    Returns the socket of systemd's eye, or None where the agent starts its own.
 
-    Root sees everything by itself, and a picture of a machine needs no rights.
+    Root needs no more rights, and a root folder other than / needs none.
     """
     usable = os.path.abspath(root) == "/" and os.geteuid() != 0 and os.access(path, os.W_OK)
     return path if usable else None
 
 
 class EyeConnection:
-    """One connection, made again when it ends."""
+    """One connection to an eye, made again when it ends."""
 
     pid = None
-    """Not known: the kernel names systemd, which listens, as whoever is at the other end."""
+    """Unknown: as the peer of the connection the kernel names systemd, which listens."""
 
     def __init__(
         self, name: str, socket_path: str, *, on_line: Callable[[bytes], None], on_end: Callable[[], None]
@@ -51,22 +51,22 @@ class EyeConnection:
 
     @property
     def generation(self) -> int | None:
-        """Which connection this is, counted; None while there is none."""
+        """The number of the connection, counted from 1; None while there is none."""
         return None if self._writer is None else self.start_count
 
     @property
     def is_started(self) -> bool:
-        """Whether it is being kept alive."""
+        """True from start() on, also between two connections."""
         return self._task is not None
 
     def start(self) -> None:
-        """Connects, and connects again until `close`."""
+        """Connects, and connects again after each end until `close`."""
         self._task = asyncio.get_running_loop().create_task(
-            keep_alive(self._serve_connection, self._closing, self._log), name=f"door {self.name}"
+            keep_alive(self._serve_connection, self._closing, self._log), name=f"connection {self.name}"
         )
 
     async def _serve_connection(self) -> None:
-        reader, self._writer = await asyncio.open_unix_connection(self._socket_path, limit=LONGEST_LINE)
+        reader, self._writer = await asyncio.open_unix_connection(self._socket_path, limit=MAX_LINE)
         self.start_count += 1
         self._alive.set()
         try:
@@ -78,29 +78,29 @@ class EyeConnection:
             self._alive.clear()
             self._on_end()
         if not self._closing.is_set():
-            self._log.warning("the eye has hung up and will be called again")
+            self._log.warning("the eye has closed the connection; connecting again")
 
     async def wait_until_alive(self, timeout: float) -> bool:
-        """Waits until there is a connection; False where there is none after so many seconds."""
-        with contextlib.suppress(TimeoutError):  # the answer says that it took too long
+        """Waits until there is a connection; returns False if there is none within `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):  # the result shows the timeout
             await asyncio.wait_for(self._alive.wait(), timeout)
         return self._alive.is_set()
 
     def send(self, line: bytes) -> bool:
-        """Writes a line to the eye; False where there is none to read it."""
+        """Writes a line to the eye; returns False while there is no connection."""
         if self._writer is None or self._writer.is_closing():
             return False
         self._writer.write(line)
         return True
 
     def kill(self) -> None:
-        """Hangs up: the eye ends, however long its reads take. Its own end closes once the kernel has let it go."""
+        """Hangs up, so that the eye ends. The eye's end closes once the kernel has released its stuck read."""
         if self._writer is not None:
-            with contextlib.suppress(OSError):  # it ended on its own meanwhile
+            with contextlib.suppress(OSError):  # it has ended by itself
                 self._writer.write_eof()
 
     async def close(self) -> None:
-        """Hangs up for good; an eye in uninterruptible sleep is left to systemd."""
+        """Hangs up for good; systemd ends an eye that is in uninterruptible sleep."""
         self._closing.set()
         self.kill()
         if self._task is None:

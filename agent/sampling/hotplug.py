@@ -1,8 +1,8 @@
 """
-Hardware that comes and goes: the only pyudev of the house.
+Subscribes to uevents, the kernel's events about hardware that comes or goes. Only this file imports pyudev.
 
-Listens to the kernel's own uevents, because a container or a minimal host has no udevd to pass them on. A full receive
-buffer makes poll() raise an OSError without a number, for ever: clearing the socket's error mends it.
+The events come from the kernel itself, because a container or a minimal host has no udevd to pass them on. After an
+overflow of the receive buffer every poll() raises an OSError without a number, until the socket's error is read.
 https://github.com/pyudev/pyudev/issues/194
 """
 
@@ -16,26 +16,16 @@ from typing import Any
 
 import structlog
 
-# A uevent's subsystem, and the collectors that must look again.
-COLLECTORS_BY_SUBSYSTEM: dict[str, tuple[str, ...]] = {
-    "cpu": ("topology", "cpufreq", "thermal_throttle", "stat"),
-    "memory": ("topology", "node_meminfo"),
-    "node": ("topology", "node_meminfo", "numastat"),
-    "hwmon": ("hwmon",),
-    "edac": ("edac",),
-    "ipmi": ("ipmi",),
-    "powercap": ("powercap",),
-}
 RECEIVE_BUFFER = 8 << 20  # bytes: onlining the memory of a large host sends thousands of events at once
 MAX_EVENTS_PER_TURN = 256  # events handled before the event loop gets its turn
 
 
 def load_pyudev() -> tuple[Any, Any]:
     """
-    pyudev and a context of it; ImportError without libudev.
+    Returns pyudev and a context of it. Raises ImportError without libudev.
 
-    pyudev looks for the library by ctypes.util, which runs ldconfig and compilers; a service that may execute nothing
-    would find none. The name is the library's own since 2011.
+    pyudev finds the library through ctypes.util, which runs ldconfig and compilers. A service that may execute no
+    program would find none, so its soname, unchanged since 2011, is the fallback.
     """
     import pyudev
     from pyudev._ctypeslib import utils
@@ -50,10 +40,10 @@ def load_pyudev() -> tuple[Any, Any]:
 
 
 class Hotplug:
-    """A subscription to uevents; `changed` is called with the collectors that must look again."""
+    """A subscription to uevents; `on_event` gets the subsystem of each, or None where events were lost."""
 
-    def __init__(self, on_change: Callable[[tuple[str, ...]], None], *, receive_buffer: int = RECEIVE_BUFFER) -> None:
-        self._on_change = on_change
+    def __init__(self, on_event: Callable[[str | None], None], *, receive_buffer: int = RECEIVE_BUFFER) -> None:
+        self._on_event = on_event
         self._receive_buffer = receive_buffer
         self._monitor: Any = None
         self._log = structlog.get_logger()
@@ -61,7 +51,7 @@ class Hotplug:
         self.events = 0
 
     def start(self) -> bool:
-        """Subscribes; False, and one line that says why, where uevents are out of reach."""
+        """Subscribes; returns False, and logs the reason, where uevents cannot be received."""
         try:
             pyudev, context = load_pyudev()
             monitor = pyudev.Monitor.from_netlink(context, source="kernel")
@@ -69,7 +59,8 @@ class Hotplug:
             monitor.start()
         except (ImportError, OSError) as error:
             self._log.info(
-                "no news of hardware that comes and goes; it is found at the next slow pass", reason=str(error)
+                "uevents cannot be received; hardware that comes or goes is found at the next slow pass",
+                reason=str(error),
             )
             return False
         self._monitor = monitor
@@ -79,7 +70,7 @@ class Hotplug:
     def _enlarge_buffer(self, monitor: Any) -> None:
         try:
             monitor.set_receive_buffer_size(self._receive_buffer)
-        except PermissionError:  # beyond net.core.rmem_max only with CAP_NET_ADMIN, which a service has not
+        except PermissionError:  # above net.core.rmem_max needs CAP_NET_ADMIN, which the service lacks
             with socket.socket(fileno=os.dup(monitor.fileno())) as duplicate:
                 duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
 
@@ -96,15 +87,14 @@ class Hotplug:
 
     def _handle_event(self, subsystem: str | None) -> None:
         self.events += 1
-        if names := COLLECTORS_BY_SUBSYSTEM.get(subsystem or ""):
-            self._on_change(names)
+        if subsystem is not None:
+            self._on_event(subsystem)
 
     def _handle_overflow(self) -> None:
         self.overflows += 1
         with socket.socket(fileno=os.dup(self._monitor.fileno())) as duplicate:
-            duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # reading the error clears it
-        # Events were lost, so anything may have changed.
-        self._on_change(tuple(sorted({name for names in COLLECTORS_BY_SUBSYSTEM.values() for name in names})))
+            duplicate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # clears the error
+        self._on_event(None)
 
     def close(self) -> None:
         """Unsubscribes."""

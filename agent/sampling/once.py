@@ -1,4 +1,4 @@
-"""Reads collectors once, for the commands that print: each in a thread, so that a stuck one costs a deadline."""
+"""Reads collectors once, for the CLI: each in a thread, so that a stuck read costs no more than the timeout."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.sampling.passes import CollectionResult, Outcome, ThreadRunner, collect_readings
 from agent.sampling.plugins import Collector
-from agent.sampling.sampler import CollectionResult, Outcome, ThreadRunner, collect_readings
 from collectors import Host
 
-TIMEOUT = 10.0  # seconds for all collectors together, or the longest of their own deadlines
+TIMEOUT = 10.0  # seconds for all collectors together; longer if one of them has a longer deadline
 
 
 def collect_once(
     collectors: Sequence[Collector], root: str, timeout: float = TIMEOUT, *, cache_dir: Path | None = None
 ) -> list[CollectionResult]:
-    """One pass of each collector, in the order given; one that does not return in time has failed."""
+    """Runs one pass of each collector and returns the results in the same order; a pass that times out has failed."""
     timeout = max([timeout, *(collector.deadline for collector in collectors)])
     results: queue.SimpleQueue[CollectionResult] = queue.SimpleQueue()
     began = time.monotonic()
@@ -49,7 +49,7 @@ def _await_results(
 
 
 def _join_results(collector: Collector, results_by_name: dict[str, CollectionResult], host: Host) -> CollectionResult:
-    """The join of all its sources, as old as the oldest of them."""
+    """Returns the join of all its sources, as old as the oldest of them."""
     sources = [results_by_name[name] for name in collector.after if name in results_by_name]
     join, began = collector.join, time.monotonic()
     assert join is not None
@@ -60,7 +60,7 @@ def _join_results(collector: Collector, results_by_name: dict[str, CollectionRes
 
 
 def add_sources(names: Sequence[str], collectors: Sequence[Collector]) -> list[Collector]:
-    """The named collectors and those that they are made from."""
+    """Returns the named collectors and their sources."""
     selected_names = set(names)
     for collector in collectors:
         if collector.name in names:
@@ -69,5 +69,5 @@ def add_sources(names: Sequence[str], collectors: Sequence[Collector]) -> list[C
 
 
 def select_failed(results: Sequence[CollectionResult]) -> list[CollectionResult]:
-    """The passes that should have given something and did not."""
+    """Returns the failed passes."""
     return [result for result in results if result.outcome is Outcome.FAILED]

@@ -1,43 +1,35 @@
 """
-Finds the collectors: the folder is the list, and nobody keeps another one.
+Finds the collectors: every file of collectors/ without a leading underscore.
 
-Third parties add theirs through the entry point group `steadytok.collectors`, loaded only if the configuration
-enables them; two collectors of one name stop the start.
+Third parties add theirs through the entry point group `steadytok.collectors`; one is loaded only if the configuration
+enables it. Two collectors of one name stop the start.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
 import collectors
+from agent.config.schema import NotLoaded
+from agent.runtime import entry_points
 from collectors import Host, Metric, Reading, Sample
 
 COLLECTOR_GROUP = "steadytok.collectors"
-ACTION_GROUP = "steadytok.actions"
-INTERVAL = 1.0  # seconds between passes where the module does not say
-DEADLINE = 0.5  # seconds that a pass may take where the module does not say
+INTERVAL = 1.0  # seconds between passes of a module without an INTERVAL
+DEADLINE = 0.5  # seconds that a pass of a module without a DEADLINE may take
+HINT_ABSENT = "this kernel or machine does not have it"
+HINT_REFUSED = "run as root, or as the systemd service"
 
 Collect = Callable[[Host], Iterable[Reading]]
 Join = Callable[[Mapping[str, Sequence[Sample]], Host], Iterable[Reading]]
 
 
-class NotLoaded:
-    """Stands for the Config of a third party's collector that nobody enabled: its keys are not looked at."""
-
-
-class DiscoveryError(Exception):
-    """The set of collectors cannot be used."""
-
-
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """One collector, bound to its configuration; `join` instead of `collect` where it is made from others."""
+    """One collector, bound to its configuration; a join has `join` instead of `collect`."""
 
     name: str
     description: str
@@ -51,49 +43,27 @@ class Collector:
     awaits: tuple[str, ...] = ()
     join: Join | None = None
     privileged: bool = False
+    uevents: tuple[str, ...] = ()
+    uses_engines: bool = False
+    hint_absent: str = HINT_ABSENT
+    hint_refused: str = HINT_REFUSED
 
 
 def load_collectors(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
-    """Every collector's module by name: those of this house, and of third parties those that are enabled."""
-    names = (info.name for info in pkgutil.iter_modules(collectors.__path__))
-    loaded = {name: importlib.import_module(f"collectors.{name}") for name in names if not name.startswith("_")}
-    return _add_third_parties(loaded, COLLECTOR_GROUP, "collector", enabled)
+    """Returns every collector's module by its name: all of ours, and those of third parties that are enabled."""
+    return entry_points.load_plugins(collectors, COLLECTOR_GROUP, "collector", enabled)
 
 
-def _add_third_parties(
-    loaded: dict[str, ModuleType], group: str, kind: str, enabled: Iterable[str]
-) -> dict[str, ModuleType]:
-    for entry in entry_points(group=group):
-        if entry.name in loaded:
-            raise DiscoveryError(f"two {kind}s are named {entry.name!r}: uninstall or rename {entry.value}")
-        if entry.name in set(enabled):
-            try:
-                loaded[entry.name] = entry.load()
-            except Exception as error:  # whatever a third party's module does when it is imported
-                reason = f"the {kind} {entry.name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
-                raise DiscoveryError(reason) from error
-    return loaded
-
-
-def load_actions(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
-    """Every action's module by name, in the same way; third parties' only where a remedy names them."""
-    import agent.actions
-
-    names = {info.name for info in pkgutil.iter_modules(agent.actions.__path__) if not info.name.startswith("_")}
-    loaded = {name: importlib.import_module(f"agent.actions.{name}") for name in sorted(names)}
-    return _add_third_parties(loaded, ACTION_GROUP, "action", enabled)
-
-
-def find_config_types(loaded: Mapping[str, ModuleType]) -> dict[str, type | None]:
-    """The Config type of each collector, or None where it has none; those not loaded may still be switched off."""
-    not_loaded: dict[str, type | None] = {entry.name: NotLoaded for entry in entry_points(group=COLLECTOR_GROUP)}
-    return {**not_loaded, **{name: getattr(module, "Config", None) for name, module in loaded.items()}}
+def find_config_types(modules: Mapping[str, ModuleType]) -> dict[str, type | None]:
+    """Returns each collector's Config type, None where it has none, and NotLoaded where the module is not loaded."""
+    not_loaded: dict[str, type | None] = dict.fromkeys(entry_points.list_names(COLLECTOR_GROUP), NotLoaded)
+    return {**not_loaded, **{name: getattr(module, "Config", None) for name, module in modules.items()}}
 
 
 def bind_collector(
     module: ModuleType, name: str, *, interval: float | None, deadline: float | None, config: Any
 ) -> Collector:
-    """A collector with what the operator said about it; None means the module's own."""
+    """Binds a collector to the operator's settings; None stands for the module's own value."""
     join = _bind_function(module, "join", config)
     return Collector(
         name=name,
@@ -108,16 +78,20 @@ def bind_collector(
         awaits=tuple(getattr(module, "AWAITS", ())),
         join=join,
         privileged=bool(getattr(module, "PRIVILEGED", False)),
+        uevents=tuple(getattr(module, "UEVENTS", ())),
+        uses_engines=hasattr(module, "with_engines"),
+        hint_absent=getattr(module, "HINT_ABSENT", HINT_ABSENT),
+        hint_refused=getattr(module, "HINT_REFUSED", HINT_REFUSED),
     )
 
 
-def _bind_function(module: ModuleType, name: str, overrides: Any) -> Any:
-    """The module's function of that name, given its configuration where it has one; None where there is none."""
+def _bind_function(module: ModuleType, name: str, config: Any) -> Any:
+    """Returns the module's function of that name, bound to the configuration; None if the module has no such one."""
     function = getattr(module, name, None)
     config_type = getattr(module, "Config", None)
     if function is None or config_type is None:
         return function
-    effective_config = config_type() if overrides is None else overrides
+    effective_config = config_type() if config is None else config
     return lambda *arguments: function(*arguments, effective_config)
 
 

@@ -1,5 +1,5 @@
 """
-What the agent says about itself: its metrics' definitions, their readings, its CPU and memory.
+Measures the agent itself: the definitions of its metrics, their readings, its CPU and memory.
 
-Only the agent's own processes and counters are read here; what the host does is measured in `collectors/`.
+Reads only the agent's own processes and counters; `collectors/` measures the host.
 """

@@ -1,19 +1,20 @@
-"""What remembering the readings will take, told once after the start."""
+"""Estimates the memory that History will need, and logs it once after the start."""
 
 from __future__ import annotations
 
 import structlog
 
 from agent.config.schema import SamplingConfig
-from agent.sampling.sampler import Outcome, Sampler
+from agent.sampling.passes import Outcome
+from agent.sampling.sampler import Sampler
 from agent.text.units import format_bytes, format_duration
 from rules.history.history import History, estimate_bytes
 
-SETTLED_MS = 3000  # by then the first readings are in
+SETTLED_MS = 3000  # after that time the first readings have arrived
 
 
 class MemoryEstimate:
-    """Says it once, when the first readings are in."""
+    """Logs the estimate once, when the first readings have arrived."""
 
     def __init__(self, sampler: Sampler, history: History, sampling: SamplingConfig, began_ms: int) -> None:
         self._sampler = sampler
@@ -23,7 +24,7 @@ class MemoryEstimate:
         self._is_logged = False
 
     def maybe_log(self, now_ms: int) -> None:
-        """After each tick."""
+        """Logs the estimate if it is due; called after each tick."""
         if not self._is_logged and now_ms - self._began_ms >= SETTLED_MS:
             self._is_logged = True
             self._log_estimate()

@@ -1,4 +1,4 @@
-"""What the agent and its children cost the host, told by psutil."""
+"""Measures the processor time and memory of the agent and its children, with psutil."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import psutil
 from agent.selfmetrics import definitions
 from collectors import Reading
 
-INTERVAL = 5.0  # seconds: what a process takes changes slowly, and asking costs a tenth of a millisecond
+INTERVAL = 5.0  # seconds; the usage changes slowly, and reading it costs a tenth of a millisecond
 
 
 class Footprint:
-    """Memory and processor time of our processes, asked every few seconds and told at each tick."""
+    """The usage of the agent's processes, read every few seconds and reported at each tick."""
 
     def __init__(self) -> None:
         self._next_read = 0.0
         self._readings: tuple[Reading, ...] = ()
 
     def read_processes(self, pids: Mapping[str, int | None], now: float) -> tuple[Reading, ...]:
-        """What each process takes, by the name of its role; one that is not there is left out."""
+        """Returns the usage of each process by its role; leaves out a process that does not exist."""
         if now >= self._next_read:
             self._next_read = now + INTERVAL
             self._readings = tuple(_read_usage({role: pid for role, pid in pids.items() if pid is not None}))
@@ -29,7 +29,7 @@ class Footprint:
 
 
 def freeze_gc() -> None:
-    """What start made lives as long as the process: the collector of cycles need not walk it every few ticks."""
+    """Exempts the objects made at the start, which live as long as the process, from garbage collection."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -41,6 +41,6 @@ def _read_usage(pids: Mapping[str, int]) -> Iterator[Reading]:
             process = psutil.Process(pid)
             times, memory = process.cpu_times(), process.memory_info()
         except psutil.Error:
-            continue  # it ended between being named and being asked
+            continue  # it ended meanwhile
         yield definitions.PROCESS_CPU.sample(times.user + times.system, process=role)
         yield definitions.PROCESS_RESIDENT.sample(memory.rss, process=role)

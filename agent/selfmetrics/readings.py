@@ -1,4 +1,4 @@
-"""What the agent says about itself at each tick: how its collectors do, and how the engines should."""
+"""Reads the self-metrics of one tick from collectors, engines, rules, remedies and History."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from agent.actions import pace
+from agent.alerting.identity import SOURCE
 from agent.engines.baseline import Baseline
 from agent.pacing import inputs, metrics
 from agent.pacing.learner import PlantLearner
 from agent.remediation import catalog
-from agent.remediation.model import SOURCE, Phase
+from agent.remediation.model import Phase
 from agent.remediation.remediator import Remediator
-from agent.sampling.sampler import CollectorState, Outcome, Sampler
+from agent.sampling.collector_state import CollectorState
+from agent.sampling.passes import Outcome
+from agent.sampling.sampler import Sampler
 from agent.selfmetrics import definitions
 from collectors import Labels, Metric, Reading
 from rules.alerts import AlertState
@@ -24,9 +27,9 @@ _SUCCESS_VALUES = {Outcome.OK: 1.0, Outcome.FAILED: 0.0}
 
 def declare_derived(history: History, baseline: Baseline) -> None:
     """
-    Says which of the agent's own series are made of a collector's: they are as silent as it is.
+    Declares which self-metrics derive from a collector's metrics: they end when the collector falls silent.
 
-    Without this a placement that nobody can read any more looked like one that is right again.
+    Without this, a placement that can no longer be read would look like a placement that is right again.
     """
     history.derive(definitions.TOKENS_PER_SECOND.name, baseline.source_metrics("now"))
     history.derive(definitions.PLACEMENT_DRIFT.name, baseline.source_metrics("placed"))
@@ -36,10 +39,9 @@ def declare_derived(history: History, baseline: Baseline) -> None:
 
 def read_collectors(sampler: Sampler, now: float, stale_after: int) -> Iterator[Reading]:
     """
-    The state of each collector that this machine has work for.
+    Reads the state of each collector whose hardware this machine has.
 
-    One whose hardware is absent, or that this user may not read, has no success: neither is a failure, and an alert
-    about it would never end.
+    A collector that this user may not read has no success metric: that is no failure, and its alert would never end.
     """
     silent = set(sampler.find_silent(now, stale_after))
     for name, state in sampler.states.items():
@@ -47,7 +49,7 @@ def read_collectors(sampler: Sampler, now: float, stale_after: int) -> Iterator[
 
 
 def _read_collector(name: str, state: CollectorState, now: float, *, silent: bool) -> Iterator[Reading]:
-    # One that was well and has fallen silent is not well, whatever its last pass said.
+    # A collector that has fallen silent fails, even if its last pass succeeded.
     outcome = Outcome.FAILED if silent and state.outcome is Outcome.OK else state.outcome
     if outcome in (None, Outcome.ABSENT):
         return
@@ -69,7 +71,7 @@ def read_engines(
     canary: str | None,
     duties: Mapping[str, float],
 ) -> Iterator[Reading]:
-    """Each engine's speed now and what it should be, the duty it is held at, and how far its memory has strayed."""
+    """Reads each engine's speed, baseline speed and duty, and how far its memory has moved to other nodes."""
     for engine, speed in baseline.query_speeds(history, now_ms).items():
         yield definitions.TOKENS_PER_SECOND.sample(speed, engine=engine)
     for engine, rank, drift in baseline.iter_drifts(history, now_ms):
@@ -87,27 +89,27 @@ def _read_engine(baseline: Baseline, engine: str, duties: Mapping[str, float]) -
     yield definitions.PACE_DUTY.sample(duties.get(engine, 1.0), engine=engine)
 
 
-def read_pacing(thermals: PlantLearner, remedies: Remediator) -> Iterator[Reading]:
-    """What heats each engine's DIMMs, what pacing would be worth, and what the controllers at work do."""
-    yield from thermals.readings()
-    for act, controllers in remedies.iter_steered():
+def read_pacing(plant_learner: PlantLearner, remediator: Remediator) -> Iterator[Reading]:
+    """Reads the thermal model of each engine's DIMMs, the benefit of pacing, and the state of active controllers."""
+    yield from plant_learner.readings()
+    for act, controllers in remediator.iter_steered():
         if isinstance(controllers, pace.PaceControllers):
             engine = catalog.find_paced_engine(act.means) or act.resource.removeprefix("pace ")
             tightest = min(controllers.by_remedy.values(), key=lambda steering: steering.state.duty)
             yield from metrics.report_state(engine, tightest.state)
 
 
-def read_remedies(remedies: Remediator) -> Iterator[Reading]:
-    """What remedies do, with the labels of their alerts: the rules about remedies ask for these."""
-    yield definitions.REMEDIES_ENFORCING.sample(0.0 if remedies.is_observing else 1.0)
-    yield definitions.REMEDIES_HALTED.sample(1.0 if remedies.halted else 0.0)
-    yield definitions.REMEDIES_PAUSED.sample(1.0 if remedies.state.pauses or remedies.is_killed else 0.0)
-    for (remedy, event), count in remedies.counts.items():
-        yield definitions.REMEDY_ACTS.sample(float(count), remedy=remedy, event=event)
-    if remedies.is_observing:
+def read_remedies(remediator: Remediator) -> Iterator[Reading]:
+    """Reads the state of remedies, with the labels of their alerts, for the rules about remedies."""
+    yield definitions.REMEDIES_ENFORCING.sample(0.0 if remediator.is_observing else 1.0)
+    yield definitions.REMEDIES_HALTED.sample(1.0 if remediator.halted else 0.0)
+    yield definitions.REMEDIES_PAUSED.sample(1.0 if remediator.state.pauses or remediator.is_killed else 0.0)
+    for (remedy, event), count in remediator.audit.counts.items():
+        yield definitions.REMEDY_EVENTS.sample(float(count), remedy=remedy, event=event)
+    if remediator.is_observing:
         return
-    series: dict[tuple[Metric, Labels], None] = {}  # several acts may be for one alert
-    state = remedies.state
+    series: dict[tuple[Metric, Labels], None] = {}  # several acts may serve one alert
+    state = remediator.state
     for act in (act for act in state.acts if not act.observed and act.phase is not Phase.RELEASING):
         for claim in act.claims:
             series[definitions.REMEDY_RUNNING, _relabel(claim.remedy, claim.labels)] = None
@@ -120,13 +122,13 @@ def read_remedies(remedies: Remediator) -> Iterator[Reading]:
 
 
 def _relabel(remedy: str, labels: Labels) -> Labels:
-    """The alert's labels, its name as for_alert and without its severity: that is the remedy's own."""
+    """Returns the alert's labels with its name as `for_alert`; without severity, which the remedy's alert sets."""
     remaining = {name: value for name, value in labels if name not in ("alertname", "severity", SOURCE)}
     return tuple({**remaining, "for_alert": dict(labels).get("alertname", ""), "remedy": remedy}.items())
 
 
 def read_rules(rules: RuleEvaluator) -> Iterator[Reading]:
-    """How the rules fare, and how many alerts they have."""
+    """Reads the health of the rules, and counts their alerts."""
     health = rules.health
     yield definitions.RULES_FAILING.sample(sum(rule.health == "err" for rule in health))
     yield definitions.RULES_SECONDS.sample(sum(rule.duration_seconds for rule in health))
@@ -137,7 +139,7 @@ def read_rules(rules: RuleEvaluator) -> Iterator[Reading]:
 
 
 def read_history(history: History) -> Iterator[Reading]:
-    """What remembering takes, and what was not remembered."""
+    """Reads the size of History, and the series that it dropped."""
     yield definitions.HISTORY_SERIES.sample(history.series_count())
     yield definitions.HISTORY_BYTES.sample(history.count_bytes())
     yield definitions.HISTORY_DROPPED.sample(history.dropped_series)

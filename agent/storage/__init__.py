@@ -1,5 +1,5 @@
 """
-Files of the state folder: opened, written atomically, checked, and set aside when they are unsound.
+Opens, checks and atomically writes the files of the state folder, and moves damaged ones aside.
 
-Knows bytes, paths and SQLite; what a file means belongs to the room that writes it.
+Knows bytes, paths and SQLite; the meaning of a file belongs to the room that writes it.
 """

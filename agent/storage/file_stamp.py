@@ -1,17 +1,17 @@
-"""Whether a file is still what it was, without reading it."""
+"""Detects that a file was written or replaced, without reading it."""
 
 from __future__ import annotations
 
 import os
 
 FileStamp = tuple[int, ...]
-"""What changes when a file is written or replaced; empty where there is no file."""
+"""Differs after a file was written or replaced; empty where there is no file."""
 
 
 def read_file_stamp(path: str | os.PathLike[str]) -> FileStamp:
-    """The file's stamp: its times of writing (ns), its size and its inode."""
+    """Returns the file's modification time (ns), size and inode."""
     try:
         status = os.stat(path)
     except OSError:
-        return ()  # gone, or not ours to see: reading it says why
+        return ()  # missing, or not readable by this user: reading it raises the error
     return (status.st_mtime_ns, status.st_size, status.st_ino)

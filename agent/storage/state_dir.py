@@ -1,24 +1,26 @@
-"""Where the agent keeps what must outlive it: the state folder, its lock and the token for pacing."""
+"""The state folder, which outlives the process: its location, its lock, its files and the token of the API."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import secrets
-import tempfile
+import zlib
 from pathlib import Path
+
+from agent.storage.atomic_file import write_atomically
 
 LOCK = "lock"
 COLLECTOR_CACHE = "shelf"
-"""The folder inside for what collectors keep from one process to the next."""
+"""The subfolder for collectors' caches, which outlive the process."""
 
 
 class StateError(Exception):
-    """The state folder cannot be used; the message says which, why, and what to do."""
+    """The state folder cannot be used; the message names it, the reason and a remedy."""
 
 
 def find_state_dir(configured: str | None) -> Path:
-    """`state.dir`, else $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/steadytok."""
+    """Returns `state.dir`, else $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/steadytok."""
     if configured:
         return Path(configured)
     if value := os.environ.get("STATE_DIRECTORY"):
@@ -27,24 +29,34 @@ def find_state_dir(configured: str | None) -> Path:
         return Path(value) / "steadytok"
     try:
         return Path.home() / ".local" / "state" / "steadytok"
-    except RuntimeError as error:  # a container's user without HOME and without a line in /etc/passwd
+    except RuntimeError as error:  # a container's user without HOME and without an entry in /etc/passwd
         raise StateError(
             "this user has no home folder; set state.dir, or STATE_DIRECTORY in the environment"
         ) from error
 
 
+def state_dir_of_root(state: Path, root: str) -> Path:
+    """
+    Returns the folder for the state of the machine at `root`: a subfolder unless that is this host's own `/`.
+
+    The state of a recorded machine must not mix with the state of this host.
+    """
+    path = os.path.abspath(root)
+    return state if path == "/" else state / f"root-{zlib.crc32(os.fsencode(path)):08x}"
+
+
 def find_collector_cache_dir(configured: str | None, root: str) -> Path | None:
-    """Where the agent's collectors keep things, for commands that read beside it; None where there is no agent's."""
+    """Returns the agent's cache of collectors for a command that reads beside it; None where it cannot be used."""
     try:
         path = find_state_dir(configured) / COLLECTOR_CACHE
     except StateError:
-        return None  # no home folder: a command that only reads needs none
-    # Not made here: what root makes for a first look the agent's own user could not write to.
+        return None  # no home folder: a command that only reads needs no cache
+    # Not created here: the agent's user could not write to a folder that root created.
     return path if os.path.abspath(root) == "/" and os.access(path, os.W_OK) else None
 
 
 class StateDir:
-    """An open and locked state folder; one agent at a time."""
+    """An open and locked state folder; only one agent at a time can use it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +74,7 @@ class StateDir:
             raise StateError(reason) from error
 
     def ensure_token_file(self) -> Path:
-        """The file with the credential for PUT /pace, made at the first start, readable by its owner only."""
+        """Returns the file with the API's credential; creates it at the first start, readable by its owner only."""
         path = self.path / "token"
         if not path.exists():
             try:
@@ -72,7 +84,7 @@ class StateDir:
         return path
 
     def read(self, name: str) -> str | None:
-        """The text of a file of ours, or None where there is none yet."""
+        """Returns the text of a file in the folder; None where there is no such file."""
         try:
             return (self.path / name).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -81,23 +93,9 @@ class StateDir:
             raise StateError(f"cannot read {self.path / name}: {error.strerror}; move it away") from error
 
     def write(self, name: str, text: str) -> None:
-        """Replaces a file of ours whole: after a crash it is the old one or the new one, never half of each."""
+        """Replaces a file in the folder atomically. Raises OSError."""
         write_atomically(self.path / name, text)
 
     def close(self) -> None:
-        """Lets another agent have the folder."""
+        """Releases the lock."""
         os.close(self._lock)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file whole, readable by its owner only. Raises OSError."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,5 +1,5 @@
 """
-Text for people and back: units, printable characters, the terminal and the log.
+Formats text for people, and parses theirs: units, printable characters, the terminal and the log.
 
-Values in, text out; nothing here reads the host or the state folder.
+Nothing here reads the host or the state folder.
 """

@@ -1,5 +1,5 @@
 """
-Log lines: for people on a terminal, JSON elsewhere, with priorities where systemd's journal listens.
+Log lines: plain on a terminal, JSON elsewhere, with priorities for systemd's journal.
 
 https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html for the `<N>` prefix.
 """
@@ -22,7 +22,7 @@ PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
 def is_journal(stream: TextIO) -> bool:
-    """Whether the stream is the one that systemd connected to the journal."""
+    """Returns True if systemd connected the stream to its journal."""
     journal_stream = os.environ.get("JOURNAL_STREAM", "")
     try:
         status = os.fstat(stream.fileno())
@@ -32,7 +32,7 @@ def is_journal(stream: TextIO) -> bool:
 
 
 def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> None:
-    """Chooses how log lines look; called once, by the command line."""
+    """Configures structlog and logging; called once, by the command line."""
     stream = stream or sys.stderr
     renderer = _build_console_renderer() if stream.isatty() else _build_json_renderer(journal=is_journal(stream))
     shared: list[Processor] = [
@@ -40,7 +40,7 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso" if not stream.isatty() else "%H:%M:%S", utc=not stream.isatty()),
     ]
-    # JSON escapes by itself; the renderer for people formats exceptions itself.
+    # JSON escapes by itself; the console renderer formats exceptions itself.
     shared.append(_escape_event if stream.isatty() else structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*shared, renderer],
@@ -52,13 +52,13 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> Non
 
 
 class _LineLogger:
-    """Writes log lines; one that cannot be written (full disk, terminal gone) is lost, and the agent is not."""
+    """Writes log lines; drops a line that cannot be written (full disk, closed terminal)."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def msg(self, message: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # see above; there is nowhere to say it
+        with contextlib.suppress(OSError, ValueError):  # see above; there is nowhere else to log it
             print(message, file=self._stream, flush=True)
 
     debug = info = warning = error = critical = exception = msg
@@ -77,12 +77,12 @@ def _configure_stdlib(stream: TextIO, shared: list[Processor], renderer: Process
 
 
 def _escape_event(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """What others wrote (labels of alerts, answers of engines) must not talk to the terminal."""
+    """Escapes foreign text (labels of alerts, answers of engines), which must not control the terminal."""
     return {key: escape_lines(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _build_console_renderer() -> Processor:
-    # plain_traceback: the rich one takes seconds and prints local variables, secrets among them.
+    # plain_traceback: the rich one takes seconds, and prints local variables with secrets in them.
     return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
 
 

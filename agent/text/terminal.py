@@ -1,7 +1,7 @@
 """
-What commands print: whatever others wrote (labels, names of processes, answers of servers) does nothing to a terminal.
+Prints the output of commands; foreign text in it (labels, process names, answers of servers) is escaped.
 
-Only here is anything printed; `tests/test_house.py` holds that.
+No other file prints; `tests/test_house.py` enforces this.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from agent.text.printable import escape_line, escape_lines
 
 
 def say(*lines: str, err: bool = False, colour: str | None = None, end: str = "\n") -> None:
-    """Lines for people: each stays one, and nothing in it controls, also where a pipe leads to the terminal."""
+    """Prints lines for people. Each stays one line and is escaped, also in a pipe, which may end at a terminal."""
     for line in lines:
         text = escape_line(line)
         click.echo((click.style(text, fg=colour) if colour else text) + end, err=err, nl=False)
 
 
 def write(text: str) -> None:
-    """A text in a form for programs: as it is for them, and harmless on a terminal."""
+    """Prints text for programs: unchanged in a pipe, escaped on a terminal."""
     sys.stdout.write(escape_lines(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()

@@ -1,12 +1,11 @@
-"""Durations, sizes and addresses as people write them: `500ms`, `1h30m`, `64MiB`, `https://chat.example`."""
+"""Parses and formats durations, sizes and addresses: `500ms`, `1h30m`, `64MiB`, `https://chat.example`."""
 
 from __future__ import annotations
 
 import re
 
-_SECONDS = {"y": 365 * 86400.0, "w": 7 * 86400.0, "d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-# Prometheus' own grammar: units from large to small, each at most once, whole numbers.
-_DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d+){unit})?" for unit in _SECONDS), re.ASCII)
+from rules import durations
+
 _ORIGIN = re.compile(r"(\w+://)(?:[^/?#]*@)?([^/?#]+)")
 
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -14,27 +13,21 @@ _SIZE = re.compile(rf"(\d{{1,12}}) ?({'|'.join(_BYTES)})", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a Prometheus duration such as `1s`, `500ms` or `1h30m`; ValueError where it is not one."""
-    match = _DURATION.fullmatch(text)
-    if text == "0":
-        return 0.0
-    if not text or match is None:
-        raise ValueError(f"expected a duration such as 1s, 500ms or 1h30m, found {text!r}")
-    return sum(float(count) * _SECONDS[unit] for unit, count in match.groupdict().items() if count)
+    """Returns the seconds of a Prometheus duration such as `1s`, `500ms` or `1h30m`. Raises ValueError."""
+    try:
+        return durations.parse_duration(text) / 1000
+    except ValueError:
+        raise ValueError(f"expected a duration such as 1s, 500ms or 1h30m, found {text!r}") from None
 
 
 def format_duration(seconds: float) -> str:
-    """A duration in the same grammar, as short as it can be."""
-    remaining, parts = round(seconds * 1000), []
-    for unit, unit_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
-        count, remaining = divmod(remaining, unit_ms)
-        if count:
-            parts.append(f"{count}{unit}")
-    return "".join(parts) or "0"
+    """Formats seconds in the same grammar, as short as possible, with days as the largest unit."""
+    ms = round(seconds * 1000)
+    return durations.format_duration(ms, whole_weeks=False) if ms else "0"
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as `64MiB`; ValueError where it is not one."""
+    """Returns the bytes of a size such as `64MiB`. Raises ValueError."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"expected a size such as 64MiB or 4GiB, found {text[:40]!r}")
@@ -42,7 +35,7 @@ def parse_size(text: str) -> int:
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes with a binary unit: `1.5 GiB`."""
+    """Formats a number of bytes with a binary unit: `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -51,6 +44,6 @@ def format_bytes(count: float) -> str:
 
 
 def url_origin(url: str) -> str:
-    """The scheme, host and port of a URL; its path, query and user are secret in many webhooks."""
+    """Returns the scheme, host and port of a URL; its user, path and query are secret in many webhooks."""
     match = _ORIGIN.match(url)
-    return f"{match[1]}{match[2]}" if match else "an address that is none"
+    return f"{match[1]}{match[2]}" if match else "an invalid address"

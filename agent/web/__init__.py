@@ -1,1 +1,5 @@
-"""The agent's face to browsers and scrapers: from memory, never from hardware."""
+"""
+HTTP: the metrics, the query API, the remedies' API, the webhook and the page, behind one access control.
+
+Requests are answered from memory and never touch hardware.
+"""

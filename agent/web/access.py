@@ -1,10 +1,14 @@
 """
-The door: what every request must pass before anything answers it, and what every answer carries.
+Access control: the checks before a request reaches its route, and the headers of every answer.
 
-In this order: a name that this listener goes by, so that a page elsewhere cannot reach a listener on loopback through
-a name of its own (DNS rebinding); for what changes something, an origin that is ours and a credential, on loopback
-too; a body that is not too large and comes in time. Reading is open unless the configuration says otherwise. What is
-not known to be reading counts as changing something, so that a new route is closed until somebody opens it.
+The checks in order:
+- The Host header names this listener. Otherwise a foreign page could reach loopback through its own name (DNS
+  rebinding).
+- A change comes from our own origin and carries a credential, on loopback too.
+- The body is small enough and arrives in time.
+
+Reading is open unless the configuration closes it. A route that is not known to only read counts as a change, so a new
+route is closed until somebody opens it.
 https://fetch.spec.whatwg.org/#origin-header, https://www.w3.org/TR/CSP3/
 """
 
@@ -33,26 +37,26 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
     from prometheus_client import CollectorRegistry
 
-MOST_BODY = 1 << 20
-"""Bytes of what a credential may send; a webhook of thousands of alerts."""
+MAX_BODY = 1 << 20
+"""Bytes of a body with a credential; a webhook may carry thousands of alerts."""
 
-MOST_FORM = 256 << 10
-"""Bytes of what anybody may send: an expression may have 64 KiB, before its brackets become %28."""
+MAX_FORM = 256 << 10
+"""Bytes of a body without a credential: an expression may have 64 KiB, before its brackets become %28."""
 
 BODY_TIMEOUT = 10.0
-"""Seconds in which a body must have come."""
+"""Seconds in which a body must arrive."""
 
 RELOAD_INTERVAL = 1.0
-"""Seconds between looks at the web configuration's files."""
+"""Seconds between checks of the web configuration's files."""
 
 CREDENTIAL = web.RequestKey("credential", str)
-"""Under this key a request has the name of whoever asks, once a credential has been looked at."""
+"""The key under which a request holds the name of its client, once a credential is verified."""
 
 REASONS = (
     *("address", "body", "busy", "certificate", "credential", "encoding"),
     *("host", "origin", "size", "slow", "type", "version"),
 )
-"""Why requests are refused, as they are counted: from 0, so that the first increase is seen."""
+"""Reasons for a refusal. Each counter begins at 0, so that a query sees the first increase."""
 
 CLOSING_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 HEADERS: Mapping[str, str] = {
@@ -70,18 +74,18 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?", re.ASCII)
 
 @dataclass(frozen=True)
 class AccessPolicy:
-    """What the configuration says of the door."""
+    """The configuration of access control."""
 
     hosts: frozenset[str]
-    """The names that are answered to; empty: all."""
+    """Accepted host names; empty: all."""
     loopback: bool
-    """Whether any name of loopback is answered to as well."""
+    """True when every name of loopback is accepted too."""
     origin: str | None
-    """The origin that people reach us by through a proxy."""
+    """The origin under which a proxy offers the agent."""
     requires_credential: bool
-    """Whether reading needs a credential."""
+    """True when reading needs a credential."""
     form_paths: Collection[str]
-    """The paths that take a form and change nothing."""
+    """Paths that take a form and change nothing."""
 
 
 def build_access_policy(
@@ -92,7 +96,7 @@ def build_access_policy(
     requires_credential: bool,
     form_paths: Collection[str],
 ) -> AccessPolicy:
-    """The policy of a listener at `listen`; on loopback it answers to its own names, and `hosts`, and no other."""
+    """Builds the policy of a listener at `listen`; on loopback it accepts only its own names and `hosts`."""
     own_name = listen.rpartition(":")[0].strip("[]").lower()
     loopback = _is_loopback(own_name)
     external = urlsplit(external_url) if external_url else None
@@ -111,7 +115,7 @@ def _is_loopback(name: str) -> bool:
 
 
 class RequestRefusedError(Exception):
-    """A request that is not answered; `reason` is one word for the counter."""
+    """A request is refused; `reason` is one word for the counter."""
 
     def __init__(self, status: HTTPStatus, reason: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -121,7 +125,7 @@ class RequestRefusedError(Exception):
 
 
 class AccessControl:
-    """The middleware around every route of one server."""
+    """Checks every request of one server, as a middleware around its routes."""
 
     def __init__(
         self,
@@ -130,7 +134,7 @@ class AccessControl:
         path: str | None,
         registry: CollectorRegistry | None = None,
     ) -> None:
-        """`path` is the web configuration file's. Raises ConfigError where it cannot be used."""
+        """Loads the web configuration file at `path`; raises ConfigError when the file is unusable."""
         from prometheus_client import Counter
 
         self._policy = policy
@@ -146,14 +150,14 @@ class AccessControl:
             self._refusal_counter.labels(reason)
 
     async def watch_config(self) -> None:
-        """Takes a changed web configuration over, for connections that come after."""
+        """Loads the web configuration again whenever it changes; new connections use the new one."""
         while self._path is not None:
             await asyncio.sleep(RELOAD_INTERVAL)
             if self.web_config.has_changed:
                 self._reload(self._path)
 
     def _reload(self, path: str) -> None:
-        files = webconfig.stamp_files(path)  # a bad one is read again when it changes, and not before
+        files = webconfig.stamp_files(path)  # a bad file is read again only after it changes
         try:
             self.web_config = webconfig.load_web_config(path, self.web_config)
         except ConfigError as error:
@@ -165,7 +169,7 @@ class AccessControl:
         self._log.info("web configuration reloaded", file=path)
 
     def make_middleware(self) -> Middleware:
-        """What aiohttp calls for each request."""
+        """Builds the function that aiohttp calls for each request."""
 
         @web.middleware
         async def control_access(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -175,7 +179,7 @@ class AccessControl:
             try:
                 response = await self._respond(request, handler, guard)
                 self._add_headers(response)
-                # Sent here and not behind the middleware: while it is being sent, the connection is not idle.
+                # Sent inside the middleware: a connection is not idle while its answer is being sent.
                 await response.prepare(request)
                 await response.write_eof()
             finally:
@@ -199,7 +203,7 @@ class AccessControl:
         except web.HTTPException as error:  # aiohttp's own: no such page, wrong method, body too large
             allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
             return _build_refusal(HTTPStatus(error.status), "not_found", error.reason, allowed)
-        except Exception as error:  # a fault in answering one request is that request's alone
+        except Exception as error:  # a fault in one request ends only that request
             self._log.exception("a request failed", path=request.path, reason=type(error).__name__)
             return _build_refusal(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "internal error; the log has its reason"
@@ -208,7 +212,7 @@ class AccessControl:
     async def _check_request(self, request: web.Request) -> None:
         self._check_host(request)
         is_change = self._is_change(request)
-        size_limit = MOST_BODY if is_change else MOST_FORM
+        size_limit = MAX_BODY if is_change else MAX_FORM
         _check_length(request, size_limit)
         allowed = _allowed_names(self.web_config)
         if allowed and not has_allowed_name(request, allowed):
@@ -222,21 +226,21 @@ class AccessControl:
             await _read_body(request, size_limit, json=is_change)
 
     def _is_change(self, request: web.Request) -> bool:
-        """Whether a request may change something; asked of the route, so that no spelling of a path can matter."""
+        """True for a request that may change something; the route decides, whatever the spelling of the path."""
         if request.method in _READ_METHODS:
             return False
         resource = request.match_info.route.resource
         return resource is None or resource.canonical not in self._policy.form_paths
 
     def _check_host(self, request: web.Request) -> None:
-        # The form `GET http://other/ HTTP/1.1` names a host of its own, which would count instead of the header.
+        # The form `GET http://other/ HTTP/1.1` names another host, which would override the header.
         if not request.raw_path.startswith("/"):
             raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "address", "expected an address that begins with /")
         if request.version < (1, 0):
             raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "version", "expected HTTP/1.1")
         host_headers = request.headers.getall("Host", ())
         if not host_headers and request.version < (1, 1):
-            return  # a load balancer's check; every browser sends one
+            return  # a load balancer's check; every browser sends the header
         name = _parse_host(host_headers[0].lower()) if len(host_headers) == 1 else None
         if name is None:
             raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "host", "expected one Host header of the form NAME:PORT")
@@ -250,7 +254,7 @@ class AccessControl:
         origin = request.headers.get("Origin")
         is_cross_site = request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
         if origin is None and not is_cross_site:
-            return  # no browser, or a page of ours
+            return  # no browser, or our own page
         if origin is not None and self._is_own_origin(origin.lower(), request):
             return
         raise RequestRefusedError(
@@ -258,7 +262,7 @@ class AccessControl:
         )
 
     def _is_own_origin(self, origin: str, request: web.Request) -> bool:
-        # Not the scheme, which a proxy that ends TLS changes; external_url says the rest.
+        # The scheme is ignored: a proxy that ends TLS changes it. external_url covers the rest.
         authority = origin.partition("://")[2]
         return origin == self._policy.origin or authority == request.headers.get("Host", "none").lower()
 
@@ -312,7 +316,7 @@ def _raise_too_large(size_limit: int) -> NoReturn:
 
 
 async def _read_body(request: web.Request, size_limit: int, *, json: bool) -> None:
-    """Reads the body, which aiohttp then remembers for whoever asks."""
+    """Reads the body; aiohttp keeps it for the handler."""
     if json and request.content_type != "application/json":
         raise RequestRefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "type", "expected Content-Type: application/json")
     try:
@@ -323,7 +327,7 @@ async def _read_body(request: web.Request, size_limit: int, *, json: bool) -> No
             HTTPStatus.REQUEST_TIMEOUT, "slow", f"the body did not come in {BODY_TIMEOUT:g} s"
         ) from None
     except web.HTTPRequestEntityTooLarge:
-        _raise_too_large(MOST_BODY)
+        _raise_too_large(MAX_BODY)
     except web.RequestPayloadError:
         raise RequestRefusedError(HTTPStatus.BAD_REQUEST, "body", "the body is not what its headers say") from None
     if len(body) > size_limit:
@@ -340,5 +344,5 @@ def _build_refusal(
         content_type="application/json",
     )
     if status in CLOSING_STATUSES:
-        response.force_close()  # what is still to come of the request is not read
+        response.force_close()  # the rest of the request is not read
     return response

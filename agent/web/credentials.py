@@ -1,7 +1,7 @@
 """
-Who is asking: a bearer token, a user's password, or a certificate that the listener has verified.
+Identifies a client by a bearer token, a user's password, or a certificate that the listener has verified.
 
-Where there are users a certificate does not stand in for one: as in Prometheus' own servers both are asked for.
+With users configured, a certificate does not replace a password: as in Prometheus' own servers both are required.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from agent.web.passwords import Passwords
 from agent.web.webconfig import WebConfig
 
 SHORTEST_TOKEN = 16
-"""Characters of a token: fewer can be guessed."""
+"""Characters of a token; a shorter token can be guessed."""
 
-_LONGEST_CREDENTIAL = 4096  # bytes of a token's file, and of a credential in a request
+_MAX_CREDENTIAL_BYTES = 4096  # of a token's file, and of a credential in a request
 
 
 class TokenFile:
-    """A bearer token in a file, read again when the file has changed: a rotated token needs no restart."""
+    """A bearer token in a file, read again after each change of the file: a rotated token needs no restart."""
 
     def __init__(self, name: str, path: str) -> None:
         self.name = name
@@ -34,10 +34,10 @@ class TokenFile:
         self._stamp: FileStamp | None = None
         self._token = b""
         self._log = structlog.get_logger()
-        self._reload()  # a wrong path is told at the start, not at the first request
+        self._reload()  # logs a wrong path at the start, not at the first request
 
     def matches(self, token: bytes) -> bool:
-        """Whether it is the token that the file has now; a file that cannot be read has none."""
+        """True for the token that the file holds now; an unreadable file holds none."""
         self._reload()
         return bool(self._token) and hmac.compare_digest(token, self._token)
 
@@ -48,7 +48,7 @@ class TokenFile:
         self._stamp, self._token = current, b""
         try:
             with Path(self._path).open("rb") as file:
-                token = file.read(_LONGEST_CREDENTIAL).strip()
+                token = file.read(_MAX_CREDENTIAL_BYTES).strip()
             if len(token) < SHORTEST_TOKEN:
                 raise ValueError(f"expected a token of at least {SHORTEST_TOKEN} characters")
             self._token = token
@@ -58,18 +58,18 @@ class TokenFile:
 
 
 class Credentials:
-    """Everybody who may ask for more than the open pages."""
+    """Verifies the credentials of requests."""
 
     def __init__(self, state_token: str, tokens: Mapping[str, str]) -> None:
-        """`own` is the token of the state folder; `tokens` maps a name to the file of its token."""
+        """`state_token` is the token of the state folder; `tokens` maps a name to the file of its token."""
         self._state_token = state_token.encode()
         self._tokens = [TokenFile(name, path) for name, path in tokens.items()]
         self._passwords = Passwords()
 
     async def identify(self, request: web.Request, settings: WebConfig) -> str | None:
-        """The name of whoever asks, None where the request proves nothing. Raises BusyError."""
+        """Returns the client's name, or None without a valid credential. Raises BusyError."""
         scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
-        if len(credential) <= _LONGEST_CREDENTIAL and len(request.headers.getall("Authorization", ())) == 1:
+        if len(credential) <= _MAX_CREDENTIAL_BYTES and len(request.headers.getall("Authorization", ())) == 1:
             if scheme.lower() == "bearer":
                 return self._identify_bearer(credential.strip().encode("utf-8", "surrogateescape"))
             if scheme.lower() == "basic" and settings.basic_auth_users:
@@ -92,7 +92,7 @@ class Credentials:
 
 
 def _identify_certificate(request: web.Request) -> str | None:
-    """Whom a client certificate names; OpenSSL shows one only once it has verified it."""
+    """Returns the name in a client certificate; OpenSSL hands over only verified certificates."""
     certificate = None if request.transport is None else request.transport.get_extra_info("peercert")
     if not certificate:
         return None
@@ -101,6 +101,6 @@ def _identify_certificate(request: web.Request) -> str | None:
 
 
 def has_allowed_name(request: web.Request, allowed: tuple[str, ...]) -> bool:
-    """Whether the client's certificate has one of the names of `client_allowed_sans`."""
+    """True when the client's certificate has one of the names of `client_allowed_sans`."""
     certificate = None if request.transport is None else request.transport.get_extra_info("peercert")
     return any(value in allowed for _, value in (certificate or {}).get("subjectAltName", ()))

@@ -1,29 +1,33 @@
 """
-/metrics as text, pre-rendered: a line is made again only when its value has changed.
+Renders /metrics as text; a line is rendered again only after its value changed.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/ (text format 0.0.4). prometheus_client renders 2,000
-samples in 16 ms, this in half of one; it parses to the same floats.
+samples in 16 ms, this module in half a millisecond; both parse to the same floats.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from collectors import Labels, Metric
+from rules.numbers import format_float
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PREFIX = "steadytok_"  # ALERTS and recording rules are the query API's, not the exposition's
+PREFIX = "steadytok_"  # ALERTS and recording rules appear in the query API only
 
 LiveSeries = tuple[Metric, Labels, float, int]
 """A live series: metric, labels, newest value, and when it was read (ms)."""
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
+FINE_LABELS = frozenset({"core", "policy"})
+"""Labels with hundreds of values on one host."""
+
 
 class Exposition:
-    """Renders live series, and remembers the lines; whoever scrapes them gives them the identity, so they lack it."""
+    """Renders live series and keeps the lines. The identity labels are left out, since the scraper adds them."""
 
     def __init__(self, identity: Mapping[str, str] = MappingProxyType({})) -> None:
         self._identity = frozenset(identity.items())
@@ -35,20 +39,20 @@ class Exposition:
         self._lines: list[str] = []
 
     def render(self, series: Iterable[LiveSeries]) -> str:
-        """The exposition of these series, families together, in order of their names."""
+        """Returns the exposition of these series, grouped by family, in order of their names."""
         metrics, labels, values = _split_columns(series)
-        # Which series there are changes rarely, and a tuple is compared by identity first.
+        # The set of series changes rarely, and tuples compare by identity first.
         if labels != self._labels or metrics != self._metrics:
             self._build_layout(metrics, labels)
         lines, positions, prefixes = self._lines, self._positions, self._prefixes
         for i, (new, old) in enumerate(zip(values, self._values, strict=True)):
             if new != old and prefixes[i]:
-                lines[positions[i]] = f"{prefixes[i]} {format_number(new)}\n"
+                lines[positions[i]] = f"{prefixes[i]} {format_float(new)}\n"
         self._values = values
         return "".join(lines)
 
     def _build_layout(self, metrics: tuple[Metric, ...], labels: tuple[Labels, ...]) -> None:
-        """Gives each series its place among the lines, behind the header of its family."""
+        """Assigns each series its line, after the header of its family."""
         self._metrics, self._labels = metrics, labels
         exposed = [name.startswith(PREFIX) for name in (metric.name for metric in metrics)]
         order = sorted((i for i, is_exposed in enumerate(exposed) if is_exposed), key=lambda i: metrics[i].name)
@@ -63,12 +67,12 @@ class Exposition:
                 self._lines.append(_format_header(metrics[i]))
             self._positions[i] = len(self._lines)
             self._lines.append("")
-        self._values = (math.nan,) * len(metrics)  # unequal to every value, itself too
+        self._values = (math.nan,) * len(metrics)  # NaN differs from every value, itself included
 
 
 def _split_columns(series: Iterable[LiveSeries]) -> tuple[tuple[Metric, ...], tuple[Labels, ...], tuple[float, ...]]:
     columns = tuple(zip(*series, strict=True))
-    return columns[:3] if columns else ((), (), ())  # type: ignore[return-value]  # zip(*) loses what Live's fields are
+    return columns[:3] if columns else ((), (), ())  # type: ignore[return-value]  # zip(*) loses the types of LiveSeries
 
 
 def _format_header(metric: Metric) -> str:
@@ -83,8 +87,20 @@ def _format_prefix(name: str, labels: Sequence[tuple[str, str]]) -> str:
     return f"{name}{{{pairs}}}"
 
 
-def format_number(value: float) -> str:
-    """A float as the format writes it; whole numbers without a point."""
-    if value - value != 0:  # NaN and the infinities
-        return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
-    return repr(value).removesuffix(".0")
+def compact_series(series: Iterable[LiveSeries]) -> Iterator[LiveSeries]:
+    """
+    Merges series that differ in `FINE_LABELS` only, for `web.metrics: compact`: one series by package or node.
+
+    Counters become sums, gauges means. The agent's own rules still see every series.
+    """
+    groups: dict[tuple[Metric, Labels], list[tuple[float, int]]] = {}
+    for metric, labels, value, at_ms in series:
+        if FINE_LABELS.isdisjoint(name for name, _ in labels):
+            yield metric, labels, value, at_ms
+        else:
+            coarse_labels = tuple(pair for pair in labels if pair[0] not in FINE_LABELS)
+            groups.setdefault((metric, coarse_labels), []).append((value, at_ms))
+    for (metric, labels), members in groups.items():
+        total = sum(value for value, _ in members)
+        value = total if metric.kind == "counter" else total / len(members)
+        yield metric, labels, value, max(at_ms for _, at_ms in members)

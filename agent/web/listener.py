@@ -1,10 +1,10 @@
 """
-The listening socket: how many may be connected, and how long each may take for what it sends and receives.
+The listening socket: limits the number of connections, and the time that each may take to send and to receive.
 
-aiohttp has no time-out for a request that comes a byte at a time, nor a limit of connections; both are here, between
-the socket and its protocol. A client that has sent no whole request in HEAD seconds is cut off, one that takes nothing
-of its answer for ANSWER seconds too. When all places are taken, whoever has waited longest without a request under
-way makes room, also before TLS is agreed on, so that strangers who only hold connections open cannot keep a scrape out.
+aiohttp has no timeout for a request that arrives a byte at a time, and no limit of connections. Both are here, between
+the socket and its protocol. A client is cut off after HEAD_TIMEOUT without a whole request head, and after
+ANSWER_TIMEOUT without taking any of its answer. At MAX_CONNECTIONS the connection that has been idle longest is closed
+for a new one, even before its TLS handshake. So strangers who only hold connections open cannot keep a scrape out.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import Any, cast
 
 import structlog
 
-MOST_CONNECTIONS = 256
-"""Connections at a time, those that still agree on TLS among them: below the usual limit of 1024 open files."""
+MAX_CONNECTIONS = 256
+"""Connections at a time, TLS handshakes included; below the usual limit of 1024 open files."""
 
 HEAD_TIMEOUT = 10.0
-"""Seconds from a request's first byte, or from connecting, to the end of its head; and for TLS to be agreed on."""
+"""Seconds from a request's first byte, or from connecting, to the end of its head; also for the TLS handshake."""
 
 ANSWER_TIMEOUT = 30.0
-"""Seconds in which a client must take something of what it asked for."""
+"""Seconds in which a client must take some of its answer."""
 
 IDLE_TIMEOUT = 120.0
-"""Seconds that a connection may stay without a request: longer than the interval of any usual scrape."""
+"""Seconds that a connection may stay without a request; longer than any usual scrape interval."""
 
-MOST_UNPARSED = 8 << 20
-"""Bytes that may come from one head to the next: far more than a body may have (door.py), so it is refused already."""
+MAX_UNPARSED = 8 << 20
+"""Bytes between one request head and the next: far more than access.py lets a body have."""
 
 BACKLOG = 1024
-ACCEPT_RETRY = 0.1  # seconds until accepting is tried again after the system had no file descriptor left
-ACCEPT_LOG_INTERVAL = 60.0  # seconds without such a fault after which it is news again
+ACCEPT_RETRY = 0.1  # seconds between attempts while the system has no file descriptor left
+ACCEPT_LOG_INTERVAL = 60.0  # seconds without a fault after which the next one is logged again
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
 
 
 class Listener:
-    """Accepts connections; `context` may be exchanged at any time, and holds for those that come after."""
+    """Accepts connections. `context` may be replaced at any time; new connections use it."""
 
     def __init__(self, make_protocol: ProtocolFactory, context: ssl.SSLContext | None = None) -> None:
         self.context = context
@@ -49,13 +49,13 @@ class Listener:
         self._make_protocol = make_protocol
         self._sockets: list[socket.socket] = []
         self._accept_tasks: list[asyncio.Task[None]] = []
-        # In the order in which they began to wait; those that still agree on TLS are among them.
+        # Ordered by the time since which they are idle; connections in their TLS handshake are included.
         self._guards: dict[asyncio.BaseProtocol, ConnectionGuard] = {}
         self._log = structlog.get_logger()
 
     def listen(self, host: str, port: int) -> int:
-        """Opens the socket; returns the port, which the kernel chose where 0 was asked for. Raises OSError."""
-        # A name can have several addresses, as localhost has: all of them, with one port.
+        """Opens the socket and returns its port; the kernel chooses one for port 0. Raises OSError."""
+        # Listens at every address of the name (localhost has several), with one port.
         addresses = list(dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
         for family, kind, _, _, address in addresses:
             try:
@@ -65,7 +65,7 @@ class Listener:
                 last_chance = not self._sockets and address is addresses[-1][4]
                 if last_chance or not absent:
                     raise
-                self._log.info("not listening there: this host has no such address", address=address[0])
+                self._log.info("not listening: this host has no such address", address=address[0])
         return port
 
     def _listen_at_address(self, family: int, kind: int, address: tuple[Any, ...]) -> int:
@@ -85,15 +85,15 @@ class Listener:
 
     @property
     def connections(self) -> int:
-        """How many are connected, or are agreeing on TLS."""
+        """The number of connections, TLS handshakes included."""
         return len(self._guards)
 
     def find_guard(self, protocol: asyncio.BaseProtocol) -> ConnectionGuard | None:
-        """Who watches over a connection; None once it has gone."""
+        """Returns the guard of a connection; None after it closed."""
         return self._guards.get(protocol)
 
     async def close(self) -> None:
-        """Stops listening; connections that are there are their protocols' to end."""
+        """Stops listening; open connections are left to their protocols."""
         tasks = [*self._accept_tasks, *(guard.handshake for guard in self._guards.values() if guard.handshake)]
         for task in tasks:
             task.cancel()
@@ -118,11 +118,11 @@ class Listener:
             else:
                 self.refused_connections += 1
                 connection.close()
-            # A flood would be accepted at one go, and whoever came first make room before anything he said was read.
+            # Yields: a flood accepted in one go would push out a client before its request is read.
             await asyncio.sleep(0)
 
     def _make_room(self) -> bool:
-        if self.connections < MOST_CONNECTIONS:
+        if self.connections < MAX_CONNECTIONS:
             return True
         idle = next((guard for guard in self._guards.values() if guard.is_idle), None)
         if idle is None:
@@ -136,7 +136,7 @@ class Listener:
         guard.handshake = asyncio.get_running_loop().create_task(
             self._perform_handshake(connection, guard), name="greet"
         )
-        # Not in the task itself, which may be cancelled before its first line.
+        # A callback: the task may be cancelled before its first line.
         guard.handshake.add_done_callback(lambda task: connection.close() if task.cancelled() else None)
 
     async def _perform_handshake(self, connection: socket.socket, guard: ConnectionGuard) -> None:
@@ -148,13 +148,15 @@ class Listener:
             await loop.connect_accepted_socket(
                 lambda: guard, connection, ssl=self.context, ssl_handshake_timeout=timeout, ssl_shutdown_timeout=timeout
             )
-        except OSError:  # no TLS, no certificate that holds, or gone: the client's affair, and it can come in floods
+        except (
+            OSError
+        ):  # no TLS, no valid certificate, or gone: the client's fault, not logged since it can come in floods
             guard.unregister()
             connection.close()
 
 
 class ConnectionGuard(asyncio.Protocol):
-    """Stands between one connection and its protocol, and looks at the clock."""
+    """Enforces the time limits of one connection, between its socket and its protocol."""
 
     def __init__(self, inner: asyncio.Protocol, guards: dict[asyncio.BaseProtocol, ConnectionGuard]) -> None:
         self.handshake: asyncio.Task[None] | None = None
@@ -170,7 +172,7 @@ class ConnectionGuard(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is the client's turn: to send a request, or to take the answer to one."""
+        """True while the client must act: send a request, or take its answer."""
         return not self._answering or self._write_timer is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -190,7 +192,7 @@ class ConnectionGuard(asyncio.Protocol):
             self._request_begun = True
             self._restart_timer(HEAD_TIMEOUT)
         self._received += len(data)
-        if self._received > MOST_UNPARSED:
+        if self._received > MAX_UNPARSED:
             self.abort()
         else:
             self._inner.data_received(data)
@@ -209,26 +211,26 @@ class ConnectionGuard(asyncio.Protocol):
         self._inner.resume_writing()
 
     def on_head_received(self) -> None:
-        """The head of a request is there; its body has a limit of its own."""
+        """Stops the timer of the head; the body has its own limit."""
         self._received = 0
         self._request_begun = True
         if self._timer is not None:
             self._timer.cancel()
 
     def on_request_received(self) -> None:
-        """All of a request is there, and it may be answered: now it is our turn."""
+        """Marks the connection as busy: the request is complete and allowed."""
         self._answering = True
 
     def on_answer_sent(self) -> None:
-        """The request has its answer; the next may come, or not."""
+        """Marks the connection as idle until its next request."""
         if self._inner not in self._guards:
             return
-        self._guards[self._inner] = self._guards.pop(self._inner)  # behind those that were idle before
+        self._guards[self._inner] = self._guards.pop(self._inner)  # moves behind the connections that were idle before
         self._answering = self._request_begun = False
         self._restart_timer(IDLE_TIMEOUT)
 
     def abort(self) -> None:
-        """Cuts it off at once; its place is free."""
+        """Closes the connection at once and frees its slot."""
         self.unregister()
         if self._transport is not None:
             self._transport.abort()
@@ -236,7 +238,7 @@ class ConnectionGuard(asyncio.Protocol):
             self.handshake.cancel()
 
     def unregister(self) -> None:
-        """It is no longer counted."""
+        """Stops counting the connection."""
         self._guards.pop(self._inner, None)
 
     def _restart_timer(self, seconds: float) -> None:

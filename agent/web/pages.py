@@ -1,8 +1,8 @@
 """
-The page at / and the files that it is made of: read once, sent packed, never from another host.
+Serves the page at / and its files: read once at the start, compressed, and nothing from another host.
 
-Its scripts ask the agent's own query API (agent/web/query_api.py); `static/panels.json` says what, and `steadytok top`
-asks the same. There is no inline script or style, because the door (agent/web/access.py) sends `default-src 'self'`.
+The page's scripts send the queries of `static/panels.json` to the query API (agent/web/query_api.py), as `steadytok
+top` does. There is no inline script or style: access.py sends the policy `default-src 'self'`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TYPES: Mapping[str, str] = {
     ".json": "application/json",
     ".svg": "image/svg+xml",
 }
-# Kept by the browser but asked for each time: after an upgrade no old script meets a new page.
+# The browser validates its copy each time: after an upgrade no old script meets a new page.
 HEADERS: Mapping[str, str] = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
 
 
@@ -38,14 +38,14 @@ class _File:
 
 
 class StaticPages:
-    """The page's files, in memory."""
+    """Serves the page's files from memory."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
-        """Reads all of them; OSError where the package is not whole."""
+        """Reads every file; raises OSError when the package is incomplete."""
         self._files = {path.name: _load_file(path) for path in sorted(folder.iterdir()) if path.suffix in TYPES}
 
     def routes(self) -> list[web.RouteDef]:
-        """The page, and each of its files by its own address: no name from a request ever reaches the disk."""
+        """Returns a route for the page and one for each file: no name from a request reaches the disk."""
         file_routes = [
             web.get(f"/static/{name}", _wrap_route(file)) for name, file in self._files.items() if name != INDEX
         ]
@@ -55,7 +55,7 @@ class StaticPages:
 
 
 async def _redirect_to_page(request: web.Request) -> web.Response:
-    """The link that an alert carries, as Prometheus makes it; relative, for a proxy may have put a prefix before it."""
+    """Redirects an alert's link, which has Prometheus' form; relative, since a proxy may add a prefix."""
     return web.Response(status=HTTPStatus.FOUND, headers={"Location": "./"})
 
 

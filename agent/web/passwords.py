@@ -1,8 +1,8 @@
 """
-Passwords against bcrypt hashes: in a thread of its own, one at a time, and what was found out is remembered.
+Checks passwords against bcrypt hashes in one thread, one at a time, and caches the results.
 
-bcrypt is slow on purpose, 50 ms and more, so a scrape each second must not pay it each time and nobody may fill the
-event loop with it. Remembered is a keyed hash, never the password; few may wait, and then it is 429 for the next.
+bcrypt is slow on purpose (50 ms and more). The cache spares a scrape each second that cost, and the thread keeps it off
+the event loop. The cache holds keyed hashes, never passwords. When too many checks wait, the next gets a 429.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from collections.abc import Callable, Mapping
 
 from agent.runtime.threads import make_loop_callback
 
-MOST_WAITING = 16
-MOST_REMEMBERED = 128
-LONGEST_PASSWORD = 72  # bytes: bcrypt looks at no more of a password
+MAX_WAITING = 16
+MAX_REMEMBERED = 128
+MAX_PASSWORD_BYTES = 72  # bcrypt ignores the rest of a password
 
-# Somebody's hash for users that are not there, so that their names cannot be told by the time an answer takes.
+# Checked for unknown users, so that the time of an answer does not reveal which names exist.
 DUMMY_HASH = "$2b$10$ICVLUqomj3uJquc4bbSBG.Yddzz4k1V51srb.yjz9yYFCPEbKpS3m"
 
 
 class BusyError(Exception):
-    """So many passwords wait to be looked at that this one is not."""
+    """Too many password checks wait already."""
 
 
 class Passwords:
-    """Whether a user has a password; its thread is a daemon, and starts with the first password."""
+    """Verifies passwords. Its daemon thread starts with the first check."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
-        # Apart, so that guesses cannot push out what is known to be right.
+        # Two caches, so that guesses cannot push out accepted passwords.
         self._accepted: OrderedDict[bytes, None] = OrderedDict()
         self._rejected: OrderedDict[bytes, None] = OrderedDict()
         self._pending: dict[bytes, asyncio.Future[bool]] = {}
@@ -42,7 +42,7 @@ class Passwords:
         self._thread: threading.Thread | None = None
 
     async def verify(self, users: Mapping[str, str], name: str, password: str) -> bool:
-        """Whether it is that user's password. Raises BusyError."""
+        """Returns True for the user's password. Raises BusyError."""
         password_hash = users.get(name) or next(iter(users.values()), DUMMY_HASH)
         password_bytes = password.encode("utf-8", "surrogateescape")
         digest = self._compute_digest(name, password_bytes, password_hash)
@@ -64,7 +64,7 @@ class Passwords:
     def _submit_check(self, digest: bytes, password: bytes, password_hash: bytes) -> asyncio.Future[bool]:
         if digest in self._pending:
             return self._pending[digest]
-        if len(self._pending) >= MOST_WAITING:
+        if len(self._pending) >= MAX_WAITING:
             raise BusyError
         if self._thread is None:
             settle = make_loop_callback(self._settle)
@@ -80,14 +80,14 @@ class Passwords:
         while True:
             digest, password, password_hash = self._jobs.get()
             try:
-                matches = bcrypt.checkpw(password[:LONGEST_PASSWORD], password_hash)
-            except ValueError:  # bytes that no password has
+                matches = bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], password_hash)
+            except ValueError:  # bcrypt refuses passwords with a zero byte
                 matches = False
             settle(digest, matches)
 
     def _settle(self, digest: bytes, matches: bool) -> None:
         cache = self._accepted if matches else self._rejected
         cache[digest] = None
-        while len(cache) > MOST_REMEMBERED:
+        while len(cache) > MAX_REMEMBERED:
             cache.popitem(last=False)
         self._pending.pop(digest).set_result(matches)

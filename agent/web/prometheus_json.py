@@ -1,63 +1,53 @@
 """
-Answers in Prometheus' JSON, byte for byte as its own encoder writes numbers, times and values.
+Encodes answers as Prometheus' JSON, byte for byte as its own encoder writes numbers, times and values.
 
 https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview and web/api/v1/json_codec.go
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from collectors import Labels
+from rules.numbers import format_float
 from rules.promql import Matrix, PromqlError
 
-MOST_SAMPLES = 300_000  # some 30 bytes each, a few times over until the answer is sent
+MAX_SAMPLES = 300_000  # about 30 bytes each, and several copies until the answer is sent
 
 
 def format_value(number: float) -> str:
-    """A sample value as Go writes it: digits that read back to the same number, exponents only far from 1."""
-    if number != number:
-        return "NaN"
-    if math.isinf(number):
-        return "+Inf" if number > 0 else "-Inf"
-    text = repr(number)
-    if text.endswith(".0"):
-        return text[:-2]
-    if "e" in text and 1e-6 <= abs(number) < 1e21:
-        return format(Decimal(text), "f")
-    return text.replace(".0e", "e")
+    """Formats a sample value as Prometheus' JSON has it: with an exponent only below 1e-6 and from 1e21 on."""
+    return format_float(number, -6, 21)
 
 
 def format_seconds(ms: int) -> str:
-    """A time in seconds, with three digits behind the point where it has any."""
+    """Formats milliseconds as seconds, with three decimals unless they are zero."""
     integer, fraction = divmod(abs(ms), 1000)
     sign = "-" if ms < 0 else ""
     return f"{sign}{integer}.{fraction:03}" if fraction else f"{sign}{integer}"
 
 
 def encode_success(data: str | bytes, warnings: Sequence[str] = ()) -> bytes:
-    """The envelope of an answer; `data` is JSON already."""
+    """Wraps `data`, which is already JSON, into an answer."""
     warnings_json = b',"warnings":' + msgspec.json.encode(warnings) if warnings else b""
     return b'{"status":"success","data":' + (data.encode() if isinstance(data, str) else data) + warnings_json + b"}"
 
 
 def encode_data(data: Any, warnings: Sequence[str] = ()) -> bytes:
-    """The envelope around anything msgspec can encode."""
+    """Encodes `data` and wraps it into an answer."""
     return encode_success(msgspec.json.encode(data), warnings)
 
 
 def encode_failure(kind: str, message: str) -> bytes:
-    """The envelope of an error; `kind` is bad_data, execution, timeout, internal and so on."""
+    """Encodes an error; `kind` is bad_data, execution, timeout, internal and so on."""
     return msgspec.json.encode({"status": "error", "errorType": kind, "error": message})
 
 
 def encode_vector(series: Sequence[tuple[Labels, float]], at_ms: int) -> str:
-    """An instant vector."""
+    """Encodes an instant vector."""
     _check_size(len(series))
     at = format_seconds(at_ms)
     return _encode_result(
@@ -67,17 +57,17 @@ def encode_vector(series: Sequence[tuple[Labels, float]], at_ms: int) -> str:
 
 
 def encode_scalar(number: float, at_ms: int) -> str:
-    """A scalar."""
+    """Encodes a scalar."""
     return f'{{"resultType":"scalar","result":[{format_seconds(at_ms)},"{format_value(number)}"]}}'
 
 
 def encode_string(text: str, at_ms: int) -> str:
-    """A string."""
+    """Encodes a string."""
     return f'{{"resultType":"string","result":[{format_seconds(at_ms)},{msgspec.json.encode(text).decode()}]}}'
 
 
 def encode_matrix(result: Matrix, rows: Sequence[int]) -> str:
-    """These rows of a range query's result."""
+    """Encodes the given rows of a range query's result."""
     _check_size(int(result.present[list(rows)].sum()))
     times = _format_times(result.times.tolist())
     return _encode_result("matrix", (_encode_row(result, row, times) for row in rows))
@@ -92,7 +82,7 @@ def _encode_row(result: Matrix, row: int, times: list[str]) -> str:
 
 
 def encode_samples(series: Sequence[tuple[Labels, Any, Any]]) -> str:
-    """What a range vector holds: label sets with their times (ms) and values, both arrays."""
+    """Encodes a range vector: label sets with arrays of times (ms) and values."""
     _check_size(sum(len(times) for _, times, _ in series))
     return _encode_result(
         "matrix",
@@ -106,7 +96,7 @@ def _format_times(times: list[int]) -> list[str]:
 
 def _encode_series(labels: Labels, times: list[str], numbers: list[float]) -> str:
     texts = map(repr, numbers)
-    # Without a call for each of the values that need none: these loops are most of a range query's time.
+    # No function call for plain values: these loops take most of a range query's time.
     values = [
         text[:-2] if text[-2:] == ".0" else format_value(number) if "e" in text or "n" in text else text
         for text, number in zip(texts, numbers, strict=True)
@@ -116,8 +106,8 @@ def _encode_series(labels: Labels, times: list[str], numbers: list[float]) -> st
 
 
 def _check_size(number: int) -> None:
-    if number > MOST_SAMPLES:
-        reason = f"the answer would have {number:,} samples, and {MOST_SAMPLES:,} are allowed"
+    if number > MAX_SAMPLES:
+        reason = f"the answer would have {number:,} samples, and {MAX_SAMPLES:,} are allowed"
         raise PromqlError(f"{reason}; ask for fewer series, a shorter time or a longer step")
 
 

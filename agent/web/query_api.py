@@ -1,17 +1,15 @@
 """
-Prometheus' query API, answered from History: what Grafana and `promtool query` ask works against the agent itself.
+Prometheus' query API, answered from History, so that Grafana and `promtool query` work against the agent itself.
 
-https://prometheus.io/docs/prometheus/latest/querying/api/. Every series carries `job` and `instance`, which matchers,
-groupings and joins see (rules/history/snapshot.py). `lookback_delta` is refused, `stats` and exemplars have nothing to
-show.
+https://prometheus.io/docs/prometheus/latest/querying/api/. Every series carries `job` and `instance`, visible to
+matchers, groupings and joins (rules/history/snapshot.py). `lookback_delta` is refused; `stats` and exemplars are empty.
 """
 
 from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from operator import itemgetter
 from typing import TypeVar
@@ -21,19 +19,18 @@ from aiohttp import web
 
 from agent.web import prometheus_json
 from agent.web import rules_api as _rules
+from agent.web.context import WebContext
 from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
-from agent.web.query_runner import LONGEST_QUERY, QueryRunner, QueryTimeoutError
+from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
 from collectors import Labels
 from rules import promql
-from rules.evaluator import RuleEvaluator
-from rules.history.history import History
-from rules.history.selection import Matchers
 from rules.history.snapshot import Snapshot
+from rules.matchers import Matchers
 from rules.promql import QueryBudget
 from rules.promql.selectors import MAX_STEPS
 
-MOST_CELLS = 3_000_000
-"""Series x steps of all parts of one query together: 27 MB, and a few times that while a node is worked out."""
+MAX_CELLS = 3_000_000
+"""Series x steps of all parts of one query together: 27 MB, and several times that during the evaluation."""
 
 TRUNCATED = "results truncated due to limit"
 
@@ -47,29 +44,16 @@ Endpoint = Callable[[Parameters], Awaitable[bytes]]
 Job = Callable[[Snapshot], bytes]
 
 
-@dataclass(frozen=True)
-class QueryContext:
-    """What the API answers from; the functions are called on the event loop, for each request."""
-
-    history: History
-    rules: Callable[[], RuleEvaluator]
-    now_ms: Callable[[], int]
-    identity: Mapping[str, str]
-    """`job` and `instance`."""
-    version: str
-    subquery_step_ms: int
-
-
 class QueryApi:
-    """The endpoints below /api/v1."""
+    """Serves the endpoints below /api/v1."""
 
-    def __init__(self, context: QueryContext) -> None:
+    def __init__(self, context: WebContext) -> None:
         self._context = context
         self._queries = QueryRunner()
         self._log = structlog.get_logger()
 
     def routes(self) -> list[web.RouteDef]:
-        """Every endpoint; those of Prometheus that take a form take one here."""
+        """Returns a route for every endpoint; as in Prometheus, some take a form too."""
         get_and_post: dict[str, Endpoint] = {
             "query": self._serve_query,
             "query_range": self._serve_query_range,
@@ -103,8 +87,8 @@ class QueryApi:
             except QueryTimeoutError as error:
                 status, body = HTTPStatus.SERVICE_UNAVAILABLE, prometheus_json.encode_failure("timeout", str(error))
             except web.HTTPException:
-                raise  # aiohttp's own answer, to a body that is too large for one
-            except Exception as error:  # a fault in answering one request is that request's alone
+                raise  # aiohttp's own answer, such as to a body that is too large
+            except Exception as error:  # a fault in one request ends only that request
                 self._log.exception("a request to the query API failed", path=request.path)
                 reason = f"internal error: {type(error).__name__}: {error}"
                 status, body = HTTPStatus.INTERNAL_SERVER_ERROR, prometheus_json.encode_failure("internal", reason)
@@ -116,13 +100,13 @@ class QueryApi:
         return respond
 
     async def _run_job(self, params: Parameters, job: Job) -> bytes:
-        """The job's answer, worked out in a thread over a snapshot taken when it is its turn."""
+        """Runs a job in a thread, over a snapshot taken when the job's turn comes."""
 
         def prepare() -> Callable[[], bytes]:
             snapshot = self._context.history.snapshot(self._context.identity)
             return lambda: _compress(job(snapshot), params.accepts_gzip)
 
-        return await self._queries.run(prepare, params.get_duration("timeout", round(LONGEST_QUERY * 1000)) / 1000)
+        return await self._queries.run(prepare, params.get_duration("timeout", round(MAX_QUERY_SECONDS * 1000)) / 1000)
 
     async def _serve_query(self, params: Parameters) -> bytes:
         at_ms = params.get_time("time", self._context.now_ms())
@@ -151,7 +135,7 @@ class QueryApi:
                 kind = {"matrix": "range vector"}.get(query.kind, query.kind)
                 reason = "must be Scalar or instant Vector"
                 raise BadRequestError(f'invalid expression type "{kind}" for range query, {reason}')
-            matrix = query.evaluate_range(snapshot, start_ms, end_ms, step_ms, QueryBudget(MOST_CELLS))
+            matrix = query.evaluate_range(snapshot, start_ms, end_ms, step_ms, QueryBudget(MAX_CELLS))
             rows, warnings = _apply_limit(sorted(range(len(matrix)), key=matrix.labels.__getitem__), limit)
             return prometheus_json.encode_success(prometheus_json.encode_matrix(matrix, rows), warnings)
 
@@ -190,7 +174,7 @@ class QueryApi:
     async def _list_from_series(
         self, params: Parameters, extract: Callable[[Iterable[Labels]], Sequence[object]]
     ) -> bytes:
-        """What the series that match show, as a list."""
+        """Returns a list extracted from the labels of the matching series."""
         start_ms, end_ms = params.get_time("start", -FARTHEST_MS), params.get_time("end", FARTHEST_MS)
         limit = params.get_limit()
 
@@ -233,7 +217,7 @@ class QueryApi:
 
 
 def _evaluate_instant(query: promql.Query, snapshot: Snapshot, at_ms: int, limit: int) -> bytes:
-    effort = QueryBudget(MOST_CELLS)
+    effort = QueryBudget(MAX_CELLS)
     if query.kind == "string":
         return prometheus_json.encode_success(prometheus_json.encode_string(query.get_string(), at_ms))
     if query.kind == "matrix":
@@ -259,5 +243,5 @@ def _apply_limit(results: Sequence[_T], limit: int) -> tuple[Sequence[_T], tuple
 
 
 def _compress(body: bytes, accepts_gzip: bool) -> bytes:
-    # Level 1: most of the saving for a fraction of the time.
+    # Level 1 saves most of the bytes in a fraction of the time.
     return gzip.compress(body, compresslevel=1) if accepts_gzip and len(body) > _GZIP_THRESHOLD else body

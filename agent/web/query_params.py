@@ -1,7 +1,7 @@
 """
-What a query request asks for: times, durations, matchers, limits, from the address or from a form.
+Reads the parameters of a query request (times, durations, matchers, limits) from its address or its form.
 
-The forms and the words of every refusal are Prometheus': https://prometheus.io/docs/prometheus/latest/querying/api/
+The formats and the words of every refusal are Prometheus': https://prometheus.io/docs/prometheus/latest/querying/api/
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rules.durations import parse_duration
 
 FORM = "application/x-www-form-urlencoded"
 FARTHEST_MS = 10**15  # the year 33658; beyond it, arithmetic on times would overflow
-MOST_FIELDS = 1000
+MAX_FIELDS = 1000
 
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
@@ -30,39 +30,39 @@ _T = TypeVar("_T")
 
 
 class BadRequestError(Exception):
-    """A parameter that cannot be used; the message names it."""
+    """A parameter is unusable; the message names it."""
 
 
 class Parameters:
-    """The parameters of one request; those of a form come before those of the address."""
+    """The parameters of one request; a form's come before the address's."""
 
     def __init__(self, pairs: list[tuple[str, str]], *, accepts_gzip: bool = False) -> None:
         self._pairs = pairs
         self.accepts_gzip = accepts_gzip
-        """Whether the client takes gzip."""
+        """True when the client accepts gzip."""
 
     def get_text(self, name: str) -> str:
-        """The first value, "" where there is none."""
+        """Returns the first value, or an empty string."""
         return next((value for key, value in self._pairs if key == name), "")
 
     def get_texts(self, name: str) -> list[str]:
-        """Every value."""
+        """Returns every value."""
         return [value for key, value in self._pairs if key == name]
 
     def get_time(self, name: str, default: int | None = None) -> int:
-        """A time in ms; BadRequestError where it is none, or is missing and has no default."""
+        """Returns a time in ms; raises BadRequestError for an invalid time, or a missing one without default."""
         if default is None:
             return self._parse(name, parse_time)
         return self._parse(name, parse_time, f"Invalid time value for '{name}': ") if self.get_text(name) else default
 
     def get_duration(self, name: str, default: int | None = None) -> int:
-        """A duration in ms."""
+        """Returns a duration in ms; raises BadRequestError."""
         if default is not None and not self.get_text(name):
             return default
         return self._parse(name, parse_step)
 
     def get_limit(self, name: str = "limit") -> int:
-        """How many results are wanted; 0 is all."""
+        """Returns the maximum number of results; 0: all."""
         return self._parse(name, _parse_limit) if self.get_text(name) else 0
 
     def _parse(self, name: str, parse: Callable[[str], _T], prefix: str = "") -> _T:
@@ -73,19 +73,19 @@ class Parameters:
 
 
 async def read_parameters(request: web.Request) -> Parameters:
-    """The request's parameters, of GET or of a form; BadRequestError where it has too many."""
+    """Reads the parameters of a GET or a form; raises BadRequestError when there are too many."""
     text = await request.text() if request.method == "POST" and request.content_type == FORM else ""
     try:
-        form = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MOST_FIELDS)
-        address = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        form = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        address = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
-        raise BadRequestError(f"error parsing form values: more than {MOST_FIELDS} fields") from None
+        raise BadRequestError(f"error parsing form values: more than {MAX_FIELDS} fields") from None
     accepts_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
     return Parameters([*request.match_info.items(), *form, *address], accepts_gzip=accepts_gzip)
 
 
 def parse_time(text: str) -> int:
-    """Milliseconds of Unix seconds or of an RFC 3339 date; ValueError."""
+    """Parses Unix seconds or an RFC 3339 date to milliseconds; raises ValueError."""
     if _FLOAT.fullmatch(text):
         return _clamp_ms(float(text) * 1000)
     if text in _EXTREME_TIMES:
@@ -96,7 +96,7 @@ def parse_time(text: str) -> int:
             seconds = datetime.fromisoformat(match[1] + match[3].upper()).timestamp()
             return _clamp_ms(seconds * 1000 + int((match[2] or "0").ljust(3, "0")[:3]))
     except ValueError:
-        pass  # a date of the right form that no calendar has
+        pass  # a well-formed date that no calendar has
     raise ValueError(f'cannot parse "{text}" to a valid timestamp')
 
 
@@ -107,7 +107,7 @@ def _clamp_ms(ms: float) -> int:
 
 
 def parse_step(text: str) -> int:
-    """Milliseconds of a number of seconds or of a duration such as 1m30s; ValueError."""
+    """Parses a number of seconds or a duration such as 1m30s to milliseconds; raises ValueError."""
     if _FLOAT.fullmatch(text):
         ms = float(text) * 1000
         if abs(ms) > FARTHEST_MS:

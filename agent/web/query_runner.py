@@ -1,10 +1,10 @@
 """
-Where queries run: threads of their own, two at a time, each for so many seconds, giving way to the tick.
+Runs queries in threads, at most two at a time, each with a deadline, without slowing down the tick.
 
-A thread that computes in Python lets the others in only every few milliseconds, once for each file they read; so a
-query that runs longer than a moment pauses as long as it ran. That, its deadline and the departure of its client are
-looked at by a profile function, which the interpreter calls at every function call: no loop in the evaluation can
-forget them. Single NumPy calls are bounded beforehand, by what a query may hold (Effort in rules/promql/values.py).
+A thread that computes in Python gives way to other threads only every few milliseconds. So a query that takes longer
+than `_FIRST_SLICE` pauses for as long as it runs. A profile function does that, and checks the deadline and whether the
+client is gone. The interpreter calls it at every function call, so no loop in the evaluation can forget it. The size of
+single NumPy calls is bounded beforehand by QueryBudget (rules/promql/values.py).
 """
 
 from __future__ import annotations
@@ -20,39 +20,41 @@ from typing import Any, Generic, TypeVar
 
 from agent.runtime.threads import make_loop_callback
 
-MOST_RUNNING = 2
-MOST_WAITING = 64  # a dashboard asks for all its panels at the same time
-LONGEST_QUERY = 10.0  # seconds, whatever `timeout` asks for
+MAX_RUNNING = 2
+MAX_WAITING = 64  # a dashboard queries all its panels at the same time
+MAX_QUERY_SECONDS = 10.0  # whatever `timeout` the request has
 
-_FIRST_SLICE = 0.02  # seconds: most queries end within this, and pause never
+_FIRST_SLICE = 0.02  # seconds; most queries end within it and never pause
 _TIME_SLICE = 0.002  # seconds of running between pauses
 
 _T = TypeVar("_T")
 
 
 class QueryTimeoutError(Exception):
-    """The query was given up; the message says while what."""
+    """The query was given up; the message names the phase."""
 
 
 class _QueryAborted(BaseException):
-    """Ends the work: its time is up, or nobody waits for it. No Exception, so that nothing on the way holds it."""
+    """Ends the work after its deadline or when its client is gone. Not an Exception: no handler may catch it."""
 
 
 class QueryRunner:
-    """Runs work for clients, off the event loop."""
+    """Runs work for clients in threads."""
 
-    def __init__(self, *, most_running: int = MOST_RUNNING, most_waiting: int = MOST_WAITING) -> None:
-        self._slots = asyncio.Semaphore(most_running)
-        self._most_waiting = most_waiting
+    def __init__(self, *, max_running: int = MAX_RUNNING, max_waiting: int = MAX_WAITING) -> None:
+        self._slots = asyncio.Semaphore(max_running)
+        self._max_waiting = max_waiting
         self._waiting = 0
         self._running = 0
 
     async def run(self, prepare: Callable[[], Callable[[], _T]], seconds: float) -> _T:
         """
-        What the work gives. `prepare` is called on the event loop when it is the work's turn; what it returns runs in
-        a thread. QueryTimeoutError where it does not end in time; whatever the work raises.
+        Returns the result of the work.
+
+        `prepare` is called on the event loop when the work's turn comes; the function it returns runs in a thread.
+        Raises QueryTimeoutError after the deadline, and whatever the work raises.
         """
-        deadline = time.monotonic() + min(seconds, LONGEST_QUERY)
+        deadline = time.monotonic() + min(seconds, MAX_QUERY_SECONDS)
         await self._acquire_slot(deadline)
         try:
             query = _QueryThread(prepare(), deadline, lambda: self._running)
@@ -65,12 +67,12 @@ class QueryRunner:
             return await query.future
         finally:
             query.abandoned = True
-            # The traceback of a failure holds this frame, and the evaluation's with all their arrays: no cycle here, or
-            # they would stay until the next full collection.
+            # The traceback of a failure holds this frame and the evaluation's arrays. A cycle would keep them until the
+            # next full garbage collection.
             del query
 
     async def _acquire_slot(self, deadline: float) -> None:
-        if self._waiting >= self._most_waiting:
+        if self._waiting >= self._max_waiting:
             raise QueryTimeoutError(f"{self._waiting} queries wait already; ask for fewer at the same time")
         self._waiting += 1
         try:
@@ -82,13 +84,13 @@ class QueryRunner:
             self._waiting -= 1
 
     def _release_slot(self) -> None:
-        # Not before the thread has ended: a client that goes away must not make room for a third.
+        # Only after the thread ended: a client that goes away must not let a third query run.
         self._running -= 1
         self._slots.release()
 
 
 class _QueryThread(Generic[_T]):
-    """One piece of work in its thread."""
+    """Runs one piece of work in a thread."""
 
     def __init__(self, work: Callable[[], _T], deadline: float, running: Callable[[], int]) -> None:
         self._work = work
@@ -113,13 +115,13 @@ class _QueryThread(Generic[_T]):
                 sys.setprofile(self._yield_or_abort)
                 result = self._work()
             finally:
-                sys.setprofile(None)  # itself a call that is looked at
+                sys.setprofile(None)  # this call is profiled too
         except _QueryAborted:
             failure = QueryTimeoutError("query timed out in expression evaluation")
-        except Exception as error:  # it is the client's to hear, whatever it is
+        except Exception as error:  # passed to the client, whatever it is
             failure = error
         settle(result, failure, on_end)
-        failure = None  # its traceback holds this frame, too
+        failure = None  # its traceback holds this frame too
 
     def _yield_or_abort(self, frame: FrameType, event: str, argument: object) -> None:
         now = time.monotonic()
@@ -133,7 +135,7 @@ class _QueryThread(Generic[_T]):
     def _settle(self, result: _T, failure: BaseException | None, on_end: Callable[[], None]) -> None:
         on_end()
         future = self.future
-        del self.future  # it keeps the failure, whose traceback holds this object
+        del self.future  # the future holds the failure, whose traceback holds this object
         if future.done():
             return
         if failure is not None:
@@ -143,7 +145,7 @@ class _QueryThread(Generic[_T]):
 
 
 def _in_garbage_collection(frame: FrameType | None) -> bool:
-    """Whether this is a callback of the garbage collector, from which nothing that is raised would come out."""
+    """True inside a callback of the garbage collector, which would swallow an exception."""
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
         if frame.f_code in callbacks:

@@ -1,4 +1,4 @@
-"""What `steadytok remedies` and the page ask of the running agent: anybody may read, the token's holder may change."""
+"""The API of remedies, for `steadytok remedies` and the page: anybody may read, changes need a credential."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import msgspec
 from aiohttp import web
 
 from agent.remediation import journal
-from agent.remediation.catalog import BoundRemedy
 from agent.remediation.guards import HOUR_MS
-from agent.remediation.model import HOST, AuditEntry, Phase
+from agent.remediation.model import HOST, AuditEntry, Phase, Remedy
 from agent.remediation.remediator import Remediator
 from agent.web.access import CREDENTIAL
 
 PATH = "/api/v1/remedies"
-PLAN_TIMEOUT = 30.0  # seconds for a plan that is only tried
+PLAN_TIMEOUT = 30.0  # seconds for a dry run
 
 Handler = Callable[[web.Request], Awaitable[Any]]
 
 
 class DeniedError(Exception):
-    """The request is not carried out; the message says why."""
+    """The request is refused; the message says why."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -32,14 +31,14 @@ class DeniedError(Exception):
 
 
 class RemediesApi:
-    """The endpoints below /api/v1/remedies."""
+    """Serves the endpoints below /api/v1/remedies."""
 
     def __init__(self, remedies: Remediator, now_ms: Callable[[], int]) -> None:
         self._remedies = remedies
         self._now_ms = now_ms
 
     def routes(self) -> list[web.RouteDef]:
-        """Every endpoint; what changes something, or makes an action look at the machine, wants the token."""
+        """Returns every route; a change, or an action that reads the machine, needs a credential."""
         return [
             web.get(PATH, _wrap_route(self._list_remedies)),
             web.get(f"{PATH}/audit", _wrap_route(self._list_audit)),
@@ -56,7 +55,7 @@ class RemediesApi:
         return _wrap_route(check_and_handle)
 
     def _check_credential(self, request: web.Request) -> None:
-        # The door has looked at it; a server without a door changes nothing.
+        # access.py has verified it; a server without access control changes nothing.
         if CREDENTIAL not in request:
             raise DeniedError(HTTPStatus.UNAUTHORIZED, "expected a credential, such as the token of the state folder")
 
@@ -68,11 +67,11 @@ class RemediesApi:
             "killed": remedies.is_killed,
             "pauses": remedies.state.pauses,
             "latches": [latch for latch in remedies.state.latches if latch.remedy == HOST],
-            "remedies": [self._describe_remedy(bound) for bound in remedies.catalog.values()],
+            "remedies": [self._describe_remedy(remedy) for remedy in remedies.catalog.values()],
         }
 
-    def _describe_remedy(self, bound: BoundRemedy) -> Mapping[str, Any]:
-        state, name = self._remedies.state, bound.remedy.name
+    def _describe_remedy(self, remedy: Remedy) -> Mapping[str, Any]:
+        state, name = self._remedies.state, remedy.name
         since = max(self._now_ms() - HOUR_MS, state.resumed_ms.get(name, 0))
         recent_attempts = [
             attempt
@@ -88,20 +87,20 @@ class RemediesApi:
             else active_acts[0].phase.value
             if active_acts
             else "disabled"
-            if not bound.remedy.enabled
+            if not remedy.enabled
             else "ready"
         )
         return {
             "name": name,
-            "action": bound.settings.action,
-            "does": bound.action.describe(bound.task),
-            "reversible": bound.remedy.reversible,
-            "match": bound.settings.match,
+            "action": remedy.settings.action,
+            "does": remedy.action.describe(remedy.task),
+            "reversible": remedy.reversible,
+            "match": remedy.settings.match,
             "state": "observed"
             if active_acts and active_acts[0].observed and active_acts[0].phase is Phase.HELD
             else state_text,
             "why": latch.why if latch else "",
-            "left": max(0, bound.remedy.max_per_hour - len(recent_attempts)),
+            "left": max(0, remedy.max_per_hour - len(recent_attempts)),
             "last_ms": last,
             "effect": state.effects.get(name, ""),
             "now": sorted(memory.says for act, memory in self._remedies.iter_steered() if act in active_acts),
@@ -150,7 +149,7 @@ class RemediesApi:
 
 
 def _encode_audit_entry(entry: AuditEntry) -> Mapping[str, Any]:
-    """A line of the audit for whoever reads, less what it acts upon: the address of a webhook can be a secret."""
+    """Encodes a line of the audit without its resource: the address of a webhook can be a secret."""
     fields = {key: value for key, value in entry._asdict().items() if key != "resource"}
     return {**fields, "labels": dict(entry.labels)}
 

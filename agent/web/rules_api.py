@@ -1,5 +1,5 @@
 """
-The rules and alerts of the query API, as Prometheus shows them.
+Lists the rules and alerts in the query API, in Prometheus' format.
 
 https://prometheus.io/docs/prometheus/latest/querying/api/#rules
 """
@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
-from agent.web.prometheus_json import format_value
 from agent.web.query_params import BadRequestError, Parameters
 from rules import promql
 from rules.alerts import Alert, AlertState
 from rules.evaluator import GroupReport, RuleEvaluator, RuleReport
+from rules.numbers import format_scientific
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 _KINDS = {"": ("alert", "record"), "alert": ("alert",), "record": ("record",)}
@@ -25,14 +24,14 @@ Json = dict[str, Any]
 
 
 def list_alerts(rules: RuleEvaluator, identity: Mapping[str, str]) -> Json:
-    """The alerts that are pending or firing."""
+    """Returns the pending and firing alerts."""
     return {
         "alerts": [_encode_alert(each, identity) for each in rules.alerts() if each.state is not AlertState.RESOLVED]
     }
 
 
 def list_groups(rules: RuleEvaluator, identity: Mapping[str, str], params: Parameters) -> Json:
-    """The groups and rules that the parameters ask for; raises BadRequestError."""
+    """Returns the groups and rules that the parameters select; raises BadRequestError."""
     rule_filter = _RuleFilter(params)
     reports = sorted(rules.report(), key=lambda report: (report.group.file, report.group.name))
     matching = [(report, selected) for report in reports if (selected := rule_filter.select_rules(report)) is not None]
@@ -44,7 +43,7 @@ def list_groups(rules: RuleEvaluator, identity: Mapping[str, str], params: Param
 
 
 class _RuleFilter:
-    """Which rules are asked for."""
+    """Selects rules by the parameters of a request."""
 
     def __init__(self, params: Parameters) -> None:
         kind = params.get_text("type").lower()
@@ -62,7 +61,7 @@ class _RuleFilter:
         self.is_unfiltered = not (self.names or self.matchers or len(self.kinds) < len(_KINDS[""]))
 
     def select_rules(self, report: GroupReport) -> list[RuleReport] | None:
-        """The rules of a group that are asked for; None where the group is not."""
+        """Returns the selected rules of a group; None for a group that is not selected."""
         group = report.group
         if (self.group_names and group.name not in self.group_names) or (self.files and group.file not in self.files):
             return None
@@ -83,7 +82,7 @@ _SelectedGroups = list[tuple[GroupReport, list[RuleReport]]]
 
 
 def _paginate(selected: _SelectedGroups, params: Parameters) -> tuple[_SelectedGroups, str]:
-    """As many groups as `group_limit` says, from the token on, and the token of the next page."""
+    """Returns at most `group_limit` groups, beginning at the token, and the token of the next page."""
     limit, token = params.get_limit("group_limit"), params.get_text("group_next_token")
     tokens = [hashlib.sha1(f"{report.group.file};{report.group.name}".encode()).hexdigest() for report, _ in selected]
     if token and not limit:
@@ -148,20 +147,8 @@ def _iter_alert_fields(alert: Alert, identity: Mapping[str, str]) -> Iterator[tu
     yield "value", format_scientific(alert.value)
 
 
-def format_scientific(number: float) -> str:
-    """A number as Go's %e with the fewest digits: `1e+00`, `2.5e-03`."""
-    text = format_value(number)
-    if text in ("NaN", "+Inf", "-Inf"):
-        return text
-    # From the digits of repr: rounding the number itself to as many may give another one that does not read back.
-    sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
-    first, *rest = map(str, digits)
-    power = len(rest) + int(exponent)
-    return f"{'-' * sign}{first}{'.' * bool(rest)}{''.join(rest)}e{power:+03d}"
-
-
 def format_date(ms: int | None) -> str:
-    """RFC 3339, with as many digits of a second as it has."""
+    """Formats a time as RFC 3339, with milliseconds unless they are zero."""
     if ms is None:
         return _NEVER
     integer, fraction = divmod(ms, 1000)

@@ -1,4 +1,4 @@
-"""The HTTP server: /metrics, /-/healthy, /-/ready, and the routes it is given."""
+"""The HTTP server: /metrics, /-/healthy, /-/ready, and the routes of the APIs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from agent.web.access import MOST_BODY, AccessControl
+from agent.web.access import MAX_BODY, AccessControl
 from agent.web.exposition import CONTENT_TYPE
 from agent.web.listener import IDLE_TIMEOUT, Listener
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.yml")
-STALLED_INTERVALS = 10  # intervals without a tick after which the agent calls itself unhealthy
-LINGER_SECONDS = 0.5  # seconds in which what is left of a refused body is thrown away, so that the client reads why
-LONGEST_ADDRESS = 256 << 10  # bytes: an expression may have 64 KiB, before its brackets become %28
+STALLED_INTERVALS = 10  # intervals without a tick after which the agent is unhealthy
+LINGER_SECONDS = 0.5  # seconds for which the rest of a refused body is discarded, so that the client reads the reason
+MAX_ADDRESS_BYTES = 256 << 10  # an expression may have 64 KiB, before its brackets become %28
 
 
 class _ServerFaultsOnly(logging.Filter):
-    """Lets pass what is a fault of ours: a request that is no HTTP is its client's, and they can come in floods."""
+    """Drops log lines about requests that are not HTTP: the client's fault, and they can come in floods."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
@@ -35,7 +35,7 @@ def _drop_client_faults(logger: logging.Logger) -> logging.Logger:
 
 
 class WebServer:
-    """Serves what it is given as functions; it reads nothing itself."""
+    """Serves the results of functions; reads nothing itself."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class WebServer:
         self._watch_task: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listens; returns the port, which the kernel chose where 0 was asked for. Raises OSError where it cannot."""
+        """Listens and returns the port; the kernel chooses one for port 0. Raises OSError."""
         access_control = self._access_control
         app = web.Application(
-            client_max_size=MOST_BODY, middlewares=[] if access_control is None else [access_control.make_middleware()]
+            client_max_size=MAX_BODY, middlewares=[] if access_control is None else [access_control.make_middleware()]
         )
         app.add_routes(
             [
@@ -71,18 +71,18 @@ class WebServer:
                 *self._routes,
             ]
         )
-        # handler_cancellation: a query whose client has gone is given up.
+        # handler_cancellation: gives up a query whose client is gone.
         self._runner = web.AppRunner(
             app,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=1.0,
             handler_cancellation=True,
-            max_line_size=LONGEST_ADDRESS,
+            max_line_size=MAX_ADDRESS_BYTES,
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=LINGER_SECONDS,
             logger=_drop_client_faults(logging.getLogger("steadytok.http")),
-            auto_decompress=False,  # a few bytes could become a gigabyte
+            auto_decompress=False,  # a few bytes could expand to a gigabyte
         )
         await self._runner.setup()
         assert self._runner.server is not None
@@ -112,7 +112,7 @@ class WebServer:
         body = self._metrics().encode()
         headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("Accept-Encoding", ""):
-            # Level 1: level 9 costs 8 ms of the event loop for 2,000 series, and saves a fifth of the bytes.
+            # Level 1: level 9 takes 8 ms of the event loop for 2,000 series and saves a fifth of the bytes.
             body = gzip.compress(body, compresslevel=1)
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)

@@ -1,54 +1,24 @@
-"""The site: everything of the agent that answers HTTP, wired. Who may ask what is decided here and below `web/`."""
+"""Composes the HTTP server from its APIs and access control."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-from prometheus_client import CollectorRegistry
-
-from agent.alerting.webhook_inbox import Inbox
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig
-from agent.remediation.remediator import Remediator
 from agent.runtime.run_options import StartError
-from agent.web import webconfig
 from agent.web.access import AccessControl, build_access_policy
+from agent.web.context import WebContext
 from agent.web.credentials import Credentials
 from agent.web.pages import StaticPages
-from agent.web.query_api import QueryApi, QueryContext
+from agent.web.query_api import QueryApi
 from agent.web.remedies_api import RemediesApi
 from agent.web.server import WebServer
-from agent.web.webhook_api import WebhookApi, WebhookContext
-
-
-@dataclass(frozen=True)
-class WebContext:
-    """What the site shows and does; the functions are called on the event loop, for each request."""
-
-    query_context: QueryContext
-    remedies: Remediator
-    token: str
-    """The secret of the state folder: who holds it may change things."""
-    metrics: Callable[[], str]
-    since_tick: Callable[[], float | None]
-    registry: CollectorRegistry
-    """Where the door counts whom it refused, and the webhook what was posted."""
-    inbox: Inbox
-    external_labels: Mapping[str, str]
-    external_url: str
-
-
-def agent_url(config: AgentConfig) -> str:
-    """Where the site is, as the configuration has it."""
-    scheme = "https" if webconfig.uses_tls(config.web.config) else "http"
-    return f"{scheme}://{config.web.listen}"
+from agent.web.webhook_api import WebhookApi
 
 
 async def start_server(config: AgentConfig, context: WebContext) -> tuple[WebServer, str]:
-    """The listening server and its URL. Raises StartError where it cannot listen."""
+    """Starts the server and returns it with its URL. Raises StartError when it cannot listen."""
     host, _, port = config.web.listen.rpartition(":")
-    api_routes = QueryApi(context.query_context).routes()
+    api_routes = QueryApi(context).routes()
     access_control = _build_access_control(
         config, context, form_paths=[route.path for route in api_routes if route.method == "POST"]
     )
@@ -59,30 +29,18 @@ async def start_server(config: AgentConfig, context: WebContext) -> tuple[WebSer
         routes=[
             *StaticPages().routes(),
             *api_routes,
-            *RemediesApi(context.remedies, context.query_context.now_ms).routes(),
-            *WebhookApi(_build_webhook_context(context), context.registry).routes(),
+            *RemediesApi(context.remedies, context.now_ms).routes(),
+            *WebhookApi(context).routes(),
         ],
         access_control=access_control,
     )
     try:
         bound_port = await server.start(host.strip("[]"), int(port))
-    except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
         await server.close()
         reason = getattr(error, "strerror", None) or error
         raise StartError(f"cannot listen on {config.web.listen}: {reason}; set web.listen to a free address") from error
     return server, f"{'http' if access_control.web_config.context is None else 'https'}://{host}:{bound_port}/"
-
-
-def _build_webhook_context(context: WebContext) -> WebhookContext:
-    query_context = context.query_context
-    return WebhookContext(
-        remedies=context.remedies,
-        inbox=context.inbox,
-        alerts=lambda: query_context.rules().alerts(),
-        external_labels=context.external_labels,
-        external_url=context.external_url,
-        now_ms=query_context.now_ms,
-    )
 
 
 def _build_access_control(config: AgentConfig, context: WebContext, *, form_paths: list[str]) -> AccessControl:

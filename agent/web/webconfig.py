@@ -1,10 +1,10 @@
 """
-The web configuration file, in the format that Prometheus' own servers share: TLS, users with bcrypt hashes, headers.
+Loads the web configuration file, in the format of Prometheus' own servers: TLS, users with bcrypt hashes, headers.
 
-https://prometheus.io/docs/prometheus/latest/configuration/https/. What Python's TLS cannot do is refused with a
-sentence, never ignored. The file and what it names are looked at again each second, so a new certificate or password
-needs no restart; a bad new file keeps the old one and says so, and so does one that would open what is closed: a file
-that is being written is empty for a moment.
+https://prometheus.io/docs/prometheus/latest/configuration/https/. A setting that Python's TLS cannot honour is refused
+with a sentence, never ignored. The file and the files it names are checked each second, so a new certificate or
+password needs no restart. A bad new file is logged and not used. The same holds for a file that would open a closed
+agent: a file is empty for a moment while it is written.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import msgspec
 
 from agent.config import loader as configuration
 from agent.config.loader import ConfigError
-from agent.config.schema import ClientCertificate, Section, TlsVersion
-from agent.runtime.tls import load_certificate, set_version_bounds
+from agent.config.schema import AgentConfig, ClientCertificate, Section
+from agent.runtime.tls import TlsVersion, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
 
 REQUIRE_CLIENT_CERT = "RequireAndVerifyClientCert"
@@ -33,10 +33,10 @@ HEADERS = (
     "X-Frame-Options",
     "X-XSS-Protection",
 )
-"""What `headers` may set; exporter-toolkit takes no other."""
+"""The headers that `headers` may set, as in exporter-toolkit."""
 
-MOST_BCRYPT_COST = 15
-"""bcrypt's cost: each step doubles the time, and 15 is some two seconds of one core for each new client."""
+MAX_BCRYPT_COST = 15
+"""bcrypt's cost: each step doubles the time, and 15 takes about two seconds of one core for each new client."""
 
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
@@ -44,7 +44,7 @@ _SUITE = re.compile(r"TLS_(ECDHE_RSA|ECDHE_ECDSA|RSA)_WITH_(.+)", re.ASCII)
 _PRINTABLE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
 FileStamps = tuple[tuple[str, FileStamp], ...]
-"""Paths, and what the files looked like."""
+"""Paths with the stamps of their files."""
 
 
 class TlsServer(Section, frozen=True):
@@ -63,7 +63,7 @@ class TlsServer(Section, frozen=True):
 
 
 class HttpServer(Section, frozen=True):
-    """`http_server_config`; `http2` is taken and of no effect: what is spoken is HTTP/1.1."""
+    """`http_server_config`; `http2` has no effect, since the server speaks HTTP/1.1."""
 
     http2: bool = True
     headers: dict[str, str] = msgspec.field(default_factory=dict)
@@ -79,7 +79,7 @@ class WebConfig(Section, frozen=True):
 
 @dataclass(frozen=True)
 class LoadedWebConfig:
-    """A web configuration ready for use, and what its files looked like when it was read."""
+    """A web configuration ready for use, with the stamps of its files when it was read."""
 
     settings: WebConfig = field(default_factory=WebConfig)
     context: ssl.SSLContext | None = None
@@ -87,19 +87,19 @@ class LoadedWebConfig:
 
     @property
     def has_changed(self) -> bool:
-        """Whether a file is not what it was."""
+        """True after a file changed."""
         return any(read_file_stamp(name) != state for name, state in self.files)
 
 
 def load_web_config(path: str | None, previous: LoadedWebConfig | None = None) -> LoadedWebConfig:
     """
-    The file at `path` read, checked, and its certificates loaded. Raises ConfigError with every fault.
+    Reads and checks the file at `path`, and loads its certificates. Raises ConfigError with every fault.
 
-    With `before`, whose place it takes while the agent runs, it is a fault as well to close less than that did.
+    While the agent runs, `previous` is the configuration to replace. Lifting one of its restrictions is a fault too.
     """
     if path is None:
         return LoadedWebConfig()
-    file_stamps = stamp_files(path)  # before anything is read: what is written meanwhile is looked at once more
+    file_stamps = stamp_files(path)  # before reading: a write in the meantime is then seen as a change
     settings = _parse_web_config(configuration.read_document(Path(path)), path)
     lifted = (
         []
@@ -113,7 +113,7 @@ def load_web_config(path: str | None, previous: LoadedWebConfig | None = None) -
 
 
 def _list_restrictions(settings: WebConfig) -> list[str]:
-    """The keys that are set of those that keep somebody out."""
+    """Returns the keys in use that keep somebody out."""
     tls = settings.tls_server_config
     keys = [] if tls is None else ["tls_server_config", *_list_set_keys(tls, "client_ca_file", "client_allowed_sans")]
     return keys + _list_set_keys(settings, "basic_auth_users")
@@ -124,20 +124,26 @@ def _list_set_keys(section: Section, *names: str) -> list[str]:
 
 
 def uses_tls(path: str | None) -> bool:
-    """Whether a web configuration has TLS, as far as it can be read; what is wrong with it is `opened`'s to say."""
+    """True when a web configuration has TLS; `load_web_config` reports its faults."""
     try:
         return path is not None and bool(configuration.read_document(Path(path)).get("tls_server_config"))
     except ConfigError:
         return False
 
 
+def agent_url(config: AgentConfig) -> str:
+    """Returns the URL that the agent's configuration has it listen at, without a slash at the end."""
+    scheme = "https" if uses_tls(config.web.config) else "http"
+    return f"{scheme}://{config.web.listen}"
+
+
 def stamp_files(path: str) -> FileStamps:
-    """What the file and those that it names look like now, also those that are not there yet."""
+    """Returns the stamps of the file and of the files it names, missing ones included."""
     own_stamp = (path, read_file_stamp(path))
     try:
         tls = _parse_web_config(configuration.read_document(Path(path)), path).tls_server_config
     except ConfigError:
-        return (own_stamp,)  # what is wrong stands in the file itself
+        return (own_stamp,)  # the fault is in the file itself
     names = [] if tls is None else filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
     # Paths are relative to the file, as exporter-toolkit has them.
     return (
@@ -165,10 +171,10 @@ def _find_faults(settings: WebConfig) -> Iterator[tuple[str, str]]:
             yield "$.basic_auth_users", f"expected names without a colon, found {name!r}"
         if match is None:
             yield f"$.basic_auth_users.{name}", "expected a bcrypt hash; `htpasswd -nBC 10 '' | tr -d ':'` makes one"
-        elif not 4 <= int(match[1]) <= MOST_BCRYPT_COST:
+        elif not 4 <= int(match[1]) <= MAX_BCRYPT_COST:
             yield (
                 f"$.basic_auth_users.{name}",
-                f"expected a bcrypt cost of 4 to {MOST_BCRYPT_COST}, found {int(match[1])}",
+                f"expected a bcrypt cost of 4 to {MAX_BCRYPT_COST}, found {int(match[1])}",
             )
     for name, value in settings.http_server_config.headers.items():
         if name.title() not in {header.title() for header in HEADERS}:
@@ -182,7 +188,7 @@ def _find_faults(settings: WebConfig) -> Iterator[tuple[str, str]]:
 def _find_tls_faults(tls: TlsServer) -> Iterator[tuple[str, str]]:
     key = "$.tls_server_config"
     if tls.client_auth_type not in CLIENT_AUTH_TYPES:
-        hint = "a certificate that is asked for is verified here"
+        hint = "a requested certificate is always verified"
         yield f"{key}.client_auth_type", f"expected {', '.join(CLIENT_AUTH_TYPES)}; {hint}"
     if (tls.client_auth_type != "NoClientCert") != bool(tls.client_ca_file):
         yield f"{key}.client_ca_file", "expected together with a client_auth_type that verifies, and only then"
@@ -199,7 +205,7 @@ def _find_tls_faults(tls: TlsServer) -> Iterator[tuple[str, str]]:
 
 
 def _to_openssl_name(suite: str) -> str | None:
-    """The name that OpenSSL has for a cipher suite; None where it is none that can be chosen for TLS 1.2."""
+    """Returns OpenSSL's name of a cipher suite; None for a suite that TLS 1.2 cannot use."""
     match = _SUITE.fullmatch(suite)
     if match is None:
         return None
@@ -239,14 +245,14 @@ def _build_server_context(path: str, tls: TlsServer) -> ssl.SSLContext:
 
 def build_client_context(path: str, client_certificate: ClientCertificate | None) -> ssl.SSLContext:
     """
-    How a command on this host asks the agent over TLS: it trusts the very certificate that the file names.
+    Builds the TLS context of a command on this host; it trusts exactly the certificate that the file names.
 
-    Where the agent asks for a certificate it gets `shown`. Without one it gets its own where it requires any: that
-    suffices if one authority signs for both sides. Raises ConfigError.
+    The command presents `client_certificate`. Without one it presents the agent's own certificate to an agent that
+    requires any: that suffices when one authority signs for both sides. Raises ConfigError.
     """
     tls = _parse_web_config(configuration.read_document(Path(path)), path).tls_server_config
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # the certificate is known; which of its names we asked for says no more
+    context.check_hostname = False  # the certificate itself is known, so its names add nothing
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if tls is None:
         return context

@@ -1,46 +1,41 @@
 """
-POST /api/v1/webhook/alertmanager: alerts of a fleet's Alertmanager, for the remedies that want them.
+POST /api/v1/webhook/alertmanager: receives alerts of a fleet's Alertmanager for the remedies that match them.
 
-Payload version 4, with fields that we do not know; anything else is a 400, for Alertmanager does not try that again.
-One odd alert costs no other of its group its remedy: whoever can add one to a group could else keep all of them back.
-Everything in it is text that anybody may have written. What this agent told itself comes back as an echo and is
-ignored: its remedies know already. https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
+Accepts payload version 4, with unknown fields. Anything else is a 400, which Alertmanager does not retry. An odd alert
+is refused alone: otherwise anybody who can add one to a group could block the rest of the group. Everything in a
+payload is text that anybody may have written. This agent's own alerts come back as echoes and are ignored.
+https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
+from prometheus_client import Counter as CounterMetric
 
 from agent.alerting import webhook_inbox as inbox
-from agent.alerting.webhook_inbox import FullError, Inbox, PostedAlert
-from agent.remediation.remediator import Remediator
+from agent.alerting.webhook_inbox import FullError, PostedAlert
 from agent.web import prometheus_json
+from agent.web.context import WebContext
 from agent.web.query_params import parse_time
 from collectors import Labels
-from rules.alerts import Alert
-
-if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
 
 PATH = "/api/v1/webhook/alertmanager"
 OUTCOMES = ("taken", "repeated", "resolved", "unwanted", "echo", "refused")
 RESERVED_PREFIX = "__"
-MOST_LABELS = 64
-LONGEST_VALUE = 1024
+MAX_LABELS = 64
+MAX_VALUE_LENGTH = 1024
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
 class PayloadAlert(msgspec.Struct):
-    """One alert of a payload, as far as it is looked at."""
+    """One alert of a payload; the fields in use."""
 
     status: Literal["firing", "resolved"]
     labels: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
@@ -50,38 +45,23 @@ class PayloadAlert(msgspec.Struct):
 
 
 class Payload(msgspec.Struct):
-    """A webhook's payload, as far as it is looked at."""
+    """A webhook's payload; the fields in use."""
 
     version: str
     alerts: Annotated[list[PayloadAlert], msgspec.Meta(max_length=5000)]
 
 
-@dataclass(frozen=True)
-class WebhookContext:
-    """What the webhook needs of the agent; the functions are asked on the event loop."""
-
-    remedies: Remediator
-    inbox: Inbox
-    alerts: Callable[[], Iterable[Alert]]
-    """Those of our own rules."""
-    external_labels: Mapping[str, str]
-    external_url: str
-    now_ms: Callable[[], int]
-
-
 class WebhookApi:
-    """The endpoint."""
+    """Serves the webhook."""
 
-    def __init__(self, context: WebhookContext, registry: CollectorRegistry | None = None) -> None:
-        from prometheus_client import Counter as Counted
-
+    def __init__(self, context: WebContext) -> None:
         self._context = context
         self._generator_url = re.compile(re.escape(context.external_url.rstrip("/")) + r"/graph\?.*", re.DOTALL)
-        self._alert_counter = Counted(
-            "steadytok_webhook_alerts", "Alerts that were posted.", ["outcome"], registry=registry
+        self._alert_counter = CounterMetric(
+            "steadytok_webhook_alerts", "Alerts that were posted.", ["outcome"], registry=context.registry
         )
-        self._rejection_counter = Counted(
-            "steadytok_webhook_rejected", "Posts that were not taken.", ["reason"], registry=registry
+        self._rejection_counter = CounterMetric(
+            "steadytok_webhook_rejected", "Posts that were not taken.", ["reason"], registry=context.registry
         )
         for outcome in OUTCOMES:
             self._alert_counter.labels(outcome)
@@ -89,14 +69,14 @@ class WebhookApi:
             self._rejection_counter.labels(reason)
 
     def routes(self) -> list[web.RouteDef]:
-        """The one route; whether whoever posts may is the door's to say."""
+        """Returns the route; access.py checks the credential."""
         return [web.post(PATH, self._receive)]
 
     async def _receive(self, request: web.Request) -> web.Response:
         try:
             payload = _decode_payload(await request.read())
             outcomes = await self._accept_alerts(payload)
-        except ValueError as error:  # msgspec's and the times' own
+        except ValueError as error:  # of msgspec, or of an invalid time
             self._rejection_counter.labels("garbage").inc()
             return _build_response(HTTPStatus.BAD_REQUEST, prometheus_json.encode_failure("bad_data", str(error)))
         except FullError as error:
@@ -132,7 +112,9 @@ class WebhookApi:
             return False
         if self._generator_url.fullmatch(payload_alert.generatorURL):
             return True
-        own_labels = ({**external_labels, **dict(alert.labels)} for alert in self._context.alerts() if alert.name)
+        own_labels = (
+            {**external_labels, **dict(alert.labels)} for alert in self._context.rules().alerts() if alert.name
+        )
         return any(dict(labels) == each for each in own_labels)
 
 
@@ -149,8 +131,8 @@ def _decode_payload(body: bytes) -> Payload:
 
 
 def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
-    """The alert; None where its labels are too many or too long, or no calendar has the day on which it began."""
-    if len(payload_alert.labels) > MOST_LABELS or not all(
+    """Returns the alert; None for too many or too long labels, or an invalid date."""
+    if len(payload_alert.labels) > MAX_LABELS or not all(
         map(_is_valid_label, payload_alert.labels, payload_alert.labels.values())
     ):
         return None
@@ -158,7 +140,7 @@ def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
         starts_ms = parse_time(payload_alert.startsAt)
     except ValueError:
         return None  # counted as refused; Go has a year 0
-    # Reserved names are ours: what comes from outside must not say where it is from.
+    # Reserved names are ours: an alert from outside must not choose its source.
     labels = tuple(
         sorted((name, value) for name, value in payload_alert.labels.items() if not name.startswith(RESERVED_PREFIX))
     )
@@ -166,7 +148,7 @@ def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
 
 
 def _is_valid_label(name: str, value: str) -> bool:
-    return _NAME.fullmatch(name) is not None and len(value) <= LONGEST_VALUE
+    return _NAME.fullmatch(name) is not None and len(value) <= MAX_VALUE_LENGTH
 
 
 def _build_response(status: HTTPStatus, body: bytes) -> web.Response:

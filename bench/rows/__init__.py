@@ -1,1 +1,1 @@
-"""One file per row: `ABOUT`, and `measure(seconds)` which gives a Row. The folder is the list."""
+"""One file per row: `ABOUT`, and `measure(seconds)`, which returns a BenchmarkResult. The folder is the list."""

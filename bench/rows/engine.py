@@ -1,4 +1,4 @@
-"""The reference engine's passes, against what BLAS reaches on the same matrices in the same run."""
+"""The passes of the reference engine, against BLAS on the same matrices in the same run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DECODE_BUDGET = 1.25  # times sgemv: four fifths of its bandwidth
 
 
 def measure(seconds: float) -> BenchmarkResult:
-    """Three shapes, float32 and int8, each in a process of its own."""
+    """Measures three shapes in float32 and int8, each in a new process."""
     figures: list[Figure] = []
-    notes = [f"A batch is {BATCH} sequences, a prefill {PROMPT} tokens; best of several passes, by turns."]
+    notes = [f"A batch is {BATCH} sequences, a prefill {PROMPT} tokens; a time is the best of several, taken in turns."]
     for name in SHAPES:
         times_by_kind = {kind: _run_child(name, kind, seconds / 6) for kind in ("float32", "int8")}
         for kind, times in times_by_kind.items():
             if "left_out" in times:
-                notes.append(f"{name} in {kind} is left out: {times['left_out']}.")
+                notes.append(f"{name} in {kind} is skipped: {times['left_out']}.")
             else:
                 figures += _build_figures(f"{name} {kind}", times, DECODE_BUDGET if kind == "float32" else None)
         if all("decode" in times for times in times_by_kind.values()):
@@ -58,6 +58,6 @@ def _run_child(name: str, kind: str, seconds: float) -> dict[str, Any]:
 
 
 def build_environment() -> dict[str, str]:
-    """What says to BLAS and Numba how many threads to use, as `python -m engine` does it."""
+    """Returns the variables that set the threads of BLAS and Numba, as `python -m engine` sets them."""
     variables = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
     return dict.fromkeys(variables, str(THREADS)) | {"OMP_WAIT_POLICY": "PASSIVE"}

@@ -1,4 +1,4 @@
-"""The reference engine's tokens/s against llama.cpp's, on the same seeded weights, in one run."""
+"""The tokens/s of the reference engine against llama.cpp, on the same seeded weights, in one run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ABOUT = f"tokens/s of decoding a model of the {SHAPE} shape, against llama.cpp o
 
 
 def measure(seconds: float) -> BenchmarkResult:
-    """By turns in one process; skipped where the peer is not installed."""
+    """Measures both in turns, in one process; skips the row if the peer is not installed."""
     completed = subprocess.run(
         [sys.executable, "-m", "bench.peer", str(seconds)],
         cwd=PROJECT_ROOT,
@@ -29,7 +29,7 @@ def measure(seconds: float) -> BenchmarkResult:
     if "missing" in result:
         package = {"llama_cpp": "llama-cpp-python"}.get(result["missing"], result["missing"])
         return BenchmarkResult(
-            "engine_peer", ABOUT, skipped=f"{package} is not installed; pip install {package}, which compiles it."
+            "engine_peer", ABOUT, skipped=f"{package} is not installed (pip install {package} compiles it)."
         )
     figures = [
         Figure(f"steadytok {our_kind} / llama.cpp {kind}", result[kind] / result[our_kind], "ratio")

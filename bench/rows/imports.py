@@ -1,4 +1,4 @@
-"""What starting costs: the command line from nothing to a reading, and each dependency alone in a fresh interpreter."""
+"""The cost of a start: the command line up to a reading, and each dependency alone in a new interpreter."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import NamedTuple
 from bench.processes import PROJECT_ROOT
 from bench.report import BenchmarkResult, Figure
 
-ABOUT = "cold start of the command line, and each dependency alone in a fresh interpreter"
+ABOUT = "cold start of the command line, and each dependency alone in a new interpreter"
 REPEATS = 5
-# What is imported of a distribution, where that is not its own name.
+# The module to import of a distribution, if it differs from the name of the distribution.
 MODULES = {
     "prometheus-client": "prometheus_client",
     "apscheduler": "apscheduler.schedulers.asyncio",
@@ -47,7 +47,7 @@ class ImportCost(NamedTuple):
 
 
 def measure(_seconds: float) -> BenchmarkResult:
-    """Medians of five; the files are in the page cache, the interpreter is new each time."""
+    """Measures medians of five; the files are in the page cache, the interpreter is new each time."""
     figures = [
         Figure("python -c pass", _time_command("-c", "pass"), "ms"),
         Figure("steadytok --version", _time_command("-m", "agent", "--version"), "ms"),
@@ -57,12 +57,12 @@ def measure(_seconds: float) -> BenchmarkResult:
         figures += _build_figures(f"import {module}", _measure_import(module))
     for name in list_dependencies():
         figures += _build_figures(f"{name}", _measure_import(MODULES.get(name, name)))
-    note = "Alone, so that what two dependencies share counts for both; pyghmi is imported only where IPMI is read."
+    note = "Each is measured alone, so a shared import counts for both; the agent imports pyghmi only to read IPMI."
     return BenchmarkResult("imports", ABOUT, tuple(figures), (note,))
 
 
 def list_dependencies() -> Iterator[str]:
-    """The names of the project's own dependencies, as pyproject.toml lists them."""
+    """Yields the names of the project's dependencies in pyproject.toml."""
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
     for line in project["dependencies"]:
         yield re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]

@@ -1,4 +1,4 @@
-"""What 32 DIMM temperatures of one BMC cost, against its own round trips and against ipmitool on the same BMC."""
+"""The cost of 32 DIMM temperatures of one BMC, against single round trips and ipmitool on the same BMC."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SweepCost(NamedTuple):
 
 
 def measure(_seconds: float) -> BenchmarkResult:
-    """Our sweeps, single commands and ipmitool's sweeps in turn, so that what else the machine does meets all alike."""
+    """Measures our sweeps, single commands and ipmitool's sweeps in turns, so that other load affects all alike."""
     for program in (PROGRAM, PEER):
         if shutil.which(program) is None:
             return BenchmarkResult(
@@ -47,7 +47,7 @@ def measure(_seconds: float) -> BenchmarkResult:
         config = ipmi.Config(address=f"127.0.0.1:{port}", credentials_file=str(_write_credentials(folder)))
         host = Host("/", folder / "shelf")
         _sweep(host, config)  # the log-in, and the list of sensors
-        # A session of its own: pyghmi hands out one for each user and address, so it is the same.
+        # pyghmi has one session per user and address, so this is the session of the sweep.
         bmc = open_bmc(host, config.address, config.credentials_file)
         assert bmc is not None
         sweep_peer = _prepare_peer_sweep(folder, port)
@@ -80,7 +80,7 @@ def _time_command(bmc: Bmc) -> float:
 
 
 def _prepare_peer_sweep(folder: Path, port: int) -> Callable[[], object]:
-    """ipmitool's sweep with its cache of the sensors' records, which is made here."""
+    """Creates ipmitool's cache of sensor records; returns its sweep."""
     login = [PEER, "-I", "lanplus", "-C", "3", "-H", "127.0.0.1", "-p", str(port), "-U", USER, "-P", PASSWORD]
     login += ["-L", "USER"]
     cache_path = str(folder / "sdr.cache")
@@ -118,7 +118,7 @@ def _build_result(our_cost: SweepCost, peer_cost: SweepCost, command_seconds: fl
         Figure(f"a sweep / {PEER} -S CACHE sensor reading", our_cost.wall / peer_cost.wall, "ratio", budget=0.5),
         Figure("its CPU / that of ipmitool", our_cost.cpu / peer_cost.cpu, "ratio", budget=0.5),
         Figure(
-            f"{DIMM_COUNT} single commands / {PEER}: no reader with one request at a time is below",
+            f"{DIMM_COUNT} single commands / {PEER}: lower bound with one request at a time",
             command_total / peer_cost.wall,
             "ratio",
         ),
@@ -129,8 +129,7 @@ def _build_result(our_cost: SweepCost, peer_cost: SweepCost, command_seconds: fl
         Figure(f"{PEER}: CPU", peer_cost.cpu * 1000, "ms"),
     )
     note = (
-        f"Medians of {PASSES}. A sweep is {DIMM_COUNT + 2} commands: whether the list of sensors and the "
-        "event log have "
-        "changed is asked each time. ipmitool logs in for each sweep, as it must."
+        f"Medians of {PASSES}. A sweep is {DIMM_COUNT + 2} commands: it checks each time for changes of the sensor "
+        "list and of the event log. ipmitool must log in for each sweep."
     )
     return BenchmarkResult("ipmi", ABOUT, figures, (note,))

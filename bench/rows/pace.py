@@ -1,4 +1,4 @@
-"""Whether tokens per second follow duty, inside long streams of the real engine."""
+"""Tokens per second against the duty, inside long streams of the real engine."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from bench.processes import PROJECT_ROOT
 from bench.report import BenchmarkResult, Figure
 from engine.serving.pace import BURST
 
-ABOUT = "tokens per second over those at duty 1, inside running streams: how far from the duty"
+ABOUT = "tokens per second relative to duty 1, inside running streams: deviation from the duty"
 DUTIES = (0.8, 0.5, 0.2)
 STREAMS = (1, 4)
-ROUNDS = 9  # held, each between two at full speed, because a shared host changes its mind
+ROUNDS = 9  # paced windows, each between two at full speed, because the speed of a shared host varies
 NOTES = (
     "Duty counts all work; the first pass after a rest finds cold caches (6 to 14 % slower, a whole burst 1 to 2 %).",
-    "As root the engine runs in the real-time class. Where it does not and others take the processors, a woken engine "
-    "waits for one, and that is charged as work: the share worked and the tokens of a processor second then tell.",
+    "As root the engine runs in the real-time class. Otherwise a woken engine may wait for a processor, and the wait "
+    "counts as work; then read the share worked and the tokens of a processor second.",
 )
-SETTLE_SECONDS = 0.3  # seconds after a change of duty that are not counted
+SETTLE_SECONDS = 0.3  # seconds after a change of the duty that do not count
 _TOKEN = "bench"
-# One thread: a second that waits for a processor which others have is not what is measured.
+# One thread: a second one would measure waiting for busy processors.
 _ARGUMENTS = ("--size", "32MiB", "--context", "65536", "--slots", str(max(STREAMS)), "--nice", "0", "--drain", "0")
 _THREADS = ("--threads", "1")
 
 
 def measure(seconds: float) -> BenchmarkResult:
-    """Medians of nine; windows are longer at a low duty, so that each has as many bursts of work."""
+    """Measures medians of nine; windows are longer at a low duty, so that each has the same number of bursts."""
     figures: list[Figure] = []
     for streams in STREAMS:
         with _run_engine() as engine, _run_streams(engine, streams):
@@ -68,16 +68,16 @@ def _build_figures(engine: _Engine, label: str, duty: float, seconds: float) -> 
 
 
 def _build_deviation(label: str, ratios: Sequence[float]) -> Figure:
-    """How far the median ratio is from 1."""
+    """Returns the deviation of the median ratio from 1."""
     return Figure(label, 100 * abs(statistics.median(ratios) - 1), "%", 5.0)
 
 
 class Window(NamedTuple):
     """
-    What a window had; ratios of two have the same fields.
+    The figures of a window; ratios of two windows have the same fields.
 
-    Tokens per second, the share of it that the engine worked, tokens per processor second, and how long after the one
-    before it 99 % of a stream's tokens came, in seconds.
+    Tokens per second, the share of time that the engine worked, tokens per processor second, and the 99th percentile of
+    the seconds between two tokens of a stream.
     """
 
     tokens_per_second: float
@@ -87,7 +87,7 @@ class Window(NamedTuple):
 
 
 class EngineCounters(NamedTuple):
-    """Tokens generated, seconds worked, seconds of processor, and tokens that came within each bound."""
+    """Generated tokens, worked seconds, processor seconds, and tokens by upper bound of their latency."""
 
     tokens: float
     worked_seconds: float
@@ -96,7 +96,7 @@ class EngineCounters(NamedTuple):
 
 
 class _Engine:
-    """A running engine, asked over its socket."""
+    """A client of a running engine."""
 
     def __init__(self, url: str) -> None:
         self._netloc = urlsplit(url).netloc
@@ -108,7 +108,7 @@ class _Engine:
             return connection.getresponse().read().decode()
 
     def read_counters(self) -> EngineCounters:
-        """What it counts."""
+        """Reads the engine's counters."""
         lines = [line.split() for line in self.request("GET", "/metrics").splitlines() if not line.startswith("#")]
         values = {name.removeprefix("steadytok_reference_"): float(value) for name, value in lines}
         phases = [values[f'phase_seconds_total{{phase="{phase}"}}'] for phase in ("prefill", "decode", "sampling")]
@@ -147,14 +147,14 @@ def _run_engine() -> Iterator[_Engine]:
 
 @contextlib.contextmanager
 def _raise_priority() -> Iterator[None]:
-    """What is started in here gets a processor at once, where root starts it and one is left for the others."""
+    """Starts processes in the real-time class, if this is root and a processor remains for the others."""
     if os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2:
         yield
         return
     previous = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except PermissionError:  # a container without CAP_SYS_NICE: then it shares as everybody does
+    except PermissionError:  # a container without CAP_SYS_NICE: normal priority
         yield
         return
     try:
@@ -182,7 +182,7 @@ def _run_streams(engine: _Engine, streams: int) -> Iterator[None]:
 
 def _measure_window(engine: _Engine, duty: float, seconds: float) -> Window:
     engine.request("PUT", "/pace", json.dumps({"duty": duty, "ttl": seconds + 10}))
-    # A duty begins its account anew: without chance each window would begin at the same place of a burst and its rest.
+    # A new duty opens a new account: without the random delay each window would begin at the same point of a burst.
     time.sleep(SETTLE_SECONDS + random.uniform(0, BURST / duty))
     started, before = time.monotonic(), engine.read_counters()
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Where the memory of a large process is: asked of a sample of its pages, against numastat and numa_maps."""
+"""The nodes of a large process's memory: by a sample of its pages, against numastat and numa_maps."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from collectors._process.stat import read_stat
 ABOUT = "the nodes of a process's pages of 4 KiB, by a sample of 8,192 of them, against numastat -p"
 PEER = "numastat"
 SIZES = (1, 4, 16)  # GiB
-SPARE_GIB = 2  # GiB that are left to everybody else
+SPARE_GIB = 2  # GiB that remain for other programs
 SAMPLE_PAGES = 8192
 REPEATS = 15
 BUDGET = 1 / 20
-GROWTH_BUDGET = 3.0  # most that sixteen times the memory may cost more; caches and page tables are not free
-# Holds memory in small pages, and on each line of input measures its own mmap and munmap until the next line comes:
-# the longest one is how long somebody else's look has held it up.
+GROWTH_BUDGET = 3.0  # largest cost ratio for sixteen times the memory; caches and page tables are not free
+# Allocates memory in small pages. After each line of input it times its own mmap and munmap until the next line: the
+# longest time is the stall that a reader of its placement has caused.
 HOLDER_SCRIPT = """
 import json, mmap, select, sys, time
 open("/proc/self/oom_score_adj", "w").write("1000")
@@ -51,7 +51,7 @@ while sys.stdin.readline():
 
 
 class MethodCosts(NamedTuple):
-    """Seconds that each way takes for a process, and the longest stall in the process while it is done, as medians."""
+    """Medians: the seconds of each method for a process, and the longest stall in that process meanwhile."""
 
     ours: float
     peer: float
@@ -64,7 +64,7 @@ class MethodCosts(NamedTuple):
 
 
 def measure(_seconds: float) -> BenchmarkResult:
-    """One process after another, of each size that this host has memory for."""
+    """Measures one process of each size for which this host has memory."""
     if shutil.which(PEER) is None:
         return BenchmarkResult("placement", ABOUT, skipped=f"{PEER} is not installed (apt install numactl).")
     available_gib = psutil.virtual_memory().available / (1 << 30) - SPARE_GIB
@@ -103,20 +103,20 @@ def _measure_costs(size: int) -> MethodCosts:
 
 @contextlib.contextmanager
 def _hold_memory(size: int) -> Iterator[subprocess.Popen[str]]:
-    """A process of so many GiB, all of them in RAM."""
+    """Yields a process with `size` GiB in RAM."""
     command = [sys.executable, "-I", "-S", "-c", HOLDER_SCRIPT, str(size)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             if not process.stdout.readline():
-                raise RuntimeError(f"a process of {size} GiB came to nothing: status {process.wait()}")
+                raise RuntimeError(f"a process of {size} GiB could not start: status {process.wait()}")
             yield process
         finally:
             process.kill()
 
 
 def _measure_stall(process: subprocess.Popen[str], action: Callable[[], object]) -> float:
-    """The longest mmap and munmap of the process, in seconds, while something is done to it."""
+    """Returns the longest mmap and munmap of the process, in seconds, during an action."""
     assert process.stdout is not None
     _send_line(process, "\n")
     time.sleep(0.02)  # it has begun
@@ -132,17 +132,17 @@ def _send_line(process: subprocess.Popen[str], line: str) -> None:
 
 
 def _sample_placement(pid: int) -> PageSample:
-    """What the collector does, once it has found the process."""
+    """Samples the pages of a process as the collector does."""
     host = Host("/")
     process_stat = read_stat(host, pid)
     placement = None if process_stat is None else sample_pages(host, pid, process_stat.start_time, SAMPLE_PAGES)
     if placement is None:
-        raise RuntimeError(f"this kernel does not tell where pages are: {host.take_notes()}")
+        raise RuntimeError(f"this kernel does not report the nodes of pages: {host.take_notes()}")
     return placement
 
 
 def _read_numastat_share(pid: int) -> float:
-    """The share of node 0, as the last line of its table has it."""
+    """Returns the share of node 0 in the last line of numastat's table."""
     output = subprocess.run([PEER, "-p", str(pid)], capture_output=True, text=True, check=True).stdout
     words = output.splitlines()[-1].split()
     return float(words[1]) / float(words[-1])
@@ -192,10 +192,8 @@ def _build_result(costs: dict[int, MethodCosts], left_out: list[int]) -> Benchma
             Figure(f"{size} GiB: longest mmap, sampled", 1000 * cost.stall_ours, "ms"),
             Figure(f"{size} GiB: longest mmap, numa_maps read", 1000 * cost.stall_numa_maps, "ms"),
         ]
-    notes = [
-        f"Medians of {REPEATS} looks; a stall is the longest mmap and munmap of a page that the process itself saw."
-    ]
+    notes = [f"Medians of {REPEATS}; a stall is the longest mmap and munmap of a page, timed by the process itself."]
     if left_out:
         missing_sizes = ", ".join(map(format_number, left_out))
-        notes.append(f"Not measured: {missing_sizes} GiB, for which this host has not enough free memory.")
+        notes.append(f"Not measured: {missing_sizes} GiB: this host does not have enough free memory.")
     return BenchmarkResult("placement", ABOUT, tuple(figures), tuple(notes))

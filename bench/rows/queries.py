@@ -1,4 +1,4 @@
-"""The query API under load: how long a dashboard's query takes, and how late ticks are while hostile ones run."""
+"""The query API under load: the time of a dashboard's query, and the lateness of ticks under hostile queries."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bench.report import BenchmarkResult, Figure
 from bench.rows.sample_and_scrape import start_agent
 from bench.tree import HostShape, build_tree
 
-ABOUT = "an agent with its built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs, asked by dashboards and worse"
+ABOUT = "an agent with its built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs, queried by good and bad clients"
 WARM_UP = 20.0  # seconds
 STEPS, PANEL_QUERIES = 300, 50
 PANEL = "steadytok_dimm_temperature_celsius"
 PANEL_BUDGET_MS, LATE_BUDGET_MS = 50.0, 100.0
 CLIENTS = 4
-HOSTILE_STEPS = (1, 15, 60)  # seconds: beyond what is allowed, and just within it
+HOSTILE_STEPS = (1, 15, 60)  # seconds: beyond the limit, and just within it
 HOSTILE = (
     'quantile_over_time(0.9, rate({__name__=~"steadytok.+"}[5m])[15m:1s])',
     'sum(deriv({__name__=~"steadytok.+"}[15m])) + sum(stddev_over_time({__name__=~"steadytok.+"}[10m]))',
@@ -36,7 +36,7 @@ HOSTILE = (
 
 
 def measure(seconds: float) -> BenchmarkResult:
-    """The same agent calm, asked by a dashboard, and then by hostile clients, so many seconds each."""
+    """Measures one agent when idle, with a dashboard, and with hostile clients, for `seconds` each."""
     with ExitStack() as stack:
         folder = stack.enter_context(processes.temporary_folder())
         root = folder / "root"
@@ -52,9 +52,9 @@ def measure(seconds: float) -> BenchmarkResult:
         status_counts = _run_hostile_clients(agent, seconds)
         figures = [
             Figure(f"query_range of {STEPS} steps x {series} series, median", panel_ms, "ms", PANEL_BUDGET_MS),
-            Figure("latest tick while nobody asks", idle_lateness, "ms"),
+            Figure("latest tick without queries", idle_lateness, "ms"),
             Figure(
-                f"latest tick while {CLIENTS} clients ask hostile queries",
+                f"latest tick with hostile queries of {CLIENTS} clients",
                 _query_lateness(agent, seconds),
                 "ms",
                 LATE_BUDGET_MS,
@@ -63,11 +63,11 @@ def measure(seconds: float) -> BenchmarkResult:
             Figure("RSS of agent and eye after", agent.read_memory_mib()[1], "MiB"),
         ]
     summary = ", ".join(f"{count} x {status}" for status, count in sorted(status_counts.items()))
-    return BenchmarkResult("queries", ABOUT, tuple(figures), (f"Hostile queries were answered with {summary}.",))
+    return BenchmarkResult("queries", ABOUT, tuple(figures), (f"Responses to hostile queries: {summary}.",))
 
 
 def _query_panel(agent: Program) -> tuple[float, int]:
-    """Milliseconds of the median answer, and how many series it has."""
+    """Returns the milliseconds of the median response, and its number of series."""
     times, series = [], 0
     for _ in range(PANEL_QUERIES):
         now = time.time()
@@ -81,7 +81,7 @@ def _query_panel(agent: Program) -> tuple[float, int]:
 
 
 def _query_lateness(agent: Program, seconds: float) -> float:
-    """Milliseconds by which the latest tick of the last seconds was late."""
+    """Returns the lateness in milliseconds of the latest tick in the last `seconds`."""
     _, body = _get(agent, "query", query=f"max_over_time(steadytok_tick_late_seconds[{seconds:.0f}s])")
     return float(body["data"]["result"][0]["value"][1]) * 1000
 

@@ -1,4 +1,4 @@
-"""From the moment that a threshold is crossed to the moment that a remedy's request arrives, over a real agent."""
+"""The time from a crossed threshold to the arrival of the remedy's request, through a real agent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TIMEOUT_SECONDS = 30.0  # seconds for one remedy to begin
 
 
 class FakeEngine(http.server.ThreadingHTTPServer):
-    """Shows a number as an engine's running requests, and takes the remedies' requests."""
+    """Exposes a number as an engine's running requests, and receives the requests of remedies."""
 
     daemon_threads = True
 
@@ -58,13 +58,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 def measure(_seconds: float) -> BenchmarkResult:
-    """One hundred crossings at odd moments of the tick; the journal is synced twice before each request."""
+    """Measures one hundred crossings at varying moments of the tick; each request follows two syncs of the journal."""
     with ExitStack() as stack:
-        # On a disk, since what is measured is synced to it.
+        # On a disk, because the measured path syncs to it.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir="/var/tmp")))
         engine = FakeEngine()
         threading.Thread(target=engine.serve_forever, daemon=True).start()
@@ -86,7 +86,7 @@ def measure(_seconds: float) -> BenchmarkResult:
 
 
 def _cross_threshold(engine: FakeEngine, number: int) -> float:
-    time.sleep(0.6 + (number * 0.37) % 1.0)  # at odd moments of the tick
+    time.sleep(0.6 + (number * 0.37) % 1.0)  # at varying moments of the tick
     engine.running, crossed_at = FIRST_THRESHOLD + number, time.monotonic()
     path, arrived_at = engine.arrivals.get(timeout=TIMEOUT_SECONDS)
     assert path == f"/{number}", path

@@ -1,4 +1,4 @@
-"""What evaluating the built-in rules costs on the series of a large host, an hour of them remembered."""
+"""The cost of evaluating the built-in rules on the series of a large host, with an hour of History."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 
 from agent.config.schema import AgentConfig
-from agent.rulebook import load_rule_set
+from agent.configuration import load_rule_set
 from bench import processes
 from bench.replay import SamplingGroup, build_groups, record
 from bench.report import BenchmarkResult, Figure
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
-ABOUT = "all built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs with one engine, an hour remembered"
+ABOUT = "all built-in rules on a tree of 256 CPUs, 8 nodes and 32 DIMMs with one engine, with an hour of History"
 KEEP_MS, START_MS = 3_600_000, 1_761_955_200_000
 TICKS = 60
 IDENTITY = {"instance": "bench", "job": "steadytok"}
@@ -22,7 +22,7 @@ SLOWEST_COUNT = 6
 
 
 def measure(_seconds: float) -> BenchmarkResult:
-    """An hour is recorded without rules; then so many ticks with them."""
+    """Records an hour without rules, then measures TICKS ticks with rules."""
     with processes.temporary_folder() as folder:
         groups = build_groups(folder)
     history = History(KEEP_MS, identity=IDENTITY)

@@ -1,4 +1,4 @@
-"""What a rule costs here and in Prometheus: the same series, the same rules, the same minutes."""
+"""The cost of a rule here and in Prometheus: the same series, the same rules, the same minutes."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ NAME = "rules_against_prometheus"
 ABOUT = "cost of a rule over 400 and 4,000 series, against Prometheus that scrapes them each second"
 PEER = "prometheus"
 WIDE_BUDGET, NARROW_BUDGET = 1 / 5, 1.0
-WINDOW = 300  # seconds: the range that the rules look at
+WINDOW = 300  # seconds: the longest range in the rules
 START_MS = 1_761_955_200_000
-TICKS_PER_FIGURE = 30  # of ours per figure
+TICKS_PER_FIGURE = 30  # our ticks per figure
 
 
 class RuleCosts(NamedTuple):
-    """Seconds per evaluation by rule group, and the processor's share for a thousand rules each second."""
+    """Seconds per evaluation by rule group, and the processor share of a thousand rules each second."""
 
     by_group: dict[str, float]
     thousand_rules: float
 
 
 def measure(seconds: float) -> BenchmarkResult:
-    """Five minutes until the windows are full, then so many seconds for each figure of Prometheus."""
+    """Waits five minutes until the windows are full, then measures each figure of Prometheus for `seconds`."""
     if shutil.which(PEER) is None:
         return BenchmarkResult(NAME, ABOUT, skipped=f"{PEER} is not installed (apt install {PEER}).")
     series = wide.MovingSeries()
@@ -77,7 +77,7 @@ def _measure_ours(folder: Path, series: wide.MovingSeries) -> RuleCosts:
 def _time_ticks(
     folder: Path, groups: list[dict[str, Any]], history: History, series: wide.MovingSeries, from_second: int
 ) -> Iterator[tuple[RuleEvaluator, float]]:
-    """The rules after each tick, with the processor seconds that it took; the first one makes the plans."""
+    """Yields the rules and the processor seconds after each tick; the first tick includes planning."""
     path = folder / "ours.yml"
     path.write_text(wide.render_rule_file(groups))
     rules = RuleEvaluator(
@@ -133,7 +133,7 @@ def _write_rules(folder: Path, groups: list[dict[str, Any]]) -> None:
 
 
 def _reload(prometheus: Program, rule_count: int) -> None:
-    """Returns when every one of so many rules has been evaluated."""
+    """Reloads Prometheus; returns once it has evaluated all `rule_count` rules."""
     os.kill(prometheus.list_processes()[0].pid, signal.SIGHUP)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -141,11 +141,11 @@ def _reload(prometheus: Program, rule_count: int) -> None:
         if len(evaluated) == rule_count:
             return
         time.sleep(0.5)
-    raise processes.NotListeningError("Prometheus did not take the rules within a minute")
+    raise processes.NotListeningError("Prometheus did not evaluate the rules within a minute")
 
 
 def _measure_cpu(program: Program, seconds: float, activity: str) -> float:
-    """Processor seconds per second."""
+    """Returns processor seconds per second."""
     started, cpu_before = time.monotonic(), program.read_cpu_seconds()
     _wait(activity, seconds)
     return (program.read_cpu_seconds() - cpu_before) / (time.monotonic() - started)
@@ -165,7 +165,7 @@ def _fetch_rules(prometheus: Program) -> list[dict[str, Any]]:
 
 
 def _wait(activity: str, seconds: float, on_second: Callable[[], None] = lambda: None) -> None:
-    """So many seconds, counted on the terminal; `each` is done in every one."""
+    """Waits for `seconds`, with a countdown on the terminal; calls `on_second` each second."""
     deadline = time.monotonic() + seconds
     while (remaining := deadline - time.monotonic()) > 0:
         if sys.stderr.isatty():
@@ -209,7 +209,6 @@ def _build_result(our_costs: RuleCosts, peer_costs: RuleCosts) -> BenchmarkResul
 
 def _build_notes() -> Iterator[str]:
     yield (
-        "The time of Prometheus is its own evaluationTime, which is wall time: on a busy host it grows, and ours, "
-        "processor time, does not."
+        "The time of Prometheus is its evaluationTime, a wall time that grows on a busy host; ours is processor time."
     )
-    yield "A rule is true of no series, so that neither makes alerts; every value moves each second; medians."
+    yield "No rule is true, so neither creates alerts; every value moves each second; times are medians."

@@ -1,4 +1,4 @@
-"""CPU and memory of the agent and its eye against node_exporter: the same tree, the same seconds, the same scrapes."""
+"""CPU and memory of the agent and its eye against node_exporter: the same tree, seconds and scrapes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rules.history.history import estimate_bytes
 ABOUT = "a tree of 256 CPUs, 8 nodes and 32 DIMMs, sampled and scraped each second, against node_exporter"
 PEER = "prometheus-node-exporter"
 BUDGET, AIM = 1 / 4, 1 / 6
-PARTS = 3  # of the window: how far they differ says how much the figure is worth
+PARTS = 3  # of the window: their differences show how exact the figure is
 MEMORY_BUDGET = 128e6 / processes.MIB
-WARM_UP = 15.0  # seconds: start, the first passes, and three of each collector that is asked every 5 s
+WARM_UP = 15.0  # seconds: start, first passes, and three passes of each collector with an interval of 5 s
 SAME_SIGNALS = (
     "cpu",
     "cpufreq",
@@ -41,7 +41,7 @@ CpuReading = tuple[float, float]
 
 
 class ProgramCost(NamedTuple):
-    """What a program took during the window."""
+    """The cost of a program during the window."""
 
     cpu: float
     """Seconds per second over the whole window."""
@@ -54,7 +54,7 @@ class ProgramCost(NamedTuple):
 
 
 def measure(seconds: float) -> BenchmarkResult:
-    """All programs at once over one window of so many seconds."""
+    """Measures all programs at once, over one window of `seconds`."""
     if shutil.which(PEER) is None:
         return BenchmarkResult("sample_and_scrape", ABOUT, skipped=f"{PEER} is not installed (apt install {PEER}).")
     with ExitStack() as stack:
@@ -80,7 +80,7 @@ def _start_programs(folder: Path, root: Path) -> Iterator[Program]:
 
 
 def start_agent(folder: Path, root: Path, name: str, *, builtin: bool) -> Program:
-    """The agent, without a canary, on the machine below `root`; its configuration and state are below `place`."""
+    """Starts the agent without a canary on the machine below `root`; its configuration and state are below `folder`."""
     port = processes.find_free_port()
     config_path = folder / f"{name}.yml"
     config_path.write_text(
@@ -169,10 +169,10 @@ def _build_notes(costs_by_name: dict[str, ProgramCost], seconds: float) -> Itera
     yield f"One window of {seconds:g} s after {WARM_UP:g} s of warm-up; the agent's figures include its eye."
     yield f"The same signals are node_exporter's collectors {', '.join(SAME_SIGNALS)}."
     yield (
-        "The agent asks cpufreq, thermal_throttle and powercap every 5 s, hwmon every 2 s and edac every 60 s, and of "
-        "coretemp reads the package alone; node_exporter 1.5 reads all of it at each scrape and has no switch for that."
+        "The agent reads cpufreq, thermal_throttle and powercap every 5 s, hwmon every 2 s, edac every 60 s, and only "
+        "the package sensor of coretemp. node_exporter 1.5 reads everything at each scrape; no option changes that."
     )
-    yield "Its defaults include collectors whose files the tree does not have; those end early."
+    yield "Its defaults include collectors whose files are not in the tree; they end early."
     for name, cost in costs_by_name.items():
         if cost.scrapes < seconds - 2:
             yield f"{name} answered only {cost.scrapes} scrapes in {seconds:g} s."

@@ -1,4 +1,4 @@
-"""How long the agent takes from SIGTERM to its end."""
+"""The time from SIGTERM to the exit of the agent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bench import processes
 from bench.processes import Program
 from bench.report import BenchmarkResult, Figure
 
-ABOUT = "an agent with its canary, its eye and all rules, told to end while it works; TimeoutStopSec= is never needed"
+ABOUT = "an agent with its canary, its eye and all rules, stopped while it works; TimeoutStopSec= is never reached"
 RUNS = 10
 BUDGET_MS = 2000.0
 
 
 def measure(_seconds: float) -> BenchmarkResult:
-    """Ten lives, each two seconds longer than its start; one that does not end in five is killed, and told as five."""
+    """Measures ten runs, each stopped two seconds after its start; a run that does not end is killed after five."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir="/var/tmp")))
         durations_ms = [_time_stop(folder) for _ in range(RUNS)]

@@ -1,4 +1,4 @@
-"""A thousand webhooks a second: whether each is answered, how soon, and whether scrapes still come on time."""
+"""A thousand webhooks a second: statuses, latencies, and the time of scrapes meanwhile."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bench import processes
 from bench.processes import Program
 from bench.report import BenchmarkResult, Figure
 
-ABOUT = "an agent with one remedy for posted alerts, posted to over 64 kept connections, scraped each second"
+ABOUT = "an agent with one remedy for posted alerts, posted to over 64 open connections, scraped each second"
 PATH = "/api/v1/webhook/alertmanager"
 POSTS_A_SECOND = 1000
 CONNECTIONS = 64
-ALERTS = 400  # that fire at a time; each is told, told again, resolved, and begins anew
+ALERTS = 400  # firing at a time; each is posted, posted again, resolved, and starts again
 SCRAPE_BUDGET_MS, POST_BUDGET_MS = 1000.0, 100.0
 
 
 def measure(seconds: float) -> BenchmarkResult:
-    """So many seconds of posts; the calm scrape before them is what the busy one is held against."""
+    """Measures scrapes without posts, then `seconds` of posts with scrapes."""
     with ExitStack() as stack:
         folder = stack.enter_context(processes.temporary_folder())
         agent = _start_agent(folder)
@@ -41,13 +41,13 @@ def measure(seconds: float) -> BenchmarkResult:
         Figure("posts answered a second", rate, "1/s"),
         Figure("post, median", statistics.median(posts), "ms"),
         Figure("post, 99th of a hundred", _compute_percentile(posts, 0.99), "ms", POST_BUDGET_MS),
-        Figure("scrape while nobody posts, latest", max(calm_scrapes), "ms"),
+        Figure("scrape without posts, latest", max(calm_scrapes), "ms"),
         Figure("scrape meanwhile, median", statistics.median(busy_scrapes), "ms"),
         Figure("scrape meanwhile, latest", max(busy_scrapes), "ms", SCRAPE_BUDGET_MS),
         Figure("CPU of agent and eye", cpu * 100, "% of a core"),
     )
     answer_counts = ", ".join(f"{statuses[status]} x {status}" for status in sorted(statuses))
-    note = f"{POSTS_A_SECOND} posts a second were asked for, and answered with {answer_counts}."
+    note = f"Target: {POSTS_A_SECOND} posts a second. Responses: {answer_counts}."
     return BenchmarkResult("webhook", ABOUT, figures, (note,))
 
 
@@ -76,7 +76,7 @@ async def _post_alerts(port: int, token: str, seconds: float) -> tuple[dict[int,
     deadline = started + seconds
 
     async def run_poster(poster_index: int) -> None:
-        # Bytes and not a client library, which would take as much of the machine as the agent does.
+        # Raw bytes: a client library would take as much of the machine as the agent.
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         sent = 0
         while time.perf_counter() < deadline:
@@ -99,7 +99,7 @@ async def _post_alerts(port: int, token: str, seconds: float) -> tuple[dict[int,
 
 
 def _render_post(number: int) -> bytes:
-    """One alert's life in four posts: told, told again, resolved, resolved again."""
+    """Renders one of the four posts of an alert: firing, firing again, resolved, resolved again."""
     cycle, alert_number = divmod(number, ALERTS)
     status = ("firing", "firing", "resolved", "resolved")[cycle % 4]
     labels = {"alertname": "RackHot", "instance": "box", "rack": f"r{alert_number}"}
@@ -114,7 +114,7 @@ def _render_post(number: int) -> bytes:
 
 
 async def _time_scrapes(port: int, seconds: float) -> list[float]:
-    """Milliseconds of each scrape, one a second, over a connection of its own as Prometheus keeps one."""
+    """Returns the milliseconds of each scrape, one a second, over an open connection like that of Prometheus."""
     import aiohttp
 
     times: list[float] = []

@@ -1,5 +1,5 @@
 """
-Memory modules: SMBIOS and SPD tables, the names of their sensors, and which slot each sensor is of.
+Identifies memory modules: SMBIOS and SPD tables, names of sensors, and the slot of each sensor.
 
-Furniture of the collectors `dimm` and `dmi`; it yields no sample itself.
+Serves the collectors `dimm`, `dmi` and `hwmon`. Imports `_host` and no collector.
 """

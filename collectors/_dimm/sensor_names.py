@@ -1,10 +1,9 @@
 """
-What the names of memory sensors and slots say: which processor, which channel, which module.
+Parses the names of memory sensors and slots into processor, channel and module number.
 
-Each vendor has its own way, and some have several: Supermicro `P1-DIMMA1 Temp`, NEC `CPU1_DIMM1 Temp`, HPE
-`04-P1 DIMM 1-6` (one sensor for six), Gigabyte `DIMMG0_TEMP` (a group), Intel `DIMM Thrm Mrgn 1`, Kontron
-`Temp DIMM#1`, Lenovo `DIMM 1 Temp`, Dell `A1`, AMD's own firmware `P0 CHANNEL A` with `DIMM 0`, EDAC's
-`CPU_SrcID#0_MC#0_Chan#1_DIMM#0`.
+Vendors differ, and some have several styles: Supermicro `P1-DIMMA1 Temp`, NEC `CPU1_DIMM1 Temp`, HPE `04-P1 DIMM 1-6`
+(one sensor for six), Gigabyte `DIMMG0_TEMP` (a group), Intel `DIMM Thrm Mrgn 1`, Kontron `Temp DIMM#1`, Lenovo `DIMM 1
+Temp`, Dell `A1`, AMD's own firmware `P0 CHANNEL A` with `DIMM 0`, EDAC's `CPU_SrcID#0_MC#0_Chan#1_DIMM#0`.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ MEMORY_ENTITIES = ("8", "32")  # of IPMI: memory module, memory device
 
 
 class Slot(NamedTuple):
-    """What a name says; numbers and letters as the name has them, None or empty where it does not say."""
+    """The parts of a name; numbers and letters as in the name, None or empty where it lacks them."""
 
     name: str
     socket: int | None = None
     channel: str = ""
     number: int | None = None
-    group: bool = False
-    """Whether one sensor stands for several modules."""
+    is_group: bool = False
+    """True where one sensor stands for several modules."""
 
     @property
     def is_specific(self) -> bool:
-        """Whether the name tells more than that this is memory."""
+        """True where the name says more than that this is memory."""
         return bool(self.channel) or self.number is not None
 
 
-# `_` counts as a letter for \b, so that the edges of words are written out.
+# \b takes `_` for a letter, hence the explicit edges of words.
 _DECORATION = re.compile(r"(?:^|[\s_.-]+)temp(?:erature)?(?=$|[\s_.-])[\s_.-]*|^\d\d-(?=P\d)", re.I)
 _REGULATOR = re.compile(r"(?<![A-Za-z])V(?:R[MD]?|DD\w*|PP|TT|DIMM\w*|MEM\w*)(?![A-Za-z])", re.I)
 _ZONE = re.compile(r"(?<![A-Za-z])zone(?![A-Za-z])", re.I)
@@ -41,7 +40,7 @@ _MEMORY = re.compile(r"DIMM|(?<![A-Za-z])MEM", re.I)
 _SOCKET = re.compile(r"(?<![A-Za-z0-9])(?:P|CPU|PROC|SOCKET|CPU_SrcID)[\s_#-]?(\d)(?!\d)", re.I)
 _CHANNEL = re.compile(r"(?<![A-Za-z])CH(?:AN(?:NEL)?)?[\s_#-]*([A-Z]|\d{1,2})(?![A-Za-z0-9])", re.I)
 _CONTROLLER = re.compile(r"(?<![A-Za-z])MC#\d", re.I)
-_LETTER_SOCKET = re.compile(r"([A-D])(\d{1,2})")  # Dell: A1 to A16 are processor 1's
+_LETTER_SOCKET = re.compile(r"([A-D])(\d{1,2})")  # Dell: A1 to A16 belong to processor 1
 _FORMS = (
     re.compile(r"DIMM(?:[\s_#-]*(?:P|CPU)\d)?[\s_#-]*(?P<channel>[A-Z])[\s_#-]?(?P<number>\d{1,2})(?!\d)", re.I),
     re.compile(r"DIMM[\s_#-]*(?P<number>\d{1,2})(?P<channel>[A-Z])(?![A-Za-z])", re.I),
@@ -56,21 +55,21 @@ _GROUPS = (
 )
 
 
-def refusal_reason(name: str, entity: str) -> str | None:
-    """Why a sensor is none of a memory module, in words; None where it is one."""
+def explain_refusal(name: str, entity: str) -> str | None:
+    """Returns why a sensor is not a memory module's, in words; None where it is one."""
     if _REGULATOR.search(name):
         return "a voltage regulator, which runs hotter than the modules beside it"
     if _TRIP.search(name):
-        return "a state, which tells no temperature"
+        return "a state and no temperature"
     if _ZONE.search(name):
-        return "the air of a zone and no module"
+        return "the air of a zone and not a module"
     if entity not in MEMORY_ENTITIES and not _MEMORY.search(name):
         return "neither on memory nor named after it"
     return None
 
 
 def parse_slot(name: str) -> Slot:
-    """What a name says."""
+    """Parses one name."""
     plain = strip_decoration(name)
     dell = _LETTER_SOCKET.fullmatch(plain)
     if dell is not None:
@@ -78,10 +77,10 @@ def parse_slot(name: str) -> Slot:
     match = _SOCKET.search(plain)
     socket = int(match[1]) if match is not None else None
     if any(group.search(plain) for group in _GROUPS):
-        return Slot(plain, socket, group=True)
+        return Slot(plain, socket, is_group=True)
     channel = _CHANNEL.search(plain)
     if channel is not None and _CONTROLLER.search(plain):
-        # The channel is counted anew in each memory controller, and letters on a board follow no rule of the driver's.
+        # Each memory controller counts its channels anew, and the board's letters do not follow the driver's numbers.
         return Slot(plain, socket)
     form = next((form for pattern in _FORMS if (form := pattern.search(plain)) is not None), None)
     if form is None:
@@ -94,7 +93,7 @@ def parse_slot(name: str) -> Slot:
 
 def parse_slots(names: Iterable[str]) -> dict[str, Slot]:
     """
-    What all names of one source say.
+    Parses all names of one source.
 
     Where G is the only letter it is no channel: `DIMMG0` and `DIMMG1` are groups of modules (Gigabyte, Inspur).
     """
@@ -107,27 +106,27 @@ def parse_slots(names: Iterable[str]) -> dict[str, Slot]:
     ):
         groups = {parsed_slot.name for parsed_slot in lettered}
         parsed = {
-            name: Slot(parsed_slot.name, group=True) if parsed_slot.name in groups else parsed_slot
+            name: Slot(parsed_slot.name, is_group=True) if parsed_slot.name in groups else parsed_slot
             for name, parsed_slot in parsed.items()
         }
     return parsed
 
 
 def strip_decoration(name: str) -> str:
-    """A sensor's name without what only says that it is a temperature; what is nothing but that stays."""
+    """Removes the words of a sensor's name that only mean temperature; a name of nothing else stays."""
     return _DECORATION.sub("", name).strip() or name.strip()
 
 
 def normalize_name(name: str) -> str:
-    """A name for comparing: letters and digits alone."""
+    """Reduces a name to its letters and digits, for comparison."""
     return re.sub(r"[^a-z0-9]", "", strip_decoration(name).lower())
 
 
 def matches_slot(candidate: Slot, known_slot: Slot) -> bool:
-    """Whether a name may mean a slot: all that it says is true there, and no channel is passed over in silence."""
+    """Returns True where a name may mean a slot: all its parts are true there, and it omits no channel."""
     return (
         candidate.is_specific
-        and not candidate.group
+        and not candidate.is_group
         and candidate.channel == known_slot.channel
         and candidate.number == known_slot.number
         and candidate.socket in (None, known_slot.socket)

@@ -1,9 +1,9 @@
 """
-Where the sensor of a memory module is: one name for one module whoever measured it, and its NUMA node.
+Assigns each memory sensor to a slot, so that a module has one name in all sources, and finds its NUMA node.
 
-In this order: the operator's map; the module's serial number, which its SPD and the firmware's table both have; a name
-that is a slot's name; a name that says the same as a slot's name. What fits no slot, or more than one, keeps the
-sensor's own name: a guess would send somebody to the wrong module.
+The first match counts: the operator's map; the module's serial number, found in its SPD and in the firmware's table; a
+name equal to a slot's; a name with the same parts as a slot's. A sensor that fits no slot, or more than one, keeps its
+own name: a guess would send somebody to the wrong module.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from collectors._host.nodes import list_nodes, read_nodes_by_package
 
 
 class DimmSensor(NamedTuple):
-    """One sensor: its name, which no other of its source has, what is said of its place, and its module's number."""
+    """One sensor: its name, unique within its source, its location's name, and its module's serial number."""
 
     source: str
     name: str
     location: str
     serial_number: str = ""
     socket: int | None = None
-    """The processor, counted from 0, where the source itself knows."""
+    """The processor, counted from 0, where the source knows it."""
 
     @property
     def key(self) -> str:
-        """How the operator's map calls it."""
+        """The sensor's key in the operator's map."""
         return f"{self.source}/{self.name}"
 
 
 class SlotAssignment(NamedTuple):
-    """The name of a module, its node (empty where that is not known), and why it fits no slot (empty where it does)."""
+    """A module's name, its node (empty where unknown), and why the sensor fits no slot (empty where it fits)."""
 
     dimm: str
     node: str = ""
@@ -42,7 +42,7 @@ class SlotAssignment(NamedTuple):
 
 
 class SlotDevice(NamedTuple):
-    """A slot as the collector dmi tells of it, empty where it does not; `node` is the one that its addresses are of."""
+    """A slot as the collector dmi describes it, with empty fields where unknown; `node` holds the slot's addresses."""
 
     handle: str
     locator: str = ""
@@ -52,12 +52,12 @@ class SlotDevice(NamedTuple):
     serial_number: str = ""
     type: str = ""
     node: str = ""
-    filled: bool = False
-    """Whether a module of known size is in it."""
+    is_filled: bool = False
+    """True where the slot has a module of known size."""
 
 
 class _KnownSlot(NamedTuple):
-    """A slot that the firmware's table tells of."""
+    """A slot in the firmware's table."""
 
     dimm: str
     slot: Slot
@@ -67,10 +67,10 @@ class _KnownSlot(NamedTuple):
 
 class SlotAssigner:
     """
-    The places of all sensors; each is decided when its sensor is first seen and stays as long as this lives.
+    Assigns sensors to slots; an assignment is decided at a sensor's first reading and never changes.
 
-    `names` maps SOURCE/SENSOR to a module, `nodes_told` a module to its node; `devices` are the firmware's table, which
-    the agent itself may not be allowed to read. Reads the nodes once.
+    `names` maps SOURCE/SENSOR to a module, `configured_nodes` a module to its node. `devices` are the firmware's table,
+    which the agent itself may not be allowed to read. Reads the nodes once.
     """
 
     def __init__(
@@ -84,30 +84,31 @@ class SlotAssigner:
         self._owners: dict[tuple[str, str], list[str]] = {}
 
     def assign(self, sensors: Sequence[DimmSensor], *, shared: bool = False) -> list[SlotAssignment]:
-        """The place of each, all of one source; `shared`: several of them may be of one module."""
+        """Returns the assignments of sensors of one source; `shared`: several sensors may belong to one module."""
         if not all(sensor.key in self._assignments for sensor in sensors):
-            slots_by_location = parse_slots(sensor.location for sensor in sensors)  # of all: one name explains another
+            # All names are parsed together, since one name explains another.
+            slots_by_location = parse_slots(sensor.location for sensor in sensors)
             new = [sensor for sensor in sensors if sensor.key not in self._assignments]
-            for sensor in sorted(new, key=lambda sensor: sensor.key not in self._names):  # the operator's go first
+            for sensor in sorted(new, key=lambda sensor: sensor.key not in self._names):  # configured ones first
                 self._assignments[sensor.key] = self._claim(
                     sensor, self._decide_assignment(sensor, slots_by_location), shared
                 )
         return [self._assignments[sensor.key] for sensor in sensors]
 
     def _claim(self, sensor: DimmSensor, assignment: SlotAssignment, shared: bool) -> SlotAssignment:
-        """The place, or the sensor's own name where another one of its source is there already."""
+        """Returns the assignment, or the sensor's own name where another sensor of its source has the module."""
         owners = self._owners.setdefault((sensor.source, assignment.dimm), [])
         if owners and not shared:
-            assignment = SlotAssignment(sensor.name, assignment.node, f"{owners[0]} is of {assignment.dimm} already")
+            assignment = SlotAssignment(sensor.name, assignment.node, f"{owners[0]} already has {assignment.dimm}")
         owners.append(sensor.name)
         return assignment
 
     def count_sensors(self, source: str, dimm: str) -> int:
-        """How many sensors of a source are of a module."""
+        """Returns how many sensors of a source belong to a module."""
         return len(self._owners.get((source, dimm), ()))
 
     def list_unseen_sensors(self, source: str) -> Iterator[str]:
-        """The sensors of a source that the operator's map names and nobody has seen."""
+        """Yields the sensors of a source that the operator's map names and no pass has found."""
         unseen = (name for name in self._names if name.startswith(f"{source}/") and name not in self._assignments)
         return (name.removeprefix(f"{source}/") for name in unseen)
 
@@ -117,32 +118,28 @@ class SlotAssigner:
         matching = (
             self._find_matching(sensor, slot)
             if configured_dimm is None
-            else [k for k in self.known_slots if k.dimm == configured_dimm]
+            else [each for each in self.known_slots if each.dimm == configured_dimm]
         )
         if len(matching) == 1:
-            return SlotAssignment(matching[0].dimm, self._configured_node(matching[0].dimm) or matching[0].node)
+            return SlotAssignment(matching[0].dimm, self._get_configured_node(matching[0].dimm) or matching[0].node)
         dimm = configured_dimm or slot.name
-        node = self._configured_node(dimm) or self._node_of_socket(sensor, slot, slots_by_location.values())
+        node = self._get_configured_node(dimm) or self._find_node_of_socket(sensor, slot, slots_by_location.values())
         return SlotAssignment(
-            dimm, node, "" if configured_dimm or slot.group else self._explain_mismatch(sensor, matching)
+            dimm, node, "" if configured_dimm or slot.is_group else self._explain_mismatch(sensor, matching)
         )
 
     def _find_matching(self, sensor: DimmSensor, slot: Slot) -> list[_KnownSlot]:
         serial = sensor.serial_number.upper()
-        by_serial = [
-            known_slot
-            for known_slot in self.known_slots
-            if serial and known_slot.device.serial_number.upper() == serial
-        ]
+        by_serial = [each for each in self.known_slots if serial and each.device.serial_number.upper() == serial]
         if by_serial:
             return by_serial
         name = normalize_name(sensor.location)
-        by_name = [known_slot for known_slot in self.known_slots if name and name in _slot_names(known_slot)]
+        by_name = [known_slot for known_slot in self.known_slots if name and name in _list_slot_names(known_slot)]
         return by_name or [known_slot for known_slot in self.known_slots if matches_slot(slot, known_slot.slot)]
 
     def _explain_mismatch(self, sensor: DimmSensor, matching: Sequence[_KnownSlot]) -> str:
         if not self.known_slots:
-            return ""  # nothing to be placed in: that the table is missing is told once, and not for each sensor
+            return ""  # no table to match with; a missing table is reported once, not for each sensor
         if matching:
             reason = f"may be {' or '.join(known_slot.dimm for known_slot in matching)}"
         elif sensor.serial_number:
@@ -151,47 +148,47 @@ class SlotAssigner:
             reason = "no slot has its name" if sensor.source != "hwmon" else "no serial number can be read from its SPD"
         return reason
 
-    def _configured_node(self, dimm: str) -> str:
+    def _get_configured_node(self, dimm: str) -> str:
         configured_node = self._configured_nodes.get(dimm)
         if configured_node is not None:
             return str(configured_node)
         return self._all_nodes[0] if len(self._all_nodes) == 1 else ""
 
-    def _node_of_socket(self, sensor: DimmSensor, slot: Slot, others: Iterable[Slot]) -> str:
+    def _find_node_of_socket(self, sensor: DimmSensor, slot: Slot, others: Iterable[Slot]) -> str:
         if sensor.socket is not None:
-            return self._node_of_package(sensor.socket)
-        numbers = self._socket_numbers(known_slot.slot for known_slot in self.known_slots) or self._socket_numbers(
-            others
-        )
-        return self._node_of_package(numbers.index(slot.socket)) if slot.socket in numbers else ""
+            return self._find_node_of_package(sensor.socket)
+        numbers = self._list_socket_numbers(each.slot for each in self.known_slots) or self._list_socket_numbers(others)
+        return self._find_node_of_package(numbers.index(slot.socket)) if slot.socket in numbers else ""
 
-    def _socket_numbers(self, parsed_slots: Iterable[Slot]) -> list[int]:
-        """The processors as names count them, from 0 or from 1; none where they are not as many as there are."""
+    def _list_socket_numbers(self, parsed_slots: Iterable[Slot]) -> list[int]:
+        """Returns the processors' numbers in names, from 0 or from 1; none unless there is one for each processor."""
         numbers = sorted({slot.socket for slot in parsed_slots if slot.socket is not None})
         return numbers if len(numbers) == len(self._packages) else []
 
-    def _node_of_package(self, index: int) -> str:
-        """The node of a processor that has only one: which quarter of it a slot is of, no name tells."""
+    def _find_node_of_package(self, index: int) -> str:
+        """Returns the node of a processor that has only one; no name says which quarter of a processor a slot is on."""
         packages = sorted(self._packages)
         package_nodes = self._packages[packages[index]] if index < len(packages) else []
         return package_nodes[0] if len(package_nodes) == 1 else ""
 
     def _make_slots(self, devices: Sequence[SlotDevice]) -> Iterator[_KnownSlot]:
-        names = _unique_names(devices)
+        names = _make_unique_names(devices)
         parsed_slots = [parse_slot(name) for name in names]
-        numbers = self._socket_numbers(parsed_slots)
+        numbers = self._list_socket_numbers(parsed_slots)
         for name, parsed_slot, device in zip(names, parsed_slots, devices, strict=True):
-            node = self._node_of_package(numbers.index(parsed_slot.socket)) if parsed_slot.socket in numbers else ""
-            yield _KnownSlot(name, parsed_slot, device, self._configured_node(name) or node or device.node)
+            node = (
+                self._find_node_of_package(numbers.index(parsed_slot.socket)) if parsed_slot.socket in numbers else ""
+            )
+            yield _KnownSlot(name, parsed_slot, device, self._get_configured_node(name) or node or device.node)
 
 
-def _slot_names(known_slot: _KnownSlot) -> tuple[str, ...]:
-    """What a slot may be called; ghes_edac writes bank and locator one behind the other."""
+def _list_slot_names(known_slot: _KnownSlot) -> tuple[str, ...]:
+    """Returns the possible names of a slot; ghes_edac writes bank and locator one after the other."""
     return normalize_name(known_slot.dimm), normalize_name(f"{known_slot.device.bank} {known_slot.device.locator}")
 
 
-def _unique_names(devices: Sequence[SlotDevice]) -> list[str]:
-    """A name for each slot: what is printed beside it, with its bank or its handle where that is not unique."""
+def _make_unique_names(devices: Sequence[SlotDevice]) -> list[str]:
+    """Returns a name for each slot: the printed locator, with bank or handle where it is not unique."""
     locators = Counter(device.locator for device in devices)
     pairs = Counter((device.bank, device.locator) for device in devices)
     names = []

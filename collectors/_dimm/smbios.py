@@ -1,5 +1,5 @@
 """
-The memory devices that the firmware's tables tell of: what each slot is called, and what is in it.
+Reads the memory devices in the firmware's tables: the name of each slot, and the module in it.
 
 Reads sys/firmware/dmi/tables/DMI, which only root may. System Management BIOS Reference Specification 3.7 (DSP0134):
 types 17 memory device, 19 memory array mapped address, 20 memory device mapped address.
@@ -18,21 +18,21 @@ _DEVICE, _ARRAY_ADDRESS, _DEVICE_ADDRESS, _END = 17, 19, 20, 127
 _HEADER = 4  # bytes: type, length, handle
 _UNKNOWN = 0xFFFF
 _EXTENDED_SIZE = 0x7FFF
-_IN_KILOBYTES = 0x8000  # of a size; else it is in megabytes
+_IN_KILOBYTES = 0x8000  # flag of a size; without it the size is in megabytes
 _EXTENDED_ADDRESS = 0xFFFFFFFF
-# What firmware writes where it has nothing to say; dmidecode shows the same words.
-_NOTHING = frozenset(
+# Firmware's words for an unknown value; dmidecode shows the same words.
+_UNKNOWN_WORDS = frozenset(
     ("", "unknown", "not specified", "none", "no dimm", "n/a", "not available", "to be filled by o.e.m.")
 )
 _TYPES = {0x18: "DDR3", 0x1A: "DDR4", 0x1E: "LPDDR4", 0x20: "HBM", 0x21: "HBM2", 0x22: "DDR5", 0x23: "LPDDR5"}
 
 
 Ranges = tuple[tuple[int, int], ...]
-"""Physical addresses: first byte, and the one behind the last."""
+"""Physical addresses: the first byte, and the byte after the last."""
 
 
 class Structure(NamedTuple):
-    """One structure of the table: its formatted part with the header, and its strings, of which the first is 1."""
+    """One structure of the table: its formatted part with the header, and its strings, numbered from 1."""
 
     kind: int
     handle: int
@@ -40,15 +40,15 @@ class Structure(NamedTuple):
     strings: tuple[str, ...]
 
     def read_number(self, offset: int, size: int) -> int:
-        """The little-endian number of so many bytes there; 0 where an older firmware's structure is shorter."""
+        """Returns the little-endian number of this many bytes; 0 where an older firmware's structure is shorter."""
         field = self.data[offset : offset + size]
         return int.from_bytes(field, "little") if len(field) == size else 0
 
     def read_text(self, offset: int) -> str:
-        """The string that the byte there names; empty where there is none, or only a word for nothing."""
+        """Returns the string that the byte at the offset names; empty where there is none, or a word for unknown."""
         index = self.read_number(offset, 1)
         text = self.strings[index - 1].strip() if 0 < index <= len(self.strings) else ""
-        return "" if text.lower() in _NOTHING else text
+        return "" if text.lower() in _UNKNOWN_WORDS else text
 
 
 class MemoryDevice(NamedTuple):
@@ -60,7 +60,7 @@ class MemoryDevice(NamedTuple):
     size: int | None
     type: str
     speed: int
-    """Transfers per second as configured; 0 where unknown."""
+    """Transfers per second, as configured; 0 where unknown."""
     manufacturer: str
     serial_number: str
     part_number: str
@@ -68,7 +68,7 @@ class MemoryDevice(NamedTuple):
 
 
 def read_memory_devices(host: Host) -> tuple[MemoryDevice, ...]:
-    """All slots in the order of the table; none where there is no table, or, with a note, where it cannot be read."""
+    """Returns all slots in the table's order; none where there is no table, or, with a note, where it is unreadable."""
     raw = host.read_bytes(TABLE, optional=True)
     if raw is None:
         return ()
@@ -88,7 +88,7 @@ def read_memory_devices(host: Host) -> tuple[MemoryDevice, ...]:
 
 
 def parse_structures(raw: bytes) -> Iterator[Structure]:
-    """The structures of a table until its end mark; raises ValueError, one sentence, where it is damaged."""
+    """Yields the structures of a table until its end mark; raises ValueError, in one sentence, where it is damaged."""
     offset = 0
     while offset + _HEADER <= len(raw):
         kind, length, handle = struct.unpack_from("<BBH", raw, offset)
@@ -106,7 +106,7 @@ def parse_structures(raw: bytes) -> Iterator[Structure]:
 
 
 def _decode_printable(raw: bytes) -> str:
-    """Text as it can be a label: firmware writes padding and worse."""
+    """Decodes text for a label; firmware writes padding and control characters."""
     return "".join(letter for letter in raw.decode("ascii", "replace") if letter.isprintable()).strip()
 
 
@@ -139,7 +139,7 @@ _ByHandle = dict[int, list[tuple[int, int]]]
 
 
 def _collect_ranges(table: list[Structure]) -> tuple[_ByHandle, _ByHandle]:
-    """Where each array and each device is in physical memory, by handle."""
+    """Returns the physical addresses of each array and of each device, by handle."""
     arrays: _ByHandle = {}
     devices: _ByHandle = {}
     for structure in table:

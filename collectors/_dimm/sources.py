@@ -1,4 +1,4 @@
-"""What each source's Samples say of memory modules, in one form."""
+"""Converts each source's Samples about memory modules into one common form."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from collectors._dimm.sensor_names import explain_refusal
 from collectors._dimm.sensor_names import parse_slot as slot_of
-from collectors._dimm.sensor_names import refusal_reason
 from collectors._dimm.slot_assignment import DimmSensor, SlotDevice
 from collectors._host.sample import Labels, Sample
 
@@ -17,7 +17,7 @@ _SOURCE_ID = re.compile(r"CPU_SrcID#(\d+)_", re.ASCII)  # of Intel's drivers: th
 
 
 class SensorReading(NamedTuple):
-    """What one sensor said; None where it did not. In °C, the margin to the limit below 0; errors since the boot."""
+    """One sensor's values; None where it has none. Temperatures in °C, the margin below 0, errors since boot."""
 
     sensor: DimmSensor
     celsius: float | None = None
@@ -29,17 +29,17 @@ class SensorReading(NamedTuple):
 
 
 SourceReadings = tuple[list[SensorReading], dict[str, str]]
-"""The modules' sensors, and why others are none, by their name."""
+"""The modules' sensors, and by name the reasons why other sensors are not modules'."""
 
 
 def from_hwmon(samples: Sequence[Sample]) -> SourceReadings:
-    """Chips that only memory modules have; a module whose bus and address are not known has no name."""
+    """Converts chips that only memory modules have; skips a module whose bus and address are unknown."""
     serials = {
         labels["device"]: labels.get("serial_number", "")
         for labels, _ in _filter_by_name(samples, "steadytok_hwmon_module_info")
         if "device" in labels
     }
-    critical = _values_by_labels(samples, "steadytok_hwmon_temperature_critical_celsius")
+    critical = _index_by_labels(samples, "steadytok_hwmon_temperature_critical_celsius")
     readings: dict[str, SensorReading] = {}
     for labels, value in _filter_by_name(samples, "steadytok_hwmon_temperature_celsius"):
         device = labels.get("device", "")
@@ -50,19 +50,18 @@ def from_hwmon(samples: Sequence[Sample]) -> SourceReadings:
 
 
 def from_ipmi(samples: Sequence[Sample]) -> SourceReadings:
-    """Sensors on memory, or named after it, that are no regulator's and no zone's."""
-    critical = _values_by_labels(samples, "steadytok_ipmi_temperature_upper_critical_celsius")
+    """Converts sensors on memory, or named after it, except those of regulators and zones."""
+    critical = _index_by_labels(samples, "steadytok_ipmi_temperature_upper_critical_celsius")
     temperatures = [(*pair, False) for pair in _filter_by_name(samples, "steadytok_ipmi_temperature_celsius")]
     margins = [(*pair, True) for pair in _filter_by_name(samples, "steadytok_ipmi_temperature_margin_celsius")]
     occurrences = Counter(labels.get("sensor", "") for labels, _, _ in temperatures + margins)
     readings, refused = [], {}
     for labels, value, is_margin in temperatures + margins:
         sensor_name = labels.get("sensor", "")
-        reason = refusal_reason(sensor_name, labels.get("entity_id", ""))
+        reason = explain_refusal(sensor_name, labels.get("entity_id", ""))
         if reason is not None:
-            if (
-                "DIMM" in sensor_name.upper() or "MEM" in sensor_name.upper()
-            ):  # an inlet need not say that it is no module
+            # Only names like memory's need a reason: an inlet is obviously no module.
+            if "DIMM" in sensor_name.upper() or "MEM" in sensor_name.upper():
                 refused[sensor_name] = reason
             continue
         sensor = _make_unique_sensor(labels, is_unique=occurrences[sensor_name] == 1)
@@ -74,25 +73,25 @@ def from_ipmi(samples: Sequence[Sample]) -> SourceReadings:
 
 
 def _make_unique_sensor(labels: dict[str, str], *, is_unique: bool) -> DimmSensor:
-    """A sensor by its name; by what it is on too where the name tells no place: some BMCs call each of them `Temp`."""
+    """Names a sensor; adds its entity where names repeat, since some BMCs name each sensor `Temp`."""
     sensor_name = labels.get("sensor", "")
     slot = slot_of(sensor_name)
-    if is_unique and (slot.is_specific or slot.group):
+    if is_unique and (slot.is_specific or slot.is_group):
         return DimmSensor("ipmi", sensor_name, sensor_name)
     entity = f"{labels.get('entity_id', '?')}.{labels.get('entity_instance', '?')}"
     plain = "memory" if slot.name.lower() == "temp" else slot.name
     return DimmSensor("ipmi", f"{sensor_name} {entity}", f"{plain} {entity}")
 
 
-def throttle_counts(samples: Iterable[Sample]) -> Iterator[float]:
-    """How often the BMC's log says that memory was throttled; it names no module that all vendors would agree on."""
+def read_throttle_counts(samples: Iterable[Sample]) -> Iterator[float]:
+    """Yields how often the BMC's log reports throttled memory; vendors do not agree on how to name the module."""
     events = _filter_by_name(samples, "steadytok_ipmi_memory_events_total")
     return (count for labels, count in events if labels.get("event") == "throttled")
 
 
 def from_hsmp(samples: Sequence[Sample]) -> SourceReadings:
-    """DIMMs as the processor counts them: by socket, channel and place in the channel."""
-    refresh = _values_by_labels(samples, "steadytok_hsmp_dimm_refresh_rate_ratio")
+    """Converts DIMMs as the processor counts them: by socket, channel and position in the channel."""
+    refresh = _index_by_labels(samples, "steadytok_hsmp_dimm_refresh_rate_ratio")
     readings = []
     for labels, value in _filter_by_name(samples, "steadytok_hsmp_dimm_temperature_celsius"):
         socket, channel, dimm = (labels.get(name, "") for name in ("socket", "channel", "dimm"))
@@ -103,9 +102,9 @@ def from_hsmp(samples: Sequence[Sample]) -> SourceReadings:
 
 
 def from_edac(samples: Sequence[Sample]) -> SourceReadings:
-    """Ranks, rows or modules of the memory controllers, with their labels."""
-    corrected = _values_by_labels(samples, "steadytok_edac_dimm_correctable_errors_total")
-    uncorrected = _values_by_labels(samples, "steadytok_edac_dimm_uncorrectable_errors_total")
+    """Converts ranks, rows or modules of the memory controllers, with their labels."""
+    corrected = _index_by_labels(samples, "steadytok_edac_dimm_correctable_errors_total")
+    uncorrected = _index_by_labels(samples, "steadytok_edac_dimm_uncorrectable_errors_total")
     readings = []
     for pairs in dict.fromkeys((*corrected, *uncorrected)):
         labels = dict(pairs)
@@ -118,20 +117,20 @@ def from_edac(samples: Sequence[Sample]) -> SourceReadings:
 
 
 def from_dmi(samples: Sequence[Sample]) -> list[SlotDevice]:
-    """The slots in the order of the firmware's table."""
+    """Returns the slots in the order of the firmware's table."""
     sizes = {
         dict(labels)["handle"]: size
-        for labels, size in _values_by_labels(samples, "steadytok_dmi_memory_size_bytes").items()
+        for labels, size in _index_by_labels(samples, "steadytok_dmi_memory_size_bytes").items()
     }
     slot_labels = (labels for labels, _ in _filter_by_name(samples, "steadytok_dmi_memory_info"))
-    return [SlotDevice(**labels, filled=bool(sizes.get(labels["handle"]))) for labels in slot_labels]
+    return [SlotDevice(**labels, is_filled=bool(sizes.get(labels["handle"]))) for labels in slot_labels]
 
 
 def _filter_by_name(samples: Iterable[Sample], name: str) -> Iterator[tuple[dict[str, str], float]]:
     return ((dict(sample.labels), sample.value) for sample in samples if sample.metric.name == name)
 
 
-def _values_by_labels(samples: Iterable[Sample], name: str) -> dict[Labels, float]:
+def _index_by_labels(samples: Iterable[Sample], name: str) -> dict[Labels, float]:
     return {sample.labels: sample.value for sample in samples if sample.metric.name == name}
 
 

@@ -1,8 +1,8 @@
 """
-The door to the plate of a memory module, its SPD EEPROM: who made it, which part it is, its serial number.
+Reads the identity of a memory module from its SPD EEPROM: manufacturer, part and serial number.
 
-The kernel's drivers ee1004 (DDR4) and spd5118 (DDR5) show it as the file `eeprom` of the device; JEDEC standard 21-C
-annex L and JESD400-5 say where what stands. Few bytes are read, because the bus is slow and the firmware's too.
+The kernel's drivers ee1004 (DDR4) and spd5118 (DDR5) show the EEPROM as the device's file `eeprom`. JEDEC standard 21-C
+annex L and JESD400-5 define its layout. Few bytes are read, because the bus is slow and shared with the firmware.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from collectors._host.host import Host
 
-_TYPE = 2  # the byte that says which kind of memory this is
+_TYPE = 2  # offset of the memory type
 _DEVICE = re.compile(r"(\d+)-00([0-9a-f]{2})")
-_SENSOR, _EEPROM, _SAME_SLOT = 0x18, 0x50, 0x07  # on the bus: the three low bits of both addresses are the slot's
+_SENSOR, _EEPROM, _SAME_SLOT = 0x18, 0x50, 0x07  # bus addresses; the three low bits of both are the slot's
 
 
 class _Layout(NamedTuple):
-    """Where the serial number (four bytes) and behind it the part number stand."""
+    """The offsets of the serial number (four bytes) and of the part number after it."""
 
     serial: int
     part_length: int
@@ -29,21 +29,21 @@ _LAYOUTS = {0x0C: _Layout(325, 20), 0x12: _Layout(517, 30)}  # DDR4, DDR5
 
 
 class ModuleIdentity(NamedTuple):
-    """What a module says of itself; the serial number in hexadecimal, as firmware writes it."""
+    """A module's identity; the serial number is in hexadecimal, as firmware writes it."""
 
     serial_number: str
     part_number: str
 
 
 def read_module_identity(host: Host, device: str) -> ModuleIdentity | None:
-    """The plate of the module whose sensor is this i2c device (3-0050, 0-0018); None where it cannot be had."""
-    path = _eeprom_path(device)
+    """Returns the identity of the module with this sensor, an i2c device (3-0050, 0-0018); None where unreadable."""
+    path = _find_eeprom_path(device)
     if path is None:
         return None
     try:
         descriptor = os.open(host.path(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return None  # no driver for it, or readable by root only: the join says what it would be good for
+        return None  # no driver, or readable by root only; the collector dimm reports the missing serial number
     try:
         return _read_identity(descriptor)
     except OSError as error:
@@ -52,7 +52,7 @@ def read_module_identity(host: Host, device: str) -> ModuleIdentity | None:
         os.close(descriptor)
 
 
-def _eeprom_path(device: str) -> str | None:
+def _find_eeprom_path(device: str) -> str | None:
     match = _DEVICE.fullmatch(device)
     if match is None:
         return None

@@ -1,5 +1,5 @@
 """
-What engines expose: reading an exposition, and the metric names of each kind of engine.
+Parses engines' expositions, and maps each kind of engine's metric names to common signals.
 
-Furniture of the collector `engine`; it yields no sample itself.
+Serves the collector `engine`. Imports no other furniture and no collector; opens no connection.
 """

@@ -1,8 +1,8 @@
 """
-What each engine calls its numbers, by exact name, and what we call them.
+Maps each engine's metrics, by exact name, to common signals.
 
-A prefix would catch more than is meant (`vllm:num_requests_waiting_by_reason`). Where several names are given the
-first that the engine has is taken: engines have renamed theirs.
+A prefix would match too much (`vllm:num_requests_waiting_by_reason`). Of several names for a signal the first that the
+engine exposes is taken: engines have renamed their metrics.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import NamedTuple
 from collectors._engine.exposition import Point, Points
 
 Signal = str
-"""One of our words: what follows `steadytok_engine_` without unit and `_total`."""
+"""A common name: the part of a metric after `steadytok_engine_`, without unit and `_total`."""
 
 
 class MetricSource(NamedTuple):
     """One metric of an engine, and how its series become one number."""
 
     name: str
-    label_values: Mapping[str, tuple[str, ...]] = {}  # labels and the values of which one is needed
-    largest: bool = False  # else the sum: of a ratio the fullest counts, of tokens all
+    label_values: Mapping[str, tuple[str, ...]] = {}  # required labels, each with its accepted values
+    largest: bool = False  # else their sum: a ratio needs the largest, tokens the sum
 
 
 class Dialect(NamedTuple):
-    """How one kind of engine speaks; `ranks` are labels whose series repeat each other and must not be added up."""
+    """The metrics of one kind of engine; `ranks` are labels whose series repeat each other and must not be added up."""
 
     prefix: str
     sources: Mapping[Signal, tuple[MetricSource, ...]]
@@ -33,16 +33,16 @@ class Dialect(NamedTuple):
 
     @property
     def names(self) -> frozenset[str]:
-        """Every metric that may be asked for."""
+        """Every metric that may be read."""
         return frozenset(source.name for sources in self.sources.values() for source in sources)
 
-    def is_spoken_in(self, text: str) -> bool:
-        """Whether a metric of this exposition has the prefix."""
+    def matches(self, text: str) -> bool:
+        """Returns True where a metric of this exposition has the prefix."""
         return text.startswith(self.prefix) or f"\n{self.prefix}" in text
 
 
 # https://docs.vllm.ai/en/latest/usage/metrics/ ; series differ by `engine` (data parallel) and `model_name`.
-# The sum of inter-token latencies grows with every token; decode time only when a request ends, so it comes last.
+# The sum of inter-token latencies grows with every token. Decode time grows when a request ends, so it comes last.
 _VLLM = Dialect(
     "vllm:",
     {
@@ -66,7 +66,7 @@ _VLLM = Dialect(
     },
 )
 
-# https://docs.sglang.ai/references/production_metrics.html ; generation_tokens_total moves only when a request ends.
+# https://docs.sglang.ai/references/production_metrics.html ; generation_tokens_total grows only when a request ends.
 _SGLANG = Dialect(
     "sglang:",
     {
@@ -90,7 +90,7 @@ _SGLANG = Dialect(
 )
 
 # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md ; needs --metrics. Its gauges of tokens per
-# second start again at each scrape, so only counters are taken; newer versions have no KV metric.
+# second restart at each scrape, so only counters are read; newer versions have no KV metric.
 _LLAMA_CPP = Dialect(
     "llamacpp:",
     {
@@ -132,12 +132,12 @@ DIALECTS: Mapping[str, Dialect] = {
 
 
 def detect_kind(text: str) -> str | None:
-    """The kind of engine whose prefix a metric of this exposition has, or None."""
-    return next((kind for kind, dialect in DIALECTS.items() if dialect.is_spoken_in(text)), None)
+    """Returns the kind of engine whose prefix a metric of this exposition has, or None."""
+    return next((kind for kind, dialect in DIALECTS.items() if dialect.matches(text)), None)
 
 
 def read_signal(dialect: Dialect, signal: Signal, points: Points) -> float | None:
-    """The number behind one of our words; None where this engine does not tell."""
+    """Returns the value of a signal; None where this engine does not expose it."""
     for source in dialect.sources.get(signal, ()):
         if source.name not in points:
             continue
@@ -146,7 +146,7 @@ def read_signal(dialect: Dialect, signal: Signal, points: Points) -> float | Non
         if selected:
             return max(point.value for point in selected) if source.largest else _sum_replicas(selected, dialect)
         if series is None:
-            return None  # it is there and cannot be read: another name might count something else
+            return None  # the metric exists but is unreadable; another name might count something else
     return None
 
 
@@ -155,7 +155,7 @@ def _is_selected(point: Point, source: MetricSource) -> bool:
 
 
 def _sum_replicas(points: list[Point], dialect: Dialect) -> float:
-    """The sum over replicas; ranks of one replica all count the same tokens, so the highest of them stands for all."""
+    """Returns the sum over replicas; ranks of one replica count the same tokens, so only the highest counts."""
     replicas: dict[frozenset[tuple[str, str]], float] = {}
     for point in points:
         replica = frozenset(pair for pair in point.labels.items() if pair[0] not in dialect.ranks)

@@ -1,5 +1,5 @@
 """
-The machine that is looked at: its root, files, CPU lists, nodes, the cache, and reads with a time budget.
+Access to the machine: its files, CPU lists, NUMA nodes, values, a cache, and reads with a time budget each.
 
-Furniture of the collectors: imported by them and by the face, never by another room; it yields no sample itself.
+Imports nothing else of this package; makes no sample of its own, and only the face and the collectors import it.
 """

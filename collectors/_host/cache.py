@@ -1,4 +1,4 @@
-"""What a collector keeps from one process to the next, such as a BMC's list of sensors: small texts by their names."""
+"""Keeps small texts by name from one process to the next, such as a BMC's list of sensors."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import tempfile
 from pathlib import Path
 
-_MAX_CHARACTERS = 1 << 20  # bytes; a repository of 1,000 sensor records is 130 KiB
+_MAX_BYTES = 1 << 20  # bytes; a repository of 1,000 sensor records is 130 KiB
 
 
 class Cache:
     """
     Texts in a folder, or only in memory where there is no folder.
 
-    What it holds is a saving and never the truth: a folder that cannot be used costs the saving and nothing else.
+    The texts save time and are never the only source. A folder that cannot be used costs that time and nothing else.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
@@ -22,18 +22,18 @@ class Cache:
         self._texts: dict[str, str] = {}
 
     def get(self, name: str) -> str | None:
-        """The text that was put there, or None."""
+        """Returns the text stored under the name, or None."""
         if name not in self._texts and self._folder is not None:
-            # One that cannot be read, or is no text, is as good as none.
+            # An unreadable file, or one that is not text, counts as absent.
             with contextlib.suppress(OSError, UnicodeDecodeError), (self._folder / name).open(encoding="utf-8") as file:
-                self._texts[name] = file.read(_MAX_CHARACTERS)
+                self._texts[name] = file.read(_MAX_BYTES)
         return self._texts.get(name)
 
     def put(self, name: str, text: str) -> None:
-        """Replaces the text whole: after a crash it is the old one or the new one, never half of each."""
+        """Replaces the whole text: after a crash the file holds either the old text or the new one, never a mixture."""
         self._texts[name] = text
         if self._folder is not None:
-            with contextlib.suppress(OSError):  # a full disk, or somebody else's folder: it lasts as long as we do
+            with contextlib.suppress(OSError):  # full disk or foreign folder: the text lasts until exit
                 self._write(self._folder, name, text)
 
     @staticmethod

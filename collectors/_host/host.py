@@ -1,8 +1,8 @@
 """
-The only door to a machine's files.
+Gives collectors read access to a machine's files; no other module opens kernel files.
 
-Here, and nowhere else, the kernel's moods are handled: a file that is absent, empty, unreadable, not text, or larger
-than any kernel file has a reason to be. A collector sees a value or None; the reason is noted and counted.
+This module alone handles files that are absent, empty, unreadable, not text or too large. A collector receives a value
+or None; the reason is noted and counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from collectors._host.cache import Cache
-from collectors._host.files import LARGEST, PAGE, http_get, read_all
+from collectors._host.files import MAX_BYTES, PAGE, http_get, read_all
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -27,17 +27,20 @@ _T = TypeVar("_T")
 
 
 class Note(NamedTuple):
-    """One reading that is missing, and why."""
+    """One missing reading and the reason for it."""
 
     path: str
     reason: str
 
 
 class Host:
-    """The door for reading files under a root folder, so that a folder is a machine."""
+    """Read access to the files below a root folder, which can stand for a machine; each collector has its own Host."""
 
     def __init__(self, root: str | Path = "/", shelf: str | Path | None = None) -> None:
-        """The machine below `root`; collectors keep what is to outlast the process in the folder `shelf`, if any."""
+        """
+        Opens the machine below `root`. Collectors cache texts for later processes in the folder `shelf`, if there is
+        one.
+        """
         self.root = os.path.abspath(root)
         self.live = self.root == "/"
         self.shelf = Cache(shelf)
@@ -48,19 +51,19 @@ class Host:
         self._next_pass_seconds: float | None = None
 
     def path(self, relative: str) -> str:
-        """Where a file of this machine really lies."""
+        """Returns the absolute path of one of the machine's files."""
         return self._prefix + relative.lstrip("/")
 
     def exists(self, relative: str) -> bool:
-        """Whether there is such a file or folder; asking is not a reading and leaves no note."""
+        """Returns True where the file or folder exists; leaves no note."""
         return os.path.exists(self.path(relative))
 
-    def read(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> str | None:
+    def read(self, relative: str, *, optional: bool = False, largest: int = MAX_BYTES) -> str | None:
         """
-        The file's text without surrounding white space, or None with a note.
+        Returns the file's text without surrounding white space, or None with a note.
 
-        An optional file may be absent or empty without a note: many kernels simply do not have it, and a process
-        may end. One of more than `largest` bytes is not read to its end.
+        An optional file may be absent or empty without a note: many kernels lack it, or its process may have ended. A
+        file of more than `largest` bytes is not read to its end.
         """
         raw = self.read_bytes(relative, optional=optional, largest=largest)
         if raw is None:
@@ -73,8 +76,8 @@ class Host:
             return None if optional else self.note(relative, "empty")
         return text
 
-    def read_bytes(self, relative: str, *, optional: bool = False, largest: int = LARGEST) -> bytes | None:
-        """The file's bytes, or None with a note; an optional file may be absent without one."""
+    def read_bytes(self, relative: str, *, optional: bool = False, largest: int = MAX_BYTES) -> bytes | None:
+        """Returns the file's bytes, or None with a note; an optional file may be absent without a note."""
         try:
             return read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0, largest)
         except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
@@ -83,25 +86,25 @@ class Host:
             return self.note(relative, error.strerror or str(error))
 
     def read_int(self, relative: str, *, optional: bool = False) -> int | None:
-        """The whole number that is the file's only content, or None with a note."""
+        """Returns the whole number that is the file's only content, or None with a note."""
         text = self.read(relative, optional=optional)
         if text is None:
             return None
         return self.integer(text, relative)
 
     def integer(self, text: str, relative: str) -> int | None:
-        """`text` as a whole number, or None with a note; `1_000` and `<unknown>` are not numbers."""
+        """Returns `text` as a whole number, or None with a note; `1_000` and `<unknown>` are not numbers."""
         if _INTEGER.fullmatch(text) is None or len(text) > 20:
             return self.note(relative, f"expected a whole number, found {text[:40]!r}")
         return int(text)
 
     def lines(self, relative: str, *, optional: bool = False) -> list[str]:
-        """The file's lines; none where it cannot be read, with a note."""
+        """Returns the file's lines; an empty list, with a note, where the file cannot be read."""
         text = self.read(relative, optional=optional)
         return [] if text is None else text.splitlines()
 
     def names(self, relative: str) -> list[str]:
-        """The entries of a folder, numbers in natural order (node2 before node10); none where it is absent."""
+        """Returns the entries of a folder in natural order (node2 before node10); an empty list where it is absent."""
         try:
             return sorted(filter(_is_text, os.listdir(self.path(relative))), key=natural)
         except (FileNotFoundError, NotADirectoryError):
@@ -111,7 +114,7 @@ class Host:
             return []
 
     def glob(self, pattern: str) -> list[str]:
-        """Relative paths that match, in natural order; each segment may have shell wildcards."""
+        """Returns the relative paths that match, in natural order; each segment may have shell wildcards."""
         paths = [""]
         for segment in pattern.strip("/").split("/"):
             paths = [path for parent in paths for path in self._matches(parent, segment)]
@@ -124,20 +127,20 @@ class Host:
         return [join + name for name in self.names(parent) if fnmatch.fnmatchcase(name, segment)]
 
     def link(self, relative: str) -> str | None:
-        """The last name in what a symbolic link says, such as 3-0050; None where there is no such link."""
+        """Returns the last name in the target of a symbolic link, such as 3-0050; None where there is no such link."""
         try:
             name = os.path.basename(os.readlink(self.path(relative)).rstrip("/"))
-            # A name that is not UTF-8 could leave this process neither as a label nor in a log line.
+            # A name that is not UTF-8 could be neither a label nor part of a log line.
             return os.fsencode(name).decode("utf-8", "replace") or None
         except OSError:
-            return None  # a name that is not known is a label that is not there
+            return None  # an unknown name becomes a missing label
 
     def get(self, url: str, *, timeout: float = 0.4) -> str | None:
         """
-        The body of an HTTP GET, or None with a note.
+        Returns the body of an HTTP GET, or None with a note.
 
-        Under a root that is not `/` the answer is the file `http/HOST:PORT/PATH` there, so that a fixture never
-        talks to this machine's engines.
+        Under a root that is not `/` the body comes from the file `http/HOST:PORT/PATH` there, so that a fixture never
+        contacts this machine's engines.
         """
         if not self.live:
             parts = urllib.parse.urlsplit(url)
@@ -152,48 +155,46 @@ class Host:
         except (OSError, ValueError, http.client.HTTPException) as error:
             return self.note(url, str(getattr(error, "reason", error)) or type(error).__name__)
 
-    def note(self, where: str, reason: str) -> None:
-        """Counts a reading that is missing; returns None so that `return host.note(…)` reads as what it means."""
-        self._notes.append(Note(where, reason))
+    def note(self, path: str, reason: str) -> None:
+        """Counts a missing reading; returns None, so that a caller can write `return host.note(…)`."""
+        self._notes.append(Note(path, reason))
 
     def take_notes(self) -> list[Note]:
-        """The notes since the last call; the pass that reads them is the pass they belong to."""
+        """Returns the notes since the last call; they belong to the pass that takes them."""
         notes, self._notes = self._notes, []
         return notes
 
     def spend(self, seconds: float) -> None:
-        """Counts processor time that another thread took for this pass."""
+        """Adds processor time that another thread used for this pass."""
         self._spent_seconds += seconds
 
     def take_spent(self) -> float:
-        """That time since the last call."""
+        """Returns the processor time added since the last call."""
         spent, self._spent_seconds = self._spent_seconds, 0.0
         return spent
 
     def again(self, seconds: float) -> None:
-        """Asks for the next pass so many seconds after the beginning of this one, where that is more than INTERVAL."""
+        """Asks for the next pass this many seconds after the start of this one, where that is more than INTERVAL."""
         self._next_pass_seconds = seconds
 
     def take_again(self) -> float | None:
-        """What was asked for in this pass, if anything."""
+        """Returns the seconds requested in this pass, if any."""
         seconds, self._next_pass_seconds = self._next_pass_seconds, None
         return seconds
 
-    def kept(self, kind: type[_T]) -> _T:
-        """
-        This collector's own memory from pass to pass: the one `kind()` of this Host, made at the first call.
-
-        Each collector is given a Host of its own, so nothing is shared and nothing lives in a module.
-        """
+    def get_state(self, kind: type[_T]) -> _T:
+        """Returns this collector's state from pass to pass: the one `kind()` of its Host, created by the first call."""
         if kind not in self._states:
             self._states[kind] = kind()
         return cast("_T", self._states[kind])
 
+    kept = get_state  # its name in the first version of the contract: collectors of third parties call it so
+
 
 def _is_text(name: str) -> bool:
-    return name.isprintable()  # what is not UTF-8 comes as lone surrogates, which are not
+    return name.isprintable()  # bytes that are not UTF-8 arrive as lone surrogates, which are not printable
 
 
 def natural(name: str) -> list[Any]:
-    """A sort key that puts node2 before node10."""
+    """Returns a sort key that puts node2 before node10."""
     return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]

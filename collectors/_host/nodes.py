@@ -1,5 +1,5 @@
 """
-Which NUMA nodes there are, and which CPUs each has, from /sys/devices/system/node.
+Reads the NUMA nodes and the CPUs of each from /sys/devices/system/node.
 
 Node numbers may have gaps, and a node may have memory and no CPU (CXL memory, GPU memory).
 https://www.kernel.org/doc/Documentation/ABI/stable/sysfs-devices-node
@@ -17,12 +17,12 @@ _BLOCK_SIZE = "sys/devices/system/memory/block_size_bytes"
 
 
 def list_nodes(host: Host) -> list[str]:
-    """The numbers of the nodes, in natural order, as text; none where the kernel shows no nodes."""
+    """Returns the nodes' numbers as text in natural order; an empty list where the kernel shows no nodes."""
     return [name[4:] for name in host.names(FOLDER) if name.startswith("node") and name[4:].isdecimal()]
 
 
 def read_cpulist(host: Host, relative: str) -> frozenset[int] | None:
-    """The numbers in a file such as `0-3,8`, or None with a note."""
+    """Returns the numbers in a file such as `0-3,8`, or None with a note."""
     text = host.read(relative)
     if text is None:
         return None
@@ -34,10 +34,9 @@ def read_cpulist(host: Host, relative: str) -> frozenset[int] | None:
 
 def read_cpus_by_node(host: Host) -> dict[str, frozenset[int]]:
     """
-    The online CPUs of each node; a node whose list cannot be read is left out, with a note.
+    Returns the online CPUs of each node; leaves out, with a note, a node whose list cannot be read.
 
-    A memory-only node has none; which is believed only where `has_cpu` says so too, because an empty file
-    may as well be a failed read.
+    A node counts as memory-only where `has_cpu` says so: an empty cpulist may also be a failed read.
     """
     node_ids = list_nodes(host)
     populated = read_cpulist(host, f"{FOLDER}/has_cpu") if node_ids else None
@@ -52,9 +51,9 @@ def read_cpus_by_node(host: Host) -> dict[str, frozenset[int]]:
 
 def read_nodes_by_package(host: Host) -> dict[int, list[str]]:
     """
-    The nodes of each processor, by its number; nodes without CPUs are of none.
+    Returns the nodes of each processor, by the processor's number; nodes without CPUs belong to none.
 
-    All or nothing: with one missing, the next processor would be taken for it.
+    Returns all processors or none: with one missing, the next would be taken for it.
     """
     by_package: dict[int, list[str]] = {}
     by_node = read_cpus_by_node(host)
@@ -69,9 +68,9 @@ def read_nodes_by_package(host: Host) -> dict[int, list[str]]:
 
 def read_blocks_by_node(host: Host) -> tuple[int, dict[str, frozenset[int]]]:
     """
-    The size in bytes of the kernel's blocks of physical memory (0 where it tells none), and which each node has.
+    Returns the size in bytes of the kernel's blocks of physical memory, and the blocks of each node.
 
-    https://docs.kernel.org/admin-guide/mm/memory-hotplug.html
+    The size is 0 where the kernel does not expose it. https://docs.kernel.org/admin-guide/mm/memory-hotplug.html
     """
     text = host.read(_BLOCK_SIZE, optional=True)
     if text is None:

@@ -1,4 +1,4 @@
-"""The values that flow through the house: a Metric says what is measured, a Sample is one measurement."""
+"""Defines the values that all rooms exchange: a Metric describes a measurement, a Sample is one measured value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Sample(NamedTuple):
-    """One value of a series; the time of reading belongs to the whole pass of a collector, not to a Sample."""
+    """One value of a series. The time of reading belongs to the collector's whole pass, not to a Sample."""
 
     metric: Metric
     labels: Labels
@@ -18,7 +18,7 @@ class Sample(NamedTuple):
 
 
 Reading = Sample | None
-"""What a collector yields: a Sample, or None where the reading is missing (never 0)."""
+"""A collector yields Readings: a Sample, or None where the reading is missing (never 0)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Metric:
     """
     A name with type and help.
 
-    Names carry their base unit (`_bytes`, `_seconds`, `_celsius`, `_hertz`, `_ratio`), counters end in `_total`.
+    Names end in their base unit (`_bytes`, `_seconds`, `_celsius`, `_hertz`, `_ratio`), counters in `_total`.
     https://prometheus.io/docs/practices/naming/
     """
 
@@ -35,7 +35,7 @@ class Metric:
     help: str
 
     def sample(self, value: float | None, /, **labels: str) -> Reading:
-        """This metric with a value, or None where there is no value."""
+        """Returns this metric with a value, or None where there is no value."""
         if value is None:
             return None
         pairs = tuple(sorted(labels.items()))
@@ -45,10 +45,10 @@ class Metric:
 
 
 def counter(name: str, help: str) -> Metric:
-    """A value that only grows, except when its source restarts; its name ends in `_total`."""
+    """Makes a metric whose value only grows, except when its source restarts; its name ends in `_total`."""
     return Metric(name, "counter", help)
 
 
 def gauge(name: str, help: str) -> Metric:
-    """A value that may go either way."""
+    """Makes a metric whose value may rise and fall."""
     return Metric(name, "gauge", help)

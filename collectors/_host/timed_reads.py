@@ -1,8 +1,8 @@
 """
-Reads places one after another, each with its own time budget, so that one that never returns hides no other.
+Reads paths one after another, each within its own time budget, so that a stuck read blocks no other path.
 
-A read that hangs in the kernel cannot be cancelled. It is left behind together with its thread, and its place is not
-asked again until that thread has returned; without one, a single thread is handed all places of a pass at once.
+A read that hangs in the kernel cannot be cancelled. It is abandoned together with its thread, and its path is skipped
+until that thread has returned. While no read hangs, one thread receives all paths of a pass at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class _ReadJob(Generic[_T]):
-    """Places handed to one worker, and what it has brought; the lock is for `answers`, `since` and `left`."""
+    """Paths for one worker and their results; the lock guards `results`, `read_began` and `is_abandoned`."""
 
     def __init__(self, paths: Sequence[str], read: Callable[[Host, str], _T]) -> None:
         self.paths = paths
@@ -33,7 +33,7 @@ class _ReadJob(Generic[_T]):
         self.error: Exception | None = None
 
     def run(self, host: Host) -> bool:
-        """The worker's side; False where nobody waits any more."""
+        """Runs in the worker; returns False where the caller has abandoned the job."""
         with self.lock:
             self.read_began = time.monotonic()
         began = time.thread_time()
@@ -46,13 +46,13 @@ class _ReadJob(Generic[_T]):
                     self.results.append(result)
                     self.cpu_seconds = time.thread_time() - began
                     self.read_began = time.monotonic()
-        except Exception as error:  # raised again where it is waited for
+        except Exception as error:  # the waiting caller raises it again
             self.error = error
         self.done.set()
         return not self.is_abandoned
 
     def wait(self, budget: float, deadline: float) -> bool:
-        """The caller's side; False where a place took too long, and is left behind."""
+        """Runs in the caller; returns False, and abandons the job, where a path took too long."""
         while not self.done.wait(max(0.0, min(self.read_began + budget, deadline) - time.monotonic())):
             with self.lock:
                 if len(self.results) == len(self.paths):
@@ -64,12 +64,12 @@ class _ReadJob(Generic[_T]):
 
 
 class _Worker:
-    """A daemon thread with a Host of its own: what it notes after it was left behind is nobody's."""
+    """A daemon thread with its own Host: notes made after the worker was abandoned are dropped."""
 
     def __init__(self, root: str) -> None:
         self.jobs: queue.SimpleQueue[_ReadJob[object] | None] = queue.SimpleQueue()
         arguments = (self.jobs, Host(root))
-        self.thread = threading.Thread(target=_run_jobs, args=arguments, name="places", daemon=True)
+        self.thread = threading.Thread(target=_run_jobs, args=arguments, name="timed-reads", daemon=True)
         self.thread.start()
 
 
@@ -80,10 +80,10 @@ def _run_jobs(jobs: queue.SimpleQueue[_ReadJob[object] | None], host: Host) -> N
 
 
 class TimedReader:
-    """The worker of one collector, and the places whose read has not returned."""
+    """Reads the paths of one collector, and remembers the paths whose read has not returned."""
 
     def __init__(self, read_budget: float, pass_budget: float) -> None:
-        """Seconds for each place, and for a whole pass."""
+        """Sets the budgets in seconds: for each path, and for a whole pass."""
         self._read_budget = read_budget
         self._pass_budget = pass_budget
         self._worker: _Worker | None = None
@@ -96,9 +96,10 @@ class TimedReader:
 
     def read_each(self, host: Host, paths: Sequence[str], read: Callable[[Host, str], _T]) -> Iterator[tuple[str, _T]]:
         """
-        (place, what `read` gave) of every place that returned in time; the others are noted.
+        Yields (path, result of `read`) for every path that returned in time; notes the others.
 
-        `read` runs in a thread of its own: it must change nothing but the Host it is given. What it raises is raised.
+        `read` runs in another thread: it must change nothing but the Host that it receives. Its exceptions are raised
+        here.
         """
         deadline = time.monotonic() + self._pass_budget
         remaining = self._select_paths(host, paths)
@@ -106,7 +107,7 @@ class TimedReader:
             job = _ReadJob(remaining, read)
             in_time = self._run_job(host.root, job, deadline)
             host.spend(job.cpu_seconds)
-            for path, (result, notes) in zip(remaining, job.results, strict=False):  # the rest has not been read
+            for path, (result, notes) in zip(remaining, job.results, strict=False):  # some paths may be unread
                 for note in notes:
                     host.note(*note)
                 yield path, result
@@ -115,7 +116,7 @@ class TimedReader:
             remaining = [] if in_time else self._abandon_read(host, remaining[len(job.results) :], deadline)
 
     def _select_paths(self, host: Host, paths: Sequence[str]) -> list[str]:
-        """The places to read: first those that the last pass did not reach, and none whose read has not returned."""
+        """Returns the paths to read: first those that the last pass did not reach; none whose read has not returned."""
         self._stuck = {path: thread for path, thread in self._stuck.items() if thread.is_alive()}
         for path in paths:
             if path in self._stuck:
@@ -127,11 +128,11 @@ class TimedReader:
     def _run_job(self, root: str, job: _ReadJob[_T], deadline: float) -> bool:
         if self._worker is None:
             self._worker = _Worker(root)
-        self._worker.jobs.put(job)  # type: ignore[arg-type]  # a worker does not look at what it brings
+        self._worker.jobs.put(job)  # type: ignore[arg-type]  # a worker does not use the result's type
         return job.wait(self._read_budget, deadline)
 
     def _abandon_read(self, host: Host, remaining: Sequence[str], deadline: float) -> list[str]:
-        """Leaves the first place behind with the worker; the others where there is still time for them."""
+        """Abandons the first path and the worker; returns the other paths while time is left for them."""
         stuck, *others = remaining
         if self._worker is not None:
             self._stuck[stuck] = self._worker.thread

@@ -1,5 +1,5 @@
 """
-IPMI: sessions with a BMC in-band and over LAN, its sensor records, readings and event log.
+Talks to a BMC by IPMI, in-band or over LAN: sessions, sensor records, readings and the event log.
 
-Furniture of the collector `ipmi`, and the only place that imports pyghmi; it yields no sample itself.
+Serves the collector `ipmi`. Imports `_host` and no collector; only this folder imports pyghmi.
 """

@@ -1,7 +1,8 @@
 """
-Which of a BMC's sensors are wanted, by what they are on and by their names as vendors give them.
+Selects a BMC's sensors by the entity that they are on, and by vendors' names for them.
 
-The entity comes first: some name every sensor `Temp`. A regulator beside the DIMMs is no DIMM, whatever it is on.
+The entity decides first, since some vendors name every sensor `Temp`. A regulator beside the DIMMs is no DIMM, even
+where its entity is memory.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Literal
 from collectors._ipmi.sensor import BMC_ADDRESS, FAN, TEMPERATURE, Sensor
 
 Kind = Literal["memory", "margin", "inlet", "fan", "other"]
-"""What a sensor measures: memory's heat, or its distance to a limit; incoming air; a fan; what was included."""
+"""A sensor's quantity: memory temperature, margin to a limit, incoming air, a fan, or an included `other`."""
 
 _MEMORY_ENTITIES = (0x08, 0x20)  # memory module, memory device
 _INLET_ENTITIES = (0x37, 0x40)  # air inlet, under both its numbers
-# `_` is a letter to \b, so the edges of words are said: VR_DIMMG0_TEMP, P1 MEM01 VRD Hot, VDIMM, Vmem, MEM_VDDQ.
+# \b takes `_` for a letter, hence the explicit edges: VR_DIMMG0_TEMP, P1 MEM01 VRD Hot, VDIMM, Vmem, MEM_VDDQ.
 _MEMORY_NAME = re.compile(r"DIMM|(?<![A-Za-z])MEM", re.IGNORECASE)
 _REGULATOR_NAME = re.compile(
     r"(?<![A-Za-z])(?:P|C)?V(?:R[MD]?|DD\w*|PP|TT|CC\w*|[-_ ]?DIMM\w*|[-_ ]?MEM\w*)(?![A-Za-z])", re.IGNORECASE
@@ -29,7 +30,7 @@ _OTHER_MEMORY = re.compile(r"(?<![A-Za-z])(?:GPU|HBM|ACC)", re.IGNORECASE)
 
 
 def classify_sensor(sensor: Sensor, include: Iterable[str], exclude: Iterable[str]) -> Kind | None:
-    """What a wanted sensor is wanted for, None for all others; the operator's patterns (`PSU*Temp`) go first."""
+    """Returns the kind of a selected sensor, None for the others; the operator's patterns (`PSU*Temp`) decide first."""
     if _matches_any(sensor.name, exclude):
         return None
     kind = _classify_by_default(sensor)
@@ -40,7 +41,7 @@ def classify_sensor(sensor: Sensor, include: Iterable[str], exclude: Iterable[st
 
 def _classify_by_default(sensor: Sensor) -> Kind | None:
     if sensor.type == FAN:
-        return "fan" if sensor.is_analog else None  # a discrete one tells whether there is a fan
+        return "fan" if sensor.is_analog else None  # a discrete one only reports whether a fan is present
     if sensor.type != TEMPERATURE:
         return None
     if is_memory(sensor):
@@ -50,20 +51,20 @@ def _classify_by_default(sensor: Sensor) -> Kind | None:
 
 
 def is_memory(sensor: Sensor) -> bool:
-    """Whether it is on memory: by its entity, or by a name that says DIMM or MEM and no regulator."""
+    """Returns True for a sensor on memory: by its entity, or by a name with DIMM or MEM and no regulator."""
     if _REGULATOR_NAME.search(sensor.name):
         return False
     named = _MEMORY_NAME.search(sensor.name) and not _OTHER_MEMORY.search(sensor.name)
     return sensor.entity_id in _MEMORY_ENTITIES or bool(named)
 
 
-def refusal_reason(sensor: Sensor) -> str | None:
-    """Why a wanted sensor cannot be read, or None."""
+def explain_refusal(sensor: Sensor) -> str | None:
+    """Returns why a selected sensor cannot be read, or None."""
     if sensor.owner != BMC_ADDRESS:
-        return f"belongs to another controller (0x{sensor.owner:02X}), which is reached by bridged requests only"
+        return f"belongs to another controller (0x{sensor.owner:02X}), which only bridged requests reach"
     units = ("rpm", "percent") if sensor.type == FAN else ("celsius", "fahrenheit", "kelvin")
     if not sensor.is_analog or sensor.unit not in units:
-        return "is discrete, or in no unit that is known: what it says is a state and no measure"
+        return "is discrete or has an unknown unit: its reading is a state and not a measurement"
     return None
 
 

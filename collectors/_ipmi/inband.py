@@ -1,5 +1,5 @@
 """
-The way to this host's own BMC: /dev/ipmi0, the kernel's message interface.
+Talks to this host's own BMC through /dev/ipmi0, the kernel's message interface.
 
 https://docs.kernel.org/driver-api/ipmi.html
 """
@@ -12,11 +12,11 @@ from pyghmi.ipmi.private import localsession
 
 from collectors._ipmi.client import BmcError
 
-LIMIT = 6.0  # seconds for one request; the kernel gives up, and says so with code 0xC3, after five
+MAX_REQUEST_SECONDS = 6.0  # seconds for one request; the kernel gives up after five and answers with code 0xC3
 
 
 class InBand:
-    """An open device. Closing it makes the kernel forget what is under way, so no late answer meets a later request."""
+    """An open device. Closing it makes the kernel drop pending requests, so no late answer meets a later request."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError where the device cannot be opened."""
@@ -26,7 +26,7 @@ class InBand:
         try:
             answer = self._session.raw_command(netfn, command, data=data, rslun=lun)
         except OSError as error:
-            raise BmcError(f"the driver says: {error.strerror or error}") from error
+            raise BmcError(f"the driver reports: {error.strerror or error}") from error
         return int(answer["code"]), bytes(answer["data"])
 
     def close(self) -> None:
@@ -34,8 +34,8 @@ class InBand:
 
 
 class _Session(localsession.Session):  # type: ignore[misc]  # pyghmi ships no types
-    """pyghmi's own waits for ever: docs/upstream.md."""
+    """pyghmi's session with a limit on its wait, which is endless otherwise: docs/upstream.md."""
 
     def await_reply(self) -> None:
-        if not select.select((self.ipmidev,), (), (), LIMIT)[0]:
-            raise BmcError(f"no answer within {LIMIT:g} s")
+        if not select.select((self.ipmidev,), (), (), MAX_REQUEST_SECONDS)[0]:
+            raise BmcError(f"no answer within {MAX_REQUEST_SECONDS:g} s")

@@ -1,7 +1,7 @@
 """
-The way to a BMC over the LAN: an RMCP+ session of pyghmi, with its traps guarded; docs/upstream.md has each of them.
+Talks to a BMC over the LAN: an RMCP+ session of pyghmi, with workarounds for pyghmi's faults (docs/upstream.md).
 
-pyghmi keeps one socket for all sessions of a process, which outlasts each of them.
+pyghmi keeps one socket for all sessions of a process, which outlasts every session.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pyghmi.ipmi.private import session
 
 from collectors._ipmi.client import BmcError, LoginRefusedError
 
-LIMIT = 5.0  # seconds for one request, three transmissions included; pyghmi's own is 22 to 29
-LOG_IN = 6.0  # seconds for a log-in, which takes ten round trips
-_POLL = 0.2  # seconds; how often a log-in looks whether its time is over
-_USER = 2  # the privilege level that reading needs; pyghmi's default is administrator
+MAX_REQUEST_SECONDS = 5.0  # seconds for one request, three transmissions included; pyghmi's own limit is 22 to 29
+MAX_LOGIN_SECONDS = 6.0  # seconds for a log-in of ten round trips
+_POLL_SECONDS = 0.2  # seconds between two checks of a log-in's deadline
+_USER = 2  # the privilege level for reading; pyghmi's default is administrator
 _REFUSED = ("Incorrect password", "Unauthorized", "Invalid role", "Invalid username", "Invalid integrity check")
 _deadline = threading.local()
 
@@ -29,36 +29,36 @@ class Lan:
     """One session, logged in."""
 
     def __init__(self, address: str, port: int, user: str, password: str) -> None:
-        """Raises RefusedError, and BmcError where there is no answer or no such host."""
+        """Raises LoginRefusedError, and BmcError where there is no answer or no such host."""
         _patch_pyghmi_wait()
-        _deadline.until = time.monotonic() + LOG_IN
+        _deadline.until = time.monotonic() + MAX_LOGIN_SECONDS
         logon_results: list[dict[str, Any]] = []
-        # Bytes: with text pyghmi loses track of its sessions, and never reconnects in the life of the process.
+        # Bytes: with text pyghmi loses track of its sessions and never reconnects as long as the process runs.
         credentials = (user.encode(), password.encode())
         try:
             self._session = session.Session(
                 address, *credentials, port=port, privlevel=_USER, onlogon=logon_results.append
             )
             while not logon_results and time.monotonic() < _deadline.until:
-                session.Session.wait_for_rsp(timeout=_POLL)
-        except Exception as error:  # a BMC that answers nonsense: struct.error, IndexError, ValueError from AES …
+                session.Session.wait_for_rsp(timeout=_POLL_SECONDS)
+        except Exception as error:  # nonsense from the BMC: struct.error, IndexError, ValueError from AES …
             _forget_login(address, port, *credentials)
-            raise BmcError(_describe_error(error, LOG_IN)) from error
+            raise BmcError(_describe_error(error, MAX_LOGIN_SECONDS)) from error
         self._close = weakref.finalize(self, _log_out, self._session)  # also when the process ends
         reason = str(logon_results[0].get("error", "")) if logon_results else "timeout"
         if reason:
             self.close()
-            raise _login_error(reason)
-        self._session.logontries = 0  # else pyghmi logs in again by itself, and uncounted
+            raise _make_login_error(reason)
+        self._session.logontries = 0  # otherwise pyghmi logs in again by itself, uncounted
 
     def ask(self, netfn: int, command: int, data: bytes, lun: int) -> tuple[int, bytes]:
-        _deadline.until = time.monotonic() + LIMIT
+        _deadline.until = time.monotonic() + MAX_REQUEST_SECONDS
         try:
             answer = self._session.raw_command(netfn, command, data=data, rslun=lun)
-            session.sessionqueue.clear()  # gets an entry for each packet, and is emptied by nobody
+            session.sessionqueue.clear()  # grows by an entry for each packet; pyghmi never empties it
             return int(answer["code"]), bytes(answer["data"])
-        except Exception as error:  # as above; and a time-out of pyghmi's own is a KeyError
-            raise BmcError(_describe_error(error, LIMIT)) from error
+        except Exception as error:  # as above; pyghmi's own time-out is a KeyError
+            raise BmcError(_describe_error(error, MAX_REQUEST_SECONDS)) from error
 
     def close(self) -> None:
         self._close()
@@ -66,10 +66,11 @@ class Lan:
 
 def _patch_pyghmi_wait() -> None:
     """
-    Has pyghmi wait in the thread that asks, and no longer than it may.
+    Makes pyghmi wait in the calling thread, and no longer than the deadline.
 
-    Its own thread for the sockets misses a waiter who comes after his answer, who then sleeps for up to a second; it
-    costs two switches of threads for each command; and a BMC that hangs holds its caller for 29 seconds.
+    pyghmi's own socket thread has three faults. It misses a caller that starts to wait after the answer came; that
+    caller then sleeps for up to a second. It costs two thread switches for each command. A BMC that hangs blocks the
+    caller for 29 seconds.
     """
     if session._io_wait is not _wait:
         session._io_wait = _wait
@@ -77,7 +78,7 @@ def _patch_pyghmi_wait() -> None:
 
 
 def _wait(timeout: float, myaddr: object = None, evq: object = None) -> None:
-    """In place of pyghmi's `_io_wait`: takes in what comes until the time is over; its callers look, and come again."""
+    """Replaces pyghmi's `_io_wait`: receives packets until the time is over; its callers check and call again."""
     remaining = _deadline.until - time.monotonic()
     if remaining <= 0:
         raise TimeoutError
@@ -86,24 +87,24 @@ def _wait(timeout: float, myaddr: object = None, evq: object = None) -> None:
 
 
 def _log_out(lan_session: Any) -> None:
-    """Says good-bye once, without waiting for an answer, and frees the session's place on the socket."""
-    _deadline.until = time.monotonic() + _POLL
-    lan_session.incommand = False  # else the next one waits for the one that was given up
+    """Sends one close request without waiting for an answer, and frees the session's entry on the socket."""
+    _deadline.until = time.monotonic() + _POLL_SECONDS
+    lan_session.incommand = False  # otherwise the close request waits for the abandoned command
     try:
         lan_session._mark_broken("closed")
-    except Exception:  # it is over either way
+    except Exception:  # the session is over either way
         lan_session.logged = 0
 
 
 def _forget_login(address: str, port: int, user: bytes, password: bytes) -> None:
-    """A log-in that broke off stays in pyghmi's list, and would be handed out, never to end, at the next one."""
+    """Removes a broken-off log-in from pyghmi's list, since the next log-in would reuse it and never finish."""
     session.Session.initting_sessions.pop((address, user, password, port, None), None)
 
 
-def _login_error(reason: str) -> BmcError:
+def _make_login_error(reason: str) -> BmcError:
     if reason.startswith(_REFUSED):
         return LoginRefusedError(f"the BMC refused the log-in: {reason}")
-    return BmcError(f"no answer within {LOG_IN:g} s" if reason == "timeout" else f"no log-in: {reason}")
+    return BmcError(f"no answer within {MAX_LOGIN_SECONDS:g} s" if reason == "timeout" else f"no log-in: {reason}")
 
 
 def _describe_error(error: Exception, limit: float) -> str:
@@ -113,4 +114,4 @@ def _describe_error(error: Exception, limit: float) -> str:
         return f"no answer within {limit:g} s"
     if isinstance(error, session.exc.IpmiException):
         return str(error)
-    return f"not understood ({type(error).__name__}: {error})"
+    return f"malformed answer ({type(error).__name__}: {error})"

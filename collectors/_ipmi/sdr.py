@@ -1,9 +1,11 @@
 """
-The BMC's list of sensors, its Sensor Data Records: read once, kept on the shelf, read again when it has changed.
+Reads the BMC's list of sensors (Sensor Data Records) once, caches it, and reads it again after a change.
 
-Reading it costs one to eight requests for each of 50 to 500 records, 10 s and more on many BMCs: a pass reads as much
-as it has time for, and the next one goes on. IPMI 2.0, sections 33 and 35. pyghmi's own reader has no end where a BMC
-answers nonsense, and its cache ignores which of two equal BMCs it is talking to (docs/upstream.md).
+The list has 50 to 500 records of one to eight requests each, which takes 10 s and more on many BMCs. A pass reads as
+many records as it has time for, and the next pass continues. IPMI 2.0, sections 33 and 35.
+
+pyghmi's own reader loops for ever where a BMC answers nonsense, and its cache mixes up two BMCs of one model
+(docs/upstream.md).
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ _HEADER = 5  # bytes of a record: id, version, type, and the length of the rest
 _MAX_PART, _MIN_PART = (
     64,
     8,
-)  # bytes of a part where a whole record is too much for one answer, and where parts of that are
-_TRIES = 10  # for one record, with a new reservation or with smaller parts
+)  # bytes of a part where one answer cannot hold a whole record; where even that fails
+_MAX_TRIES = 10  # for one record, with a new reservation or with smaller parts
 _RESERVATION_LOST = 0xC5
-_TOO_LARGE = frozenset({0xC7, 0xC8, 0xCA, 0xFF})  # how BMCs say that a whole record does not fit into one answer
+_TOO_LARGE = frozenset({0xC7, 0xC8, 0xCA, 0xFF})  # BMCs' codes for a record too large for one answer
 _UNDATED = (b"\x00" * 4, b"\xff" * 4)
 
 
@@ -43,7 +45,7 @@ _DEVICE = _Requests(IpmiRequest.GET_DEVICE_SDR_INFO, IpmiRequest.RESERVE_DEVICE_
 
 
 class SensorRecords(msgspec.Struct):
-    """The records read so far of the list with this key; `next` is the id that follows, 0xFFFF when all are there."""
+    """The records read so far of the list with this key; `next` is the id that follows, 0xFFFF after the last one."""
 
     key: str
     records: list[tuple[int, str]] = []
@@ -51,7 +53,7 @@ class SensorRecords(msgspec.Struct):
 
 
 class Repository:
-    """What is known of a BMC's sensors, from pass to pass."""
+    """The state of a BMC's sensor list from pass to pass."""
 
     def __init__(self) -> None:
         self._records = SensorRecords("")
@@ -63,9 +65,9 @@ class Repository:
 
     def read_sensors(self, host: Host, bmc: Bmc, deadline: float) -> tuple[Sensor, ...] | None:
         """
-        All sensors, or None where the list is not read to its end by then; notes of its faults.
+        Returns all sensors, or None where the deadline ends before the list; notes the list's faults.
 
-        One request where nothing has changed. Raises BmcError and CodeError.
+        Sends one request where nothing has changed. Raises BmcError and CompletionCodeError.
         """
         requests = _REPOSITORY if bmc.identity[5] & 0b10 or not bmc.identity[1] & 0x80 else _DEVICE
         info = bmc.ask(requests.info, min_bytes=2)
@@ -78,11 +80,11 @@ class Repository:
         for fault in self._faults:
             host.note(*fault)
         if self._sensors is None:
-            return host.note(f"{bmc.name} SDR", "is being read for the first time; the next pass goes on")
+            return host.note(f"{bmc.name} SDR", "is being read for the first time; the next pass continues")
         return self._sensors
 
     def forget_undated(self) -> None:
-        """After a new log-in: a list without a time stamp may be another one now."""
+        """Forgets, after a new log-in, a list without a time stamp, since it may have changed."""
         if not self._has_timestamp:
             self._records = SensorRecords("")
 
@@ -93,7 +95,7 @@ class Repository:
             try:
                 cached = msgspec.json.decode(text, type=SensorRecords)
             except msgspec.MsgspecError:
-                return  # half a file is none
+                return  # a damaged cache counts as absent
             self._records = cached if cached.key == key else self._records
 
     def _continue_reading(self, host: Host, bmc: Bmc, requests: _Requests, deadline: float) -> None:
@@ -121,8 +123,8 @@ class Repository:
         sensor_records.next = next_id
 
     def _read_record(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
-        """A record, and the id of the next; as much of it at a time as the BMC has shown that it can give."""
-        for _ in range(_TRIES):
+        """Returns a record and the id of the next, in parts as large as this BMC has proved able to send."""
+        for _ in range(_MAX_TRIES):
             try:
                 return (
                     self._read_whole_record(bmc, requests, number)
@@ -140,7 +142,7 @@ class Repository:
 
     def _read_whole_record(self, bmc: Bmc, requests: _Requests, number: int) -> tuple[bytes, int]:
         answer = bmc.ask(requests.get, _encode_request(b"\0\0", number, 0, _WHOLE_RECORD), min_bytes=2 + _HEADER)
-        if len(answer) < 2 + _HEADER + answer[6]:  # cut short, and not a word said
+        if len(answer) < 2 + _HEADER + answer[6]:  # the BMC cut it short without an error
             self._part_size = _MAX_PART
             return self._read_record_in_parts(bmc, requests, number)
         return answer[2:], int.from_bytes(answer[:2], "little")
@@ -163,14 +165,14 @@ def _encode_request(reservation: bytes, number: int, offset: int, count: int) ->
 
 
 def _has_timestamp(requests: _Requests, info: bytes) -> bool:
-    """Whether a change of the list shows in `info`: time of the last addition and erase, or the device's indicator."""
+    """Returns True where `info` reveals changes: times of the last addition and erase, or the device's indicator."""
     if requests is _DEVICE:
         return len(info) >= 6 and bool(info[1] & 0x80)
     return info[5:9] not in _UNDATED or info[9:13] not in _UNDATED
 
 
 def _parse_sensors(name: str, records: list[tuple[int, str]]) -> tuple[tuple[Sensor, ...], tuple[tuple[str, str], ...]]:
-    """The sensors of the records, and what is wrong with the others."""
+    """Returns the sensors of the records, and (subject, fault) of the other records."""
     sensors: dict[tuple[int, int, int], Sensor] = {}
     faults = []
     for number, record in records:
@@ -183,5 +185,5 @@ def _parse_sensors(name: str, records: list[tuple[int, str]]) -> tuple[tuple[Sen
             continue
         first = sensors.setdefault((sensor.owner, sensor.lun, sensor.number), sensor)
         if first != sensor:
-            faults.append((f"{name} {sensor.name}", f"has the number of {first.name}, which is read in its place"))
+            faults.append((f"{name} {sensor.name}", f"has the same number as {first.name}, which is read instead"))
     return tuple(sensors.values()), tuple(faults)

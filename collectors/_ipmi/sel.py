@@ -1,7 +1,7 @@
 """
-The BMC's System Event Log, as far as it tells of memory: read from its end on, and never cleared.
+Reads the memory entries of the BMC's System Event Log, from its end on, and never clears the log.
 
-One request for each pass in which nothing has come. IPMI 2.0, sections 31, 32 and 42.
+Sends one request in a pass without new entries. IPMI 2.0, sections 31, 32 and 42.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collectors._ipmi.filter import is_memory
 from collectors._ipmi.sensor import MEMORY, TEMPERATURE, THRESHOLD, Sensor
 
 _FIRST, _LAST = 0x0000, 0xFFFF
-_MAX_ENTRIES = 64  # entries of one pass; more wait for the next
+_MAX_ENTRIES = 64  # entries of one pass; the next pass reads the others
 _SYSTEM_EVENT = 0x02
 _SENSOR_SPECIFIC = 0x6F
 KINDS = {
@@ -29,12 +29,12 @@ KINDS = {
     9: "throttled",
     10: "over_temperature",
 }
-"""What an entry of a memory sensor says, by its offset in table 42-3."""
+"""Kinds of a memory sensor's entries, by the entry's offset in table 42-3."""
 _GOING_HIGH = (7, 9, 11)  # offsets of a threshold sensor: upper non-critical, critical, non-recoverable
 
 
 class Entry(NamedTuple):
-    """One entry; `offset` is what happened, `detail` the event's second and third byte, -1 where unspecified."""
+    """One entry; `offset` is the event, `detail` the event's second and third byte, -1 where unspecified."""
 
     number: int
     seconds: int
@@ -47,7 +47,7 @@ class Entry(NamedTuple):
 
 
 class EventLog:
-    """How far the log has been read, and what it has told since it was first looked at."""
+    """The position in the log, and the counts of entries since the first pass."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(KINDS.values(), 0)
@@ -58,7 +58,7 @@ class EventLog:
         self._has_backlog = False
 
     def count_new(self, bmc: Bmc, sensors: Iterable[Sensor]) -> None:
-        """Counts the new entries about memory, and tells of each. Raises BmcError and CodeError."""
+        """Counts and logs the new entries about memory. Raises BmcError and CompletionCodeError."""
         by_number = {sensor.number: sensor for sensor in sensors}
         for entry in self.read_new(bmc):
             sensor = by_number.get(entry.sensor)
@@ -68,23 +68,23 @@ class EventLog:
                 _log_entry(bmc.name, kind, entry, sensor)
 
     def read_new(self, bmc: Bmc) -> list[Entry]:
-        """The entries that came since the last look; none at the first one. Raises BmcError and CodeError."""
+        """Returns the entries since the last pass; none in the first pass. Raises BmcError and CompletionCodeError."""
         if len(bmc.identity) > 5 and not bmc.identity[5] & 0b100:
-            return []  # it says that it has no such log
+            return []  # the BMC reports that it has no such log
         info = bmc.ask(IpmiRequest.GET_SEL_INFO, min_bytes=13)
         self.entries = int.from_bytes(info[1:3], "little")
         erase_time, has_begun = info[9:13], self._info != b""
         if has_begun and info == self._info and not self._has_backlog:
             return []
         if not has_begun:
-            self._last_number = self._newest_number(bmc)
+            self._last_number = self._find_newest_number(bmc)
         elif erase_time != self._erase_time:
-            self._last_number = None  # cleared: all that is there now came after
+            self._last_number = None  # the log was cleared: all entries in it are new
         entries = self._read_following(bmc) if has_begun else []
         self._info, self._erase_time = info, erase_time
         return entries
 
-    def _newest_number(self, bmc: Bmc) -> int | None:
+    def _find_newest_number(self, bmc: Bmc) -> int | None:
         entry = self._read_entry(bmc, _LAST)
         return None if entry is None else int.from_bytes(entry[2:4], "little")
 
@@ -92,7 +92,7 @@ class EventLog:
         next_number = _FIRST
         if self._last_number is not None:
             last_entry = self._read_entry(bmc, self._last_number)
-            # Gone without an erase: a log that is full has written over it, and begins later now.
+            # The entry vanished without an erase: a full log has overwritten it and starts later now.
             next_number = _FIRST if last_entry is None else int.from_bytes(last_entry[:2], "little")
         records: list[bytes] = []
         while next_number != _LAST and len(records) < _MAX_ENTRIES:
@@ -105,7 +105,7 @@ class EventLog:
         return [entry for entry in map(parse_entry, records) if entry is not None]
 
     def _read_entry(self, bmc: Bmc, number: int) -> bytes | None:
-        """The id of the next entry and the entry itself, 18 bytes; None where there is no such entry."""
+        """Returns the id of the next entry and the entry itself, 18 bytes; None where there is no such entry."""
         try:
             return bmc.ask(
                 IpmiRequest.GET_SEL_ENTRY, bytes((0, 0, *number.to_bytes(2, "little"), 0, 0xFF)), min_bytes=18
@@ -117,7 +117,7 @@ class EventLog:
 
 
 def parse_entry(record: bytes) -> Entry | None:
-    """An entry of the standard kind; None for those that only their vendor can read."""
+    """Parses an entry of the standard kind; returns None for those that only their vendor can read."""
     if record[2] != _SYSTEM_EVENT:
         return None
     flags = record[13]
@@ -136,7 +136,7 @@ def parse_entry(record: bytes) -> Entry | None:
 
 
 def classify_entry(entry: Entry, of_memory: bool) -> str | None:
-    """What the entry says of memory, one of KINDS; `of_memory` is whether its temperature sensor is on memory."""
+    """Returns the entry's kind, one of KINDS, or None; `of_memory`: its temperature sensor is on memory."""
     if not entry.asserted:
         return None
     if entry.sensor_type == MEMORY and entry.reading_type == _SENSOR_SPECIFIC:
@@ -146,7 +146,7 @@ def classify_entry(entry: Entry, of_memory: bool) -> str | None:
 
 
 def _log_entry(name: str, kind: str, entry: Entry, sensor: Sensor | None) -> None:
-    """A line on the eye's standard error, which is the agent's log."""
+    """Writes a line to the eye's standard error, which is the agent's log."""
     sensor_text = f"sensor 0x{entry.sensor:02x}" if sensor is None else f"{sensor.name} (0x{entry.sensor:02x})"
     module_text = f", module {entry.detail[1]}" if entry.sensor_type == MEMORY and entry.detail[1] >= 0 else ""
     logging.getLogger(__name__).warning(

@@ -1,8 +1,8 @@
 """
-One sensor as its Sensor Data Record describes it, and what its readings are worth. IPMI 2.0, sections 36 and 43.
+Parses a sensor's Sensor Data Record, and converts its raw readings. IPMI 2.0, sections 36 and 43.
 
-The formula is pyghmi's. Its record parser is not used: it keeps neither entity nor thresholds, and breaks off at units,
-names and lengths that it does not know (docs/upstream.md).
+The formula is pyghmi's. Its record parser is not used: it keeps neither entity nor thresholds, and fails at unknown
+units, names and lengths (docs/upstream.md).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ TEMPERATURE, FAN, MEMORY = 0x01, 0x04, 0x0C  # sensor types, table 42-3
 FULL, COMPACT, EVENT_ONLY = 0x01, 0x02, 0x03  # record types
 THRESHOLD = 0x01  # the event/reading type of a sensor that measures
 LINEAR, LAST_FORMULA = 0, 11  # linearizations: 12 formulas
-NEEDS_FACTORS = 0x70  # and from here on none: the factors depend on the reading, and must be asked for
+NEEDS_FACTORS = 0x70  # and above: the factors depend on the reading and must be requested
 _NAME_AT = {FULL: 47, COMPACT: 31, EVENT_ONLY: 16}
 _TYPE_AT = {FULL: 12, COMPACT: 12, EVENT_ONLY: 10}
 _RPM, _NO_UNIT = 18, 0
-# Bit in the mask of readable thresholds, and place of the value.
+# Bit in the mask of readable thresholds, and offset of the value.
 _THRESHOLDS = {"lower_critical": (1, 40), "upper_noncritical": (3, 38), "upper_critical": (4, 37)}
 _THRESHOLDS |= {"upper_nonrecoverable": (5, 36)}
 _BCD_PLUS = "0123456789 -.:,_"
@@ -27,7 +27,7 @@ _BCD_PLUS = "0123456789 -.:,_"
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """What a record says; `factors` are bytes 24 to 29 of a Full Sensor Record, empty where nothing is measured."""
+    """One sensor's record; `factors` are bytes 24 to 29 of a Full Sensor Record, empty where nothing is measured."""
 
     name: str
     number: int
@@ -45,14 +45,14 @@ class Sensor:
 
     @property
     def is_analog(self) -> bool:
-        """Whether a reading is a number; a discrete sensor's 0x00 is no 0 °C."""
+        """True where a reading is a number; a discrete sensor's 0x00 is not 0 °C."""
         return self.reading_type == THRESHOLD and self.signed != 3 and bool(self.factors) and bool(self.unit)
 
     def convert_reading(self, raw: int, factors: bytes | None = None) -> float | None:
         """
-        What a raw reading is worth in °C, revolutions per minute or as a ratio; None where it is no real number.
+        Converts a raw reading to °C, revolutions per minute or a ratio; None where the result is no real number.
 
-        `factors` are those for this reading, from a sensor that must be asked for them.
+        `factors` are those of this reading, from a sensor whose factors depend on the reading.
         """
         linearization = LINEAR if factors is not None else self.linearization
         if linearization > LAST_FORMULA:
@@ -60,13 +60,13 @@ class Sensor:
         try:
             decoded = _apply_formula(linearization, factors or self.factors, _to_signed(raw, self.signed))
         except (ValueError, ArithmeticError):
-            return None  # the logarithm of 0, 1/0
+            return None  # logarithm of 0, 1/0
         if isinstance(decoded, complex) or not math.isfinite(decoded):
-            return None  # the cube root of a negative number comes as a complex one
+            return None  # the cube root of a negative number is complex
         return _convert_unit(decoded, self.unit)
 
     def convert_thresholds(self) -> dict[str, float]:
-        """Those of its record that are set, by their name; a limit of 0 or less has not been set by anybody."""
+        """Returns the record's thresholds by name; a limit of 0 or less was never set."""
         if not self.is_analog:
             return {}
         values = ((name, self.convert_reading(raw)) for name, raw in self.raw_thresholds)
@@ -74,9 +74,9 @@ class Sensor:
 
 
 def parse_sensor(record: bytes) -> Sensor | None:
-    """The sensor of a Full, Compact or Event-Only record; None for others. Raises ValueError where it is broken."""
+    """Returns the sensor of a Full, Compact or Event-Only record, else None. Raises ValueError where it is broken."""
     if len(record) < 5 or len(record) < 5 + record[4]:
-        raise ValueError("shorter than it says")
+        raise ValueError("shorter than its length byte")
     kind = record[3]
     if kind not in _NAME_AT:
         return None
@@ -93,7 +93,7 @@ def parse_sensor(record: bytes) -> Sensor | None:
 
 
 def _parse_unit(record: bytes) -> str:
-    """The unit, or nothing for a rate, a product or a quotient, and for units that no sensor of ours has."""
+    """Returns the unit; empty for a rate, a product or a quotient, and for units that no supported sensor has."""
     units, base = record[20], record[21]
     if units & 0b00111110:
         return ""
@@ -114,7 +114,7 @@ def _convert_unit(value: float, unit: str) -> float:
 
 
 def _to_signed(raw: int, form: int) -> int:
-    """A byte as unsigned (0), 1's complement (1) or 2's complement (2)."""
+    """Decodes a byte as unsigned (0), 1's complement (1) or 2's complement (2)."""
     if form == 0 or raw < 0x80:
         return raw
     return raw - 0xFF if form == 1 else raw - 0x100
@@ -123,7 +123,7 @@ def _to_signed(raw: int, form: int) -> int:
 def _apply_formula(linearization: int, factors: bytes, raw: int) -> float | complex:
     from pyghmi.ipmi.sdr import SDREntry  # pyghmi takes 55 ms to import
 
-    entry = SDREntry.__new__(SDREntry)  # its constructor wants a whole record, and only those that it knows
+    entry = SDREntry.__new__(SDREntry)  # its constructor needs a whole record of a kind that it knows
     entry.linearization = linearization
     entry.decode_formula(factors)
     decoded: float | complex = entry.decode_value(None, raw)
@@ -131,7 +131,11 @@ def _apply_formula(linearization: int, factors: bytes, raw: int) -> float | comp
 
 
 def parse_text(code: int, data: bytes) -> str:
-    """A type/length byte and its text, section 43.15: UTF-8, BCD plus, packed 6-bit ASCII or Latin-1; printable."""
+    """
+    Decodes a type/length byte and its text, section 43.15, to printable characters.
+
+    The encodings are UTF-8, BCD plus, packed 6-bit ASCII and Latin-1.
+    """
     data = data[: code & 0x1F]
     match code >> 6:
         case 0:

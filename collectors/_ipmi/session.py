@@ -1,8 +1,8 @@
 """
-Opens the door to the BMC that the configuration names, and keeps from being locked out.
+Opens the session with the configured BMC, and avoids being locked out.
 
-BMCs lock an account after a few wrong passwords, and then lock out whoever repairs the host: after three refused
-log-ins no more are tried until the file with the credentials changes, in this process or a later one.
+BMCs lock an account after a few wrong passwords, which also locks out whoever repairs the host. After three refused
+log-ins no further one is tried until the credentials file changes, in this process or a later one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CACHE_NAME = "ipmi-refused.json"
 
 
 class BmcCredentials(NamedTuple):
-    """A user of the BMC; `file` tells one version of the file from the next without telling its content."""
+    """A user of the BMC; `file_version` distinguishes versions of the file without revealing its content."""
 
     user: str
     password: str
@@ -37,7 +37,7 @@ class BmcCredentials(NamedTuple):
 
 
 class LoginRefusals(msgspec.Struct, frozen=True):
-    """How often the BMC refused what a version of the credentials file says."""
+    """The number of times that the BMC refused the credentials in one version of the file."""
 
     address: str = ""
     file: str = ""
@@ -45,18 +45,18 @@ class LoginRefusals(msgspec.Struct, frozen=True):
 
 
 def open_bmc(host: Host, address: str, credentials_file: str | None) -> Bmc | None:
-    """The BMC, or None: without a note where this machine has none, with one that says why where it must have."""
+    """Returns the BMC; None without a note where this machine has none, None with a note where it should have one."""
     transport = None
     try:
         transport = _open_transport(host, address, credentials_file)
-        return None if transport is None else Bmc(transport, _bmc_name(address))
+        return None if transport is None else Bmc(transport, _format_bmc_name(address))
     except (BmcError, CompletionCodeError) as error:
         if transport is not None:
             transport.close()
-        return host.note(_bmc_name(address), str(error))
+        return host.note(_format_bmc_name(address), str(error))
 
 
-def _bmc_name(address: str) -> str:
+def _format_bmc_name(address: str) -> str:
     return DEVICES[0] if address == "local" else f"BMC {address}"
 
 
@@ -91,7 +91,7 @@ def _log_in(
 ) -> Transport | None:
     refusals = _load_refusals(host, address, credentials.file_version)
     if refusals.times >= MAX_REFUSALS:
-        reason = f"the BMC refused this user and password {MAX_REFUSALS} times; not tried again until this file changes"
+        reason = f"the BMC refused this user and password {MAX_REFUSALS} times; no further try until this file changes"
         return host.note(path, reason)
     from collectors._ipmi.lan import Lan  # as above
 
@@ -115,7 +115,7 @@ def _load_refusals(host: Host, address: str, file_version: str) -> LoginRefusals
     try:
         refusals = LoginRefusals() if text is None else msgspec.json.decode(text, type=LoginRefusals)
     except msgspec.MsgspecError:
-        refusals = LoginRefusals()  # half a file is none
+        refusals = LoginRefusals()  # a damaged file counts as absent
     return (
         refusals
         if (refusals.address, refusals.file) == (address, file_version)
@@ -124,7 +124,7 @@ def _load_refusals(host: Host, address: str, file_version: str) -> LoginRefusals
 
 
 def split_address(address: str) -> tuple[str, int] | None:
-    """HOST, HOST:PORT or [IPV6]:PORT as host and port; None where it is none of them."""
+    """Splits HOST, HOST:PORT or [IPV6]:PORT into host and port; returns None for any other text."""
     host, colon, port = address.rpartition(":")
     if not colon or (address.count(":") > 1 and not host.endswith("]")):
         host, port = address, str(PORT)
@@ -136,9 +136,9 @@ def split_address(address: str) -> tuple[str, int] | None:
 
 def read_credentials(host: Host, path: str) -> BmcCredentials | None:
     """
-    What the file says in two lines, `username=…` and `password=…`, as mount.cifs(8) has them; or None with a note.
+    Returns the user and password from the file's lines `username=…` and `password=…`, or None with a note.
 
-    No note has a word of the content. A file that anybody may read is refused.
+    The format is mount.cifs(8)'s. No note contains any of the content. A file that anybody may read is refused.
     """
     try:
         status = os.stat(host.path(path))

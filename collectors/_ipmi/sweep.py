@@ -1,4 +1,4 @@
-"""One sweep over the wanted sensors: one Get Sensor Reading each, one after the other, and what each is worth."""
+"""Reads the selected sensors one after another, one Get Sensor Reading each, and validates the values."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 from collectors._host.host import Host
 from collectors._ipmi.client import NOT_PRESENT, Bmc, CompletionCodeError, IpmiRequest
-from collectors._ipmi.filter import Kind, classify_sensor, refusal_reason
+from collectors._ipmi.filter import Kind, classify_sensor, explain_refusal
 from collectors._ipmi.sensor import NEEDS_FACTORS, Sensor
 
 _UNAVAILABLE, _SCANNED = 0x20, 0x40  # bits of a reading's second byte, table 35-15
-_COLDEST, _HOTTEST = -40.0, 150.0  # °C; outside lies no working server, only a BMC that answers nonsense
-_FASTEST = 60_000.0  # revolutions per minute; the smallest server fans reach about 40,000
-_COOLEST_LIMIT, _HOTTEST_LIMIT = 55.0, 100.0  # °C; a limit outside is not one of a DIMM
-_DEFAULT_LIMIT = 80.0  # °C, where the BMC says none
-_PLAUSIBLE = {"fan": (0.0, _FASTEST), "margin": (-150.0, 100.0)}
+_MIN_CELSIUS, _MAX_CELSIUS = -40.0, 150.0  # °C; values outside are nonsense from the BMC, not a working server
+_MAX_RPM = 60_000.0  # revolutions per minute; the smallest server fans reach about 40,000
+_MIN_LIMIT, _MAX_LIMIT = 55.0, 100.0  # °C; a limit outside cannot be a DIMM's
+_DEFAULT_LIMIT = 80.0  # °C, where the BMC has no limit
+_PLAUSIBLE = {"fan": (0.0, _MAX_RPM), "margin": (-150.0, 100.0)}
 
 
 class SelectedSensor(NamedTuple):
-    """A sensor that is read, and what for."""
+    """A sensor that is read, its kind, its labels and its thresholds."""
 
     sensor: Sensor
     kind: Kind
@@ -32,13 +32,13 @@ class SelectedSensor(NamedTuple):
 def select_sensors(
     sensors: Iterable[Sensor], include: Sequence[str], exclude: Sequence[str]
 ) -> tuple[list[SelectedSensor], list[tuple[str, str]]]:
-    """The wanted sensors that can be read; and (name, reason) of those that cannot."""
+    """Returns the selected sensors that can be read, and (name, reason) of those that cannot."""
     selected, refused = [], []
     for sensor in sensors:
         kind = classify_sensor(sensor, include, exclude)
         if kind is None:
             continue
-        reason = refusal_reason(sensor)
+        reason = explain_refusal(sensor)
         if reason is not None:
             refused.append((sensor.name, reason))
             continue
@@ -47,13 +47,17 @@ def select_sensors(
 
 
 def compute_headroom(selected: SelectedSensor, value: float) -> float:
-    """°C until a DIMM's limit, 5 below its critical threshold where that is one; infinite for what is no DIMM."""
+    """
+    Returns the °C left until a DIMM's limit, 5 below its critical threshold; infinite for other sensors.
+
+    A threshold that is no plausible DIMM limit is replaced by the default.
+    """
     if selected.kind == "margin":
         return -value
     if selected.kind != "memory":
         return math.inf
     limit = selected.thresholds.get("upper_critical", 0.0) - 5
-    return (limit if _COOLEST_LIMIT <= limit <= _HOTTEST_LIMIT else _DEFAULT_LIMIT) - value
+    return (limit if _MIN_LIMIT <= limit <= _MAX_LIMIT else _DEFAULT_LIMIT) - value
 
 
 def _make_labels(sensor: Sensor) -> dict[str, str]:
@@ -66,7 +70,7 @@ def _make_labels(sensor: Sensor) -> dict[str, str]:
 
 
 class Sweep:
-    """The sensors that are read, and what is remembered from one sweep to the next."""
+    """The sensors that are read, and the state from one sweep to the next."""
 
     def __init__(self, sensors: Sequence[Sensor], include: Sequence[str], exclude: Sequence[str]) -> None:
         self.sensors = sensors
@@ -76,9 +80,9 @@ class Sweep:
 
     def read_sensors(self, host: Host, bmc: Bmc, deadline: float) -> Iterator[tuple[SelectedSensor, float]]:
         """
-        Each wanted sensor that has a reading, with its value in °C, revolutions per minute or as a ratio.
+        Yields each selected sensor that has a reading, with its value in °C, revolutions per minute or as a ratio.
 
-        A sweep that runs out of time ends, and the next one begins where it ended. Raises BmcError.
+        A sweep that runs out of time stops, and the next one continues there. Raises BmcError.
         """
         for name, reason in self._refused:
             host.note(f"{bmc.name} {name}", reason)
@@ -87,14 +91,16 @@ class Sweep:
             position = (first + step) % len(selected)
             if step and time.monotonic() > deadline:
                 self._next_position = position
-                host.note(bmc.name, "is too slow for all its sensors in one pass; the next one goes on")
+                host.note(bmc.name, "is too slow for all its sensors in one pass; the next pass continues")
                 return
             value = self._read_sensor(host, bmc, selected[position])
             if value is not None:
                 yield selected[position], value
 
     def _read_sensor(self, host: Host, bmc: Bmc, selected: SelectedSensor) -> float | None:
-        """The value, or None: with a note, but for a sensor that never had one, such as that of an empty slot."""
+        """
+        Returns the value, or None with a note; a sensor that never had a value, as of an empty slot, leaves no note.
+        """
         sensor, number = selected.sensor, selected.labels["number"]
         subject = f"{bmc.name} {sensor.name}"
         try:
@@ -110,7 +116,7 @@ class Sweep:
                 if error.code == NOT_PRESENT and number not in self._numbers_read
                 else host.note(subject, str(error))
             )
-        lowest, highest = _PLAUSIBLE.get(selected.kind, (_COLDEST, _HOTTEST))
+        lowest, highest = _PLAUSIBLE.get(selected.kind, (_MIN_CELSIUS, _MAX_CELSIUS))
         if value is None or not lowest <= value <= highest:
             return host.note(
                 subject, f"expected {lowest:g} to {highest:g}, found {value} from the byte 0x{answer[0]:02X}"
@@ -120,7 +126,7 @@ class Sweep:
 
 
 def _read_factors(bmc: Bmc, sensor: Sensor, raw: int) -> bytes | None:
-    """The factors for this very reading of a non-linear sensor; None for all others."""
+    """Returns the factors for this reading of a non-linear sensor; None for all other sensors."""
     if sensor.linearization < NEEDS_FACTORS:
         return None
     answer = bmc.ask(IpmiRequest.GET_SENSOR_READING_FACTORS, bytes((sensor.number, raw)), lun=sensor.lun, min_bytes=7)

@@ -1,5 +1,5 @@
 """
-Kernel interfaces that several collectors read: meminfo, kmsg, AMD's HSMP device.
+Reads kernel interfaces that several collectors share, or that need a protocol: meminfo, /dev/kmsg, AMD's /dev/hsmp.
 
-Furniture of the collectors; it yields no sample itself.
+Imports `_host` and no collector; makes no decision about what is reported.
 """

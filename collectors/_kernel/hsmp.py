@@ -1,11 +1,11 @@
 """
-The door to AMD EPYC's Host System Management Port, /dev/hsmp: one message and its answer at a time, for each socket.
+Sends messages to AMD EPYC's Host System Management Port, /dev/hsmp, one at a time for each socket.
 
-https://docs.kernel.org/arch/x86/amd_hsmp.html; messages and their words: include/uapi/asm/amd_hsmp.h of the kernel.
-Opened for reading, which everybody may, the driver lets no message through that sets anything.
+https://docs.kernel.org/arch/x86/amd_hsmp.html; messages and their words: include/uapi/asm/amd_hsmp.h of the kernel. The
+device is opened for reading, which everybody may; the driver then refuses every message that sets anything.
 
-Under a root that is not `/` the port is a picture of one, the file dev/hsmp: lines `SOCKET MESSAGE [ARGUMENT]: WORD`,
-all in hexadecimal, as they were asked and answered.
+Under a root that is not `/` the port is a recording, the file dev/hsmp: lines `SOCKET MESSAGE [ARGUMENT]: WORD` in
+hexadecimal.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from collectors._host.host import Host
 
 PATH = "dev/hsmp"
 _WORDS = 8  # HSMP_MAX_MSG_LEN
-# struct hsmp_message, which the header packs to 4: message, number of arguments, size of the answer, words, socket.
+# struct hsmp_message, packed to 4: message, number of arguments, size of the answer, words, socket.
 _MESSAGE = struct.Struct(f"=IHH{_WORDS}IH2x")
 _READ_AND_WRITE, _BASE = 3, 0xF8  # _IOC_READ | _IOC_WRITE; HSMP_BASE_IOCTL_NR
 COMMAND = _READ_AND_WRITE << 30 | _MESSAGE.size << 16 | _BASE << 8  # HSMP_IOCTL_CMD
 
 
 class _MessageFormat(NamedTuple):
-    """A message's number, and how many words it takes and gives: the driver refuses what is not exactly so."""
+    """A message's number, and its exact counts of argument and answer words; the driver refuses other counts."""
 
     number: int
     arguments: int
@@ -48,14 +48,14 @@ class HsmpMessage(Enum):
 
 
 class Port(Protocol):
-    """What answers messages."""
+    """A port that answers messages."""
 
     def ask(self, socket: int, message: HsmpMessage, *arguments: int) -> int:
-        """The first word of the answer. Raises OSError: ENODEV no such socket, ENOMSG no such message, ETIMEDOUT …"""
+        """Returns the answer's first word. Raises OSError: ENODEV no such socket, ENOMSG no such message, ETIMEDOUT."""
 
 
 class DevicePort:
-    """The port of this machine; closes its descriptor when it is forgotten."""
+    """The port of this machine; closes its descriptor when it is deleted."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
@@ -72,7 +72,7 @@ class DevicePort:
 
 
 class ReplayPort:
-    """A port whose answers stand in a file."""
+    """A port that answers from a file."""
 
     def __init__(self, host: Host) -> None:
         self._answers: dict[tuple[int, ...], int] = {}
@@ -96,7 +96,7 @@ class ReplayPort:
 
 
 def open_port(host: Host) -> Port | None:
-    """The port, or None where there is none, with a note where it may not be opened."""
+    """Returns the port; None where there is none, or, with a note, where it may not be opened."""
     if not host.live:
         return ReplayPort(host) if host.exists(PATH) else None
     try:
@@ -108,14 +108,14 @@ def open_port(host: Host) -> Port | None:
 
 
 def pack_message(socket: int, message: HsmpMessage, arguments: tuple[int, ...]) -> bytes:
-    """A message as the driver takes it."""
+    """Packs a message for the driver."""
     number, count, words = message.value
     if len(arguments) != count:
-        raise ValueError(f"{message.name} takes {count} words, was given {len(arguments)}")
+        raise ValueError(f"{message.name} takes {count} words, got {len(arguments)}")
     return _MESSAGE.pack(number, count, words, *arguments, *(0,) * (_WORDS - count), socket)
 
 
 def unpack_first_word(buffer: bytes | bytearray) -> int:
-    """The first word of the answer that the driver wrote over the message."""
+    """Unpacks the first word of the answer that the driver wrote over the message."""
     word: int = _MESSAGE.unpack(buffer)[3]
     return word

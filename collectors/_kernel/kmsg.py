@@ -1,8 +1,8 @@
 """
-The door to the kernel's log, /dev/kmsg: a stream of records, each given by one read(2).
+Reads the kernel's log, /dev/kmsg: a stream of records, one for each read(2).
 
-https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
 Under a root that is not `/` the log is a plain file with the same records.
+https://www.kernel.org/doc/Documentation/ABI/testing/dev-kmsg
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import NamedTuple
 from collectors._host.host import Host
 
 PATH = "dev/kmsg"
-_MAX_RECORD_BYTES = 8192  # bytes; a shorter buffer than the record is answered with EINVAL
-_MAX_RECORDS = 200_000  # records in one pass: a ring of 16 MiB, the largest that is usual, holds fewer
+_MAX_RECORD_BYTES = 8192  # bytes; read(2) with a buffer shorter than the record fails with EINVAL
+_MAX_RECORDS = 200_000  # records in one pass; a ring of 16 MiB, the largest usual one, holds fewer
 _RECORD = re.compile(r"(\d{1,5}),(\d{1,20}),(\d{1,20}),[^;]*;(.*)", re.ASCII | re.DOTALL)
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
 class KernelRecord(NamedTuple):
-    """One message; `microseconds` since the boot, `facility` 0 is the kernel itself."""
+    """One message; `microseconds` counts from boot, `facility` 0 is the kernel itself."""
 
     facility: int
     sequence: int
@@ -32,14 +32,14 @@ class KernelRecord(NamedTuple):
 
 
 class LogBatch(NamedTuple):
-    """What one look at the log gave: records not seen before; of those, the old were there before the first look."""
+    """New records of the log; `is_backlog` marks those older than the first pass."""
 
     records: list[KernelRecord]
     is_backlog: bool
 
 
 class Cursor:
-    """How far the log has been read; closes its descriptor when it is forgotten."""
+    """The position in the log; closes its descriptor when it is deleted."""
 
     def __init__(self) -> None:
         self.descriptor: int | None = None
@@ -51,7 +51,7 @@ class Cursor:
 
 
 def parse_record(text: str) -> KernelRecord | None:
-    """One record without its continuation lines (` KEY=value`), or None where it is none."""
+    """Parses one record without its continuation lines (` KEY=value`); None where the text is no record."""
     match = _RECORD.fullmatch(text.split("\n", 1)[0])
     if match is None:
         return None
@@ -60,7 +60,7 @@ def parse_record(text: str) -> KernelRecord | None:
 
 
 def read_new(host: Host, cursor: Cursor) -> LogBatch | None:
-    """The records that came since the last look, or None, with a note, where the log cannot be read."""
+    """Returns the records since the last call; None, with a note, where the log cannot be read."""
     if not host.live:
         return _read_new_from_file(host, cursor)
     is_backlog = cursor.descriptor is None
@@ -86,7 +86,7 @@ def _open_log(host: Host, cursor: Cursor) -> bool:
 
 
 def read_records(read: Callable[[], bytes], host: Host) -> Iterator[bytes]:
-    """Every record that `read` has now; a log that was overwritten meanwhile is noted and read on."""
+    """Yields every record that `read` has now; notes where the log was overwritten meanwhile, and continues."""
     for _ in range(_MAX_RECORDS):
         try:
             record = read()
@@ -97,7 +97,7 @@ def read_records(read: Callable[[], bytes], host: Host) -> Iterator[bytes]:
                 host.note(PATH, error.strerror or str(error))
                 return
             host.note(PATH, "records were overwritten before they were read")
-            continue  # the kernel has moved on to the oldest record that is left
+            continue  # the kernel continues with the oldest record left
         if not record:
             return
         yield record

@@ -1,7 +1,7 @@
 """
-The lines of /proc/meminfo and of node*/meminfo: `MemFree:  123 kB`, `Node 0 MemFree:  123 kB`, `HugePages_Free:  4`.
+Parses the lines of /proc/meminfo and node*/meminfo: `MemFree: 123 kB`, `HugePages_Free: 4`.
 
-https://docs.kernel.org/filesystems/proc.html#meminfo
+The lines of a node's file begin with `Node 0 `. https://docs.kernel.org/filesystems/proc.html#meminfo
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collectors._host.sample import Labels, Metric, Sample, gauge
 
 _LINE = re.compile(r"^(?:Node \d+ )?([A-Za-z][A-Za-z0-9_()]{0,63}): +(\d{1,16})( kB)?$", re.ASCII | re.MULTILINE)
 _WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-# `promtool check metrics` takes the word for a unit, so `s_reclaimable` must not be; it joins the word beside it.
+# `promtool check metrics` would take the `s` of `s_reclaimable` for a unit, so it joins the word beside it.
 _UNIT_WORDS = re.compile(r"(?:(?<![a-z0-9])(?:[smhdb]|[mun]s|sec|[kmgtp]b)_)+|(?:_(?:[smhdb]|[mun]s|sec|[kmgtp]b))+$")
 _HUGE_PAGES = "HugePages_"
 _MAX_FIELDS = 500  # Linux 6.18 has 55; a file whose fields change at each pass must not fill the memory
 
-# Field and what it is. A field that is not here (a newer kernel's) is read all the same.
+# Field and meaning. A field that is not listed here (a newer kernel's) is read all the same.
 SHARED_FIELDS = (
     ("MemTotal", "Usable memory: physical memory less what firmware and the kernel image keep"),
     ("MemFree", "Memory that nothing uses, not even the page cache"),
@@ -85,29 +85,29 @@ NODE_FIELDS = (
 
 
 def parse_fields(text: str) -> list[tuple[str, str, str]]:
-    """(field, digits, unit) of each well-formed line; the unit is ` kB`, or empty where the field is a count."""
+    """Returns (field, digits, unit) of each well-formed line; the unit is ` kB`, or empty for a count."""
     lines: list[tuple[str, str, str]] = _LINE.findall(text)
     return lines
 
 
 def to_snake_case(field: str) -> str:
-    """`Active(file)` as `active_file`, `DirectMap2M` as `direct_map2m`, `SReclaimable` as `sreclaimable`."""
+    """Turns `Active(file)` into `active_file`, `DirectMap2M` into `direct_map2m`, `SReclaimable` to `sreclaimable`."""
     words = _WORD_STARTS.sub("_", re.sub(r"[^A-Za-z0-9]+", "_", field).strip("_")).lower()
     return _UNIT_WORDS.sub(lambda match: match[0].replace("_", ""), words)
 
 
 def make_field_metric(prefix: str, field: str, meaning: str) -> Metric:
-    """The gauge of a field, in bytes."""
+    """Makes the gauge of a field, in bytes."""
     return gauge(f"{prefix}_{to_snake_case(field)}_bytes", f"{meaning} ({field}).")
 
 
 def has_wrong_unit(field: str, unit: str) -> bool:
-    """Whether the unit is not the field's own: a line was cut, or a count has become a size."""
+    """Returns True where a field's unit is not its usual one: a line was cut, or a count has become a size."""
     return field.startswith(_HUGE_PAGES) == bool(unit)
 
 
 class FieldSeries:
-    """The series of one kind of meminfo file, by field; those of fields not known in advance are made once."""
+    """The series of one kind of meminfo file, by field; a series of an unlisted field is made once."""
 
     def __init__(self, prefix: str, metrics: tuple[tuple[str, Metric], ...], huge_pages: Metric) -> None:
         self._prefix = prefix
@@ -117,9 +117,9 @@ class FieldSeries:
 
     def make_samples(self, host: Host, relative: str, text: str, labels: Labels) -> Iterator[Sample]:
         """
-        A Sample for each field of the text, in bytes or huge pages; lines that are not understood are noted.
+        Yields a Sample for each field of the text, in bytes or huge pages; notes malformed lines.
 
-        `labels` come before the label `state` in the alphabet.
+        The names of `labels` must come before the label `state` in the alphabet.
         """
         values = {field: (digits, unit) for field, digits, unit in parse_fields(text)}
         if unmatched := text.count("\n") + 1 - len(values):
@@ -128,20 +128,20 @@ class FieldSeries:
             if has_wrong_unit(field, unit):
                 self._note_unit(host, relative, field)
             elif (series := self._find_series(field)) is None:
-                host.note(relative, f"{field} can have no series of its own")
+                host.note(relative, f"{field} cannot have a series of its own")
             else:
                 metric, state = series
                 yield Sample(metric, labels + state, int(digits) * (1024.0 if unit else 1.0))
 
     def _note_unit(self, host: Host, relative: str, field: str) -> None:
-        # A new field without a unit is neither bytes nor huge pages: it has no name here, and nothing is missing.
+        # A new field without a unit is neither bytes nor huge pages: it has no metric, and no reading is missing.
         if field in self._series or field.startswith(_HUGE_PAGES):
-            host.note(relative, f"{field} has not the unit it always has")
+            host.note(relative, f"{field} lacks its usual unit")
 
     def _find_series(self, field: str) -> tuple[Metric, Labels] | None:
         if field not in self._series and len(self._series) < _MAX_FIELDS:
             metric, state = self._make_series(field)
-            # Two fields whose names differ in punctuation only cannot both have the series.
+            # Two fields whose names differ only in punctuation cannot share a series.
             self._series[field] = None if (metric.name, state) in self._used_series else (metric, state)
             self._used_series.add((metric.name, state))
         return self._series.get(field)

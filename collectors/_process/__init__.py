@@ -1,5 +1,5 @@
 """
-What is read of a process: its tree, command line, cgroup, maps, pages, sockets and requested placement.
+Reads processes: their tree, command lines, cgroups, memory maps, pages, sockets and requested placement.
 
-Furniture of the collectors `process` and `engine`; it yields no sample itself.
+Serves the collectors `process` and `engine`. Imports `_host` and no collector.
 """

@@ -1,11 +1,11 @@
 """
-The memory limits that a process lives under, and what its cgroup has taken of them; cgroup v2 only.
+Reads the memory limits above a process, and how much of each limit is used; cgroup v2 only.
 
-Reads /proc/PID/cgroup and sys/fs/cgroup/**/memory.{current,max,high,events,stat,numa_stat}. A limit of any ancestor
-binds, so all of them are looked at. https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
+Reads /proc/PID/cgroup and sys/fs/cgroup/**/memory.{current,max,high,events,stat,numa_stat}. Every ancestor's limit
+binds, so all ancestors are read. https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files
 
-File cache is charged to whoever touched a page first, and is given back when memory is short: a cgroup that has read
-a model stands at its limit and is well. What cannot be given back is what counts.
+File cache is charged to the cgroup that touched a page first, and is reclaimed when memory is short: a cgroup full of
+cache has room. Only memory that cannot be reclaimed counts as used.
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ METRICS = (INFO, CURRENT, MAX, HIGH, AVAILABLE, SHARE, EVENTS, ANON)
 
 
 class _Level(NamedTuple):
-    """One cgroup on the way up: its path below FOLDER, and its limits in bytes by name; None is not known."""
+    """One cgroup on the way up: its path below FOLDER, and its limits in bytes by name; None is an unknown limit."""
 
     path: str
     limits: dict[str, float | None]
 
 
 class _Headroom(NamedTuple):
-    """What can still be taken of a cgroup's limit, in bytes and as a share: infinite without one, None unknown."""
+    """Memory still free below a cgroup's limit, in bytes and as a share: infinite without a limit, None unknown."""
 
     available: float | None
     share: float | None
 
 
 def collect_cgroup(host: Host, pid: int, labels: dict[str, str]) -> Iterator[Reading]:
-    """What there is to say of the cgroup of a process; nothing where it is in none, or none has a memory controller."""
+    """Yields the readings of a process's cgroup; nothing where it is in none, or none has a memory controller."""
     levels = _read_levels(host, pid)
     if not levels:
         return
@@ -83,12 +83,10 @@ def collect_cgroup(host: Host, pid: int, labels: dict[str, str]) -> Iterator[Rea
     yield INFO.sample(1, **labels, cgroup=f"/{levels[0].path}", limited_by=limited_by)
     for limit, metric in zip(_LIMITS, (MAX, HIGH), strict=True):
         smallest = _find_smallest([level.limits[limit] for level in levels])
-        if smallest != math.inf:  # no limit is no reading that is missing
+        if smallest != math.inf:  # the absence of a limit is not a missing reading
             yield metric.sample(smallest, **labels)
-    for metric, least in (
-        (AVAILABLE, _find_smallest([headroom.available for headroom in headrooms])),
-        (SHARE, nearest),
-    ):
+    available = _find_smallest([headroom.available for headroom in headrooms])
+    for metric, least in ((AVAILABLE, available), (SHARE, nearest)):
         if least != math.inf:
             yield metric.sample(least, **labels)
     if limiting is not None:
@@ -100,23 +98,23 @@ def collect_cgroup(host: Host, pid: int, labels: dict[str, str]) -> Iterator[Rea
 
 
 def _find_smallest(values: Sequence[float | None]) -> float | None:
-    """The smallest; None where one is not known, for that may be the smallest."""
+    """Returns the smallest value; None where any value is unknown, since that one may be the smallest."""
     known_values = [value for value in values if value is not None]
     return min(known_values) if len(known_values) == len(values) else None
 
 
 def _find_limiting(levels: Sequence[_Level]) -> _Level | None:
-    """The cgroup whose memory.max binds: of equal ones the nearest, without any the process's own."""
+    """Returns the cgroup whose memory.max binds: the nearest of equal ones, the process's own without any limit."""
     smallest = _find_smallest([level.limits["max"] for level in levels])
     return next((level for level in levels if level.limits["max"] == smallest), None) if smallest is not None else None
 
 
 def find_path(host: Host, pid: int) -> str | None:
-    """The cgroup of a process below FOLDER, as this process may see it; None where it is in none of version 2."""
+    """Returns the path of a process's cgroup below FOLDER; None where it is in no cgroup of version 2, or hidden."""
     for line in host.lines(f"proc/{pid}/cgroup", optional=True):
         if line.startswith("0::/"):
             path = line.removeprefix("0::/").removesuffix(" (deleted)")
-            # Outside of our own cgroup namespace: there is a path, and no way to it from here.
+            # The cgroup lies outside this process's cgroup namespace, so its path cannot be opened from here.
             if path.split("/")[0] == "..":
                 return host.note(f"proc/{pid}/cgroup", "is in a cgroup that this process's namespace does not show")
             return path
@@ -124,32 +122,32 @@ def find_path(host: Host, pid: int) -> str | None:
 
 
 def _read_levels(host: Host, pid: int) -> list[_Level]:
-    """The cgroups that account for its memory, from its own up; threaded ones and those without the controller not."""
+    """Returns the cgroups with memory files, which account for the process, from its own upwards."""
     path = find_path(host, pid)
     if path is None:
         return []
     steps = path.split("/") if path else []
-    # The topmost counts too: in a container that is the container's own cgroup; a host's root has no memory.current.
+    # The topmost counts too: it is the container's own cgroup in a container. A host's root has no memory.current.
     paths = ["/".join(steps[:depth]) for depth in range(len(steps), -1, -1)]
     return [
         _Level(path, {name: _read_limit(host, path, name) for name in _LIMITS})
         for path in paths
-        if any(host.exists(_file_path(path, name)) for name in ("current", *_LIMITS))
+        if any(host.exists(_make_file_path(path, name)) for name in ("current", *_LIMITS))
     ]
 
 
-def _file_path(path: str, name: str) -> str:
+def _make_file_path(path: str, name: str) -> str:
     return f"{FOLDER}/{path}/memory.{name}" if path else f"{FOLDER}/memory.{name}"
 
 
 def _read_limit(host: Host, path: str, name: str) -> float | None:
-    file = _file_path(path, name)
+    file = _make_file_path(path, name)
     text = host.read(file)
     return math.inf if text == "max" else None if text is None else host.integer(text, file)
 
 
 def _compute_headroom(host: Host, level: _Level) -> _Headroom:
-    """What can be taken before this cgroup's own limits are reached."""
+    """Computes how much more memory fits below this cgroup's own limits."""
     tightest = _find_smallest(list(level.limits.values()))
     if tightest is None or tightest == math.inf:
         return _Headroom(tightest, tightest)
@@ -165,21 +163,21 @@ def _is_nearest(headroom: _Headroom, nearest: float | None) -> bool:
 
 
 def _read_reclaimable(host: Host, path: str) -> int | None:
-    """Bytes that can be given back: file pages that nobody has mapped, and slab. Mapped ones are the weights."""
+    """Returns the reclaimable bytes: unmapped file pages, and slab. Mapped file pages are a model's weights."""
     sizes = _read_pairs(host, path, "stat")
     keys = ("active_file", "inactive_file", "file_mapped")
     if not sizes or any(name not in sizes for name in keys):
-        return host.note(_file_path(path, "stat"), f"expected lines such as `{keys[0]} 123`")
+        return host.note(_make_file_path(path, "stat"), f"expected lines such as `{keys[0]} 123`")
     active, inactive, mapped = (sizes[name] for name in keys)
     return max(0, active + inactive - mapped) + sizes.get("slab_reclaimable", 0)
 
 
 def _read_bytes(host: Host, path: str, name: str) -> int | None:
-    return host.read_int(_file_path(path, name))
+    return host.read_int(_make_file_path(path, name))
 
 
 def _read_pairs(host: Host, path: str, name: str) -> dict[str, int]:
-    file = _file_path(path, name)
+    file = _make_file_path(path, name)
     text = host.read(file)
     pairs = {key: int(value) for key, value in _PAIR.findall(text or "")}
     if text is not None and not pairs:
@@ -188,7 +186,7 @@ def _read_pairs(host: Host, path: str, name: str) -> dict[str, int]:
 
 
 def _read_anon(host: Host, path: str) -> list[tuple[str, str]]:
-    file = _file_path(path, "numa_stat")
+    file = _make_file_path(path, "numa_stat")
     text = host.read(file, optional=True)  # a kernel without NUMA has no such file
     if text is None:
         return []

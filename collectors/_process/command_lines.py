@@ -1,7 +1,7 @@
 """
-Which command lines are engines, and what the titles of their workers say.
+Recognises engines by their command line, and reads ranks from the titles of their workers.
 
-The words of a command line count, not what it contains: `vim vllm.py` and `bash -c "vllm serve"` are no engines.
+Whole words of a command line are compared: `vim vllm.py` and `bash -c "vllm serve"` are no engines.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MODULES = {
     "llama_cpp": "llama.cpp",
 }
 _DEFAULT_PORTS = {"vllm": 8000, "sglang": 30000, "llama.cpp": 8080, "ktransformers": 10002, "ollama": 11434}
-# What vLLM and SGLang call their processes with setproctitle(3): VLLM::Worker_TP0, sglang::scheduler_DP1_TP0.
+# vLLM and SGLang title their processes with setproctitle(3): VLLM::Worker_TP0, sglang::scheduler_DP1_TP0.
 _TITLES = {"VLLM::": "vllm", "sglang::": "sglang"}
 _WORKER = re.compile(r"(?:VLLM::Worker|sglang::scheduler)_?(\S*)")
 _CORE = re.compile(r"VLLM::EngineCore_?(\S*)")
@@ -43,7 +43,7 @@ _PART = re.compile(r"(DP|PP|TP)(\d{1,4})", re.ASCII)
 
 
 def detect_kind(words: Sequence[str]) -> str | None:
-    """The kind of engine that a command line starts or a title names, or None."""
+    """Returns the kind of engine that a command line starts or a title names, or None."""
     if not words:
         return None
     for prefix, title_kind in _TITLES.items():
@@ -51,44 +51,44 @@ def detect_kind(words: Sequence[str]) -> str | None:
             return title_kind
     program = os.path.basename(words[0])
     if not _PYTHON.fullmatch(program):
-        # Ollama's server holds no model: its runners do.
+        # Ollama's server holds no model; its runners do.
         return _PROGRAMS.get(program)
     return _detect_python_kind(words[1:])
 
 
 def is_runner(words: Sequence[str]) -> bool:
-    """Whether this is the process of Ollama that holds a model."""
+    """Returns True for the process of Ollama that holds a model."""
     program = os.path.basename(words[0]) if words else ""
     return program == "ollama_llama_server" or (program == "ollama" and words[1:2] == ["runner"])
 
 
 def parse_rank(words: Sequence[str]) -> str | None:
-    """The rank in a worker's title: `1`, or `PP1_TP0` where it has several; None where this is no worker."""
+    """Returns the rank in a worker's title: `1`, or `PP1_TP0` for several ranks; None where this is no worker."""
     return _parse_title_rank(_WORKER, words)
 
 
 def parse_core_rank(words: Sequence[str]) -> str | None:
-    """The same of vLLM's EngineCore, which holds the model itself where there is one worker."""
+    """Returns the rank in the title of vLLM's EngineCore, which holds the model itself where there is one worker."""
     return _parse_title_rank(_CORE, words)
 
 
 def parse_port(words: Sequence[str]) -> int | None:
-    """The port that a command line asks for, or None."""
+    """Returns the port that a command line requests, or None."""
     following = (text for word, text in itertools.pairwise(words) if word == "--port")
     joined = (word.removeprefix("--port=") for word in words if word.startswith("--port="))
     return next(filter(None, map(_parse_port_number, itertools.chain(following, joined))), None)
 
 
-def default_port(kind: str) -> int | None:
-    """Where an engine of this kind listens if nothing else is said."""
+def get_default_port(kind: str) -> int | None:
+    """Returns the port on which an engine of this kind listens by default."""
     return _DEFAULT_PORTS.get(kind)
 
 
 def parse_proxy(words: Sequence[str]) -> tuple[int, str, int] | None:
-    """(port of the host, address of the container, port there) that Docker's proxy stands for, or None."""
+    """Returns (port of the host, address of the container, port there) from docker-proxy's command line, or None."""
     if not words or os.path.basename(words[0]) != "docker-proxy":
         return None
-    options = dict(zip(words[1::2], words[2::2], strict=False))  # -proto tcp -host-port 8000 …, a name and its value
+    options = dict(zip(words[1::2], words[2::2], strict=False))  # -proto tcp -host-port 8000 …: names and values
     host, container = (
         _parse_port_number(options.get("-host-port", "")),
         _parse_port_number(options.get("-container-port", "")),
@@ -97,12 +97,12 @@ def parse_proxy(words: Sequence[str]) -> tuple[int, str, int] | None:
 
 
 def _parse_port_number(text: str) -> int | None:
-    """A port that can be listened on, or None."""
+    """Returns a valid TCP port, or None."""
     return int(text) if _PORT.fullmatch(text) and 0 < int(text) < 65_536 else None
 
 
 def _detect_python_kind(words: Sequence[str]) -> str | None:
-    """The kind behind Python's own options: `-P -m MODULE …` or `SCRIPT …`."""
+    """Returns the engine's kind from the words after Python's own options: `-P -m MODULE …` or `SCRIPT …`."""
     rest = iter(words)
     for word in rest:
         if word == "-m":

@@ -1,9 +1,9 @@
 """
-Which processes hold an engine's memory: found by command line and listening sockets, or named in the configuration.
+Finds the processes that hold an engine's memory, by command line, listening sockets or the configuration.
 
-An engine is a tree of processes: vLLM's API server with its workers, Ollama with its runners. Of a tree only those
-that hold the model count, each with its rank. Containers are seen from outside: their processes are the host's, and
-their network is reached through /proc/PID/net.
+An engine is a tree of processes: vLLM's API server with its workers, Ollama with its runners. Only the processes that
+hold the model count, each with its rank. Containers are seen from outside: their processes are the host's, and their
+network is read from /proc/PID/net.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from typing import NamedTuple
 from collectors._host.host import Host, natural
 from collectors._process import command_lines as commands
 from collectors._process import sockets
-from collectors._process.targets import Target, compile_pattern
+from collectors._process.targets import ProcessTarget, compile_pattern
 from collectors._process.tree import ProcessTree
 
-_MIN_HOLDER_SHARE = 0.25  # of the largest process of a tree: a worker without a title that holds less is none
+_MIN_HOLDER_SHARE = 0.25  # of the largest process of a tree: an untitled process that holds less is no worker
 
 
 class EngineProcess(NamedTuple):
     """One process that holds an engine's memory."""
 
     engine: str
-    """The configured name, else `KIND:PORT` where its command line says a port, else `KIND`."""
+    """The configured name, else `KIND:PORT` where its command line has a port, else `KIND`."""
     rank: str
-    """`0`, `1`, … for tensor-parallel workers, else as the engine writes it (`PP1_TP0`); `0` where there is one."""
+    """`0`, `1`, … for tensor-parallel workers, else the engine's spelling (`PP1_TP0`); `0` for a single worker."""
     kind: str
     """reference, vllm, sglang, llama.cpp, ktransformers or ollama; other for a named process of unknown kind."""
     pid: int
     start_time: int
-    """Clock ticks from the boot to its start: with the pid, who it is. /proc/PID/stat, field 22."""
+    """Clock ticks from boot to its start, which identify it together with the pid. /proc/PID/stat, field 22."""
     command: str
-    """What the kernel calls it, at most 15 characters: /proc/PID/comm."""
+    """The kernel's name for it, at most 15 characters: /proc/PID/comm."""
 
 
-def find_processes(host: Host, targets: Sequence[Target], *, discover: bool = True) -> list[EngineProcess]:
+def find_processes(host: Host, targets: Sequence[ProcessTarget], *, discover: bool = True) -> list[EngineProcess]:
     """
-    The processes there are now, in the order of engine and rank.
+    Returns the engine processes that run now, ordered by engine and rank.
 
-    A command or pid that is no process leaves a note; a URL does not, since it may be another host's or just down.
-    With `discover` also those engines that nobody named.
+    A configured command or pid without a process leaves a note. A URL does not: it may be another host's, or just down.
+    `discover` adds the engines that are not in the configuration.
     """
     tree = ProcessTree(host)
     by_engine: dict[str, list[EngineProcess]] = {}
@@ -61,13 +61,13 @@ def find_processes(host: Host, targets: Sequence[Target], *, discover: bool = Tr
     return sorted(all_processes, key=lambda process: (natural(process.engine), natural(process.rank)))
 
 
-def _find_target(host: Host, tree: ProcessTree, target: Target) -> list[EngineProcess]:
+def _find_target(host: Host, tree: ProcessTree, target: ProcessTarget) -> list[EngineProcess]:
     if target.pid is not None:
         if target.pid in tree.command_lines:
             return [
                 _make_process(tree, target.name, commands.parse_rank(tree.command_lines[target.pid]) or "0", target.pid)
             ]
-        host.note(f"process {target.pid}", "there is none, or it has ended, or it is a thread of the kernel")
+        host.note(f"process {target.pid}", "does not exist, has ended, or is a kernel thread")
         return []
     if target.command is not None:
         top = _find_by_command(tree, target.command)
@@ -79,7 +79,7 @@ def _find_target(host: Host, tree: ProcessTree, target: Target) -> list[EnginePr
 
 
 def _find_by_command(tree: ProcessTree, pattern: str) -> int | None:
-    """The first that was started of those that match."""
+    """Returns the first process, by start time, that matches the pattern."""
     expression = compile_pattern(pattern)
     matching = (pid for pid, words in tree.command_lines.items() if expression.search(" ".join(words)))
     return min(matching, key=lambda pid: (tree.stats[pid].start_time, pid), default=None)
@@ -90,10 +90,10 @@ def _find_by_url(host: Host, tree: ProcessTree, url: str) -> int | None:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
-        return None  # asking it for its metrics says what is wrong with it
+        return None  # the collector `engine` reports the bad URL
     hostname = parts.hostname or ""
     if not _is_loopback(hostname):
-        return _only_candidate(
+        return _get_only(
             top for top in _find_on_port(host, tree, port) if hostname in sockets.read_addresses(host, top)
         )
     host_namespace = sockets.read_namespace(host, 1)
@@ -104,7 +104,7 @@ def _find_by_url(host: Host, tree: ProcessTree, url: str) -> int | None:
 
 
 def _find_in_container(host: Host, tree: ProcessTree, port: int) -> int | None:
-    """The engine behind a port that a container runtime passes on; by its address where several have its port."""
+    """Returns the engine behind a port that a container runtime forwards; its address decides between equal ports."""
     proxies = filter(None, map(commands.parse_proxy, tree.command_lines.values()))
     address, container_port = next(
         ((address, container_port) for host_port, address, container_port in proxies if host_port == port), ("", port)
@@ -113,7 +113,7 @@ def _find_in_container(host: Host, tree: ProcessTree, port: int) -> int | None:
     return (
         candidates[0]
         if len(candidates) == 1
-        else _only_candidate(top for top in candidates if address in sockets.read_addresses(host, top))
+        else _get_only(top for top in candidates if address in sockets.read_addresses(host, top))
     )
 
 
@@ -122,13 +122,13 @@ def _find_on_port(host: Host, tree: ProcessTree, port: int) -> list[int]:
 
 
 def _find_ports(host: Host, tree: ProcessTree, top: int) -> set[int]:
-    """Where an engine listens; where its sockets cannot be seen, where its command line says so or its kind does."""
+    """Returns the ports on which an engine listens; where its sockets are hidden, its command line's or kind's port."""
     open_ports = sockets.find_ports(host, tree.list_family(top))
-    default_port = commands.parse_port(tree.command_lines[top]) or commands.default_port(tree.kind_of(top))
+    default_port = commands.parse_port(tree.command_lines[top]) or commands.get_default_port(tree.get_kind(top))
     return open_ports or ({default_port} if default_port else set())
 
 
-def _only_candidate(candidates: Iterable[int]) -> int | None:
+def _get_only(candidates: Iterable[int]) -> int | None:
     tops = list(candidates)
     return tops[0] if len(tops) == 1 else None
 
@@ -143,7 +143,7 @@ def _is_loopback(name: str) -> bool:
 
 def _name_engine(tree: ProcessTree, top: int) -> str:
     port = commands.parse_port(tree.command_lines[top])
-    return f"{tree.kind_of(top)}:{port}" if port else tree.kind_of(top)
+    return f"{tree.get_kind(top)}:{port}" if port else tree.get_kind(top)
 
 
 def _make_unique(name: str, used_names: Container[str]) -> str:
@@ -155,24 +155,24 @@ def _list_processes(host: Host, tree: ProcessTree, name: str, top: int) -> list[
     ranks: dict[str, int] = {}
     for rank, pid in _find_model_holders(host, tree, top):
         ranks[_make_unique(rank, ranks)] = pid
-    return [_make_process(tree, name, rank, pid, tree.kind_of(top)) for rank, pid in ranks.items()]
+    return [_make_process(tree, name, rank, pid, tree.get_kind(top)) for rank, pid in ranks.items()]
 
 
 def _make_process(tree: ProcessTree, engine: str, rank: str, pid: int, kind: str = "") -> EngineProcess:
     process_stat = tree.stats[pid]
-    return EngineProcess(engine, rank, kind or tree.kind_of(pid), pid, process_stat.start_time, process_stat.command)
+    return EngineProcess(engine, rank, kind or tree.get_kind(pid), pid, process_stat.start_time, process_stat.command)
 
 
 def _find_model_holders(host: Host, tree: ProcessTree, top: int) -> list[tuple[str, int]]:
-    """(rank, pid) of the processes of an engine that hold its model."""
+    """Returns (rank, pid) of the processes of an engine that hold its model."""
     family = tree.list_family(top)
-    if tree.has_orphans(tree.kind_of(top)):
-        return host.note(f"process {top}", "which processes are its workers cannot be told") or []
+    if tree.has_orphans(tree.get_kind(top)):
+        return host.note(f"process {top}", "its workers cannot be identified") or []
     for title in (commands.parse_rank, commands.parse_core_rank):
         titled = [(rank, pid) for pid in family if (rank := title(tree.command_lines[pid])) is not None]
         if titled:
             return titled
-    if tree.kind_of(top) == "ollama":
+    if tree.get_kind(top) == "ollama":
         family = [pid for pid in family if commands.is_runner(tree.command_lines[pid])]
     elif len(family) > 1:
         family = _select_largest(host, tree, family)
@@ -180,9 +180,9 @@ def _find_model_holders(host: Host, tree: ProcessTree, top: int) -> list[tuple[s
 
 
 def _select_largest(host: Host, tree: ProcessTree, family: Sequence[int]) -> list[int]:
-    """Those that are not much smaller than the largest; none, with a note, where a size is not known."""
+    """Returns the processes not much smaller than the largest; none, with a note, where a size is unknown."""
     sizes = {pid: tree.read_resident(pid) for pid in family}
     if None in sizes.values():
-        return host.note(f"process {family[0]}", "which of its processes hold the model cannot be told") or []
+        return host.note(f"process {family[0]}", "the processes that hold its model cannot be identified") or []
     largest = max(size or 0 for size in sizes.values())
     return [pid for pid, size in sizes.items() if (size or 0) >= _MIN_HOLDER_SHARE * largest]

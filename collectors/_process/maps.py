@@ -1,5 +1,5 @@
 """
-What a process has mapped, from /proc/PID/maps, as far as it can be resident memory of the host.
+Reads the mappings of a process that can be resident host memory, from /proc/PID/maps.
 
 Left out are mappings that nobody may read (reservations of address space), the kernel's own ([vdso]) and those of
 devices, whose pages are not the host's memory. https://docs.kernel.org/filesystems/proc.html
@@ -15,7 +15,7 @@ from collectors._host.host import Host
 KINDS = ("anon", "file", "shmem", "hugetlb")
 """Kinds of mappings, as /proc/PID/status counts their pages; written pages of a private file mapping are anon there."""
 
-_LARGEST = 64 << 20  # bytes: half a million mappings of 120 characters
+_MAX_BYTES = 64 << 20  # bytes: half a million mappings of 120 characters
 _LINE = re.compile(
     r"^([0-9a-f]{1,16})-([0-9a-f]{1,16}) ([r-][w-][x-][ps]) [0-9a-f]+ ([0-9a-f]+:[0-9a-f]+) \d+(?: +(.*))?$",
     re.ASCII | re.MULTILINE,
@@ -35,9 +35,9 @@ class MemoryMapping(NamedTuple):
 
 
 def read_mappings(host: Host, pid: int) -> list[MemoryMapping] | None:
-    """What the process has mapped, in order of address; None, with a note, where that cannot be read whole."""
+    """Returns the process's mappings in order of address; None, with a note, where the file cannot be read whole."""
     path = f"proc/{pid}/maps"
-    text = host.read(path, largest=_LARGEST)
+    text = host.read(path, largest=_MAX_BYTES)
     if text is None:
         return None
     lines = _LINE.findall(text)
@@ -70,6 +70,6 @@ def _classify_path(path: str, system: str) -> str:
 
 
 def _read_file_systems(host: Host, pid: int) -> dict[str, str]:
-    """The file systems in memory that the process sees, by device as maps writes it: a container has its own."""
+    """Returns the process's in-memory file systems by device, spelled as in maps; a container has its own."""
     text = host.read(f"proc/{pid}/mountinfo", optional=True) or ""
     return {f"{int(major):02x}:{int(minor):02x}": system for major, minor, system in _MOUNT.findall(text)}

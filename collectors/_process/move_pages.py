@@ -1,11 +1,11 @@
 """
-The door to move_pages(2): on which node each page of a process lies, asked without moving any.
+Asks the kernel, by move_pages(2), on which node each page of a process lies, without moving any page.
 
-Silent unless the machine is this one. Needs CAP_SYS_PTRACE, or to be the process's own user.
+Returns nothing where the root is not `/`. Needs CAP_SYS_PTRACE, or to be the process's own user.
 https://man7.org/linux/man-pages/man2/move_pages.2.html
 
-The kernel looks the process up by its pid, which another may have by then. A pidfd that has not ended afterwards says
-that it was the same one all the time, and its stack's address that it has not become another program by execve(2).
+The kernel finds the process by its pid, which another process may have taken meanwhile. A pidfd that has not ended
+afterwards proves that it was the same process; its stack's address proves that it did not call execve(2).
 """
 
 from __future__ import annotations
@@ -28,33 +28,31 @@ from collectors._process.stat import read_stat
 if TYPE_CHECKING:
     from collectors._process.page_sample import Addresses, Nodes
 
-# asm/unistd.h; machines that are younger than 2011 share one table.
+# asm/unistd.h; architectures added after 2011 share one table.
 _NUMBERS = {"x86_64": 279, "aarch64": 239, "riscv64": 239, "loongarch64": 239, "ppc64le": 301, "s390x": 310}
 _REASONS = {
-    errno.ESRCH: "ended while it was asked",
-    errno.EINVAL: "has no memory of its own: it is ending, or it is a thread of the kernel",
-    errno.ENOSYS: "this kernel does not tell where pages are",
+    errno.ESRCH: "ended during the query",
+    errno.EINVAL: "has no memory of its own: it is ending, or it is a kernel thread",
+    errno.ENOSYS: "this kernel has no move_pages",
 }
 
 
 def sample_pages(host: Host, pid: int, start_time: int, pages: int) -> PageSample | None:
     """
-    Asks for so many resident pages of a process, each as likely as any other.
+    Samples this many resident pages of a process, each with the same probability.
 
-    `started` says who had the pid when it was found (/proc/PID/stat, field 22). None, with a note, where the process
-    may not be asked, has ended, or is another one by now.
+    `start_time` identifies the process that had the pid (/proc/PID/stat, field 22). Returns None, with a note, where
+    the process may not be queried, has ended, or has been replaced.
     """
     if not host.live:
         return None
     subject = f"move_pages of {pid}"
-    import numpy as np  # only hosts with an engine pay for it
+    import numpy as np  # imported only on hosts with an engine
 
     try:
         with _hold_process(pid) as ended:
             before = read_stat(host, pid)
-            mapped = read_mappings(
-                host, pid
-            )  # after that look: else they could be those of the program that it was before
+            mapped = read_mappings(host, pid)  # after read_stat: else they could belong to the program before execve(2)
             if mapped is None:
                 return None
             placement = draw_sample(
@@ -63,7 +61,7 @@ def sample_pages(host: Host, pid: int, start_time: int, pages: int) -> PageSampl
             after = read_stat(host, pid)
             same = before is not None and after is not None and before.identity == after.identity
             if ended() or not same or before is None or before.start_time != start_time:
-                return host.note(subject, "ended, or became another program, while it was asked")
+                return host.note(subject, "ended, or became another program, during the query")
     except OSError as error:
         return host.note(subject, _REASONS.get(error.errno or 0) or os.strerror(error.errno or 0))
     except TooFewPagesError as too_few:
@@ -72,7 +70,7 @@ def sample_pages(host: Host, pid: int, start_time: int, pages: int) -> PageSampl
 
 
 def query_nodes(pid: int, addresses: Addresses) -> Nodes:
-    """For each address the node of its page, or a negative errno where there is none. Raises OSError."""
+    """Returns the node of the page at each address, or a negative errno where there is none. Raises OSError."""
     import numpy as np
 
     number = _NUMBERS.get(platform.machine())
@@ -81,25 +79,25 @@ def query_nodes(pid: int, addresses: Addresses) -> Nodes:
     nodes = np.full(len(addresses), -errno.ENOENT, dtype=np.int32)
     syscall = ctypes.CDLL(None, use_errno=True).syscall
     arguments = (pid, len(addresses), addresses.ctypes.data, None, nodes.ctypes.data, 0)
-    failed = syscall(ctypes.c_long(number), *map(_as_word, arguments))
+    failed = syscall(ctypes.c_long(number), *map(_to_word, arguments))
     if failed < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return nodes
 
 
-def _as_word(value: int | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(value)  # a plain int would be passed as 32 bits
+def _to_word(value: int | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(value)  # ctypes would pass a plain int as 32 bits
 
 
 @contextlib.contextmanager
 def _hold_process(pid: int) -> Iterator[Callable[[], bool]]:
-    """Holds on to whoever has the pid now, and gives the question whether it has ended since. Raises OSError."""
+    """Holds the process that has the pid now; yields a function that returns True once it has ended. Raises OSError."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise
-        yield lambda: False  # before Linux 5.3 its start and its stack alone say who it is
+        yield lambda: False  # before Linux 5.3 only start time and stack identify it
         return
     try:
         poll = select.poll()

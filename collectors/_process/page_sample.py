@@ -1,9 +1,9 @@
 """
-Shares of a process's resident pages by node, from a random sample of them; and how far a share may be off.
+Estimates the shares of a process's resident pages by node, and their errors, from a random sample.
 
-Pages are drawn from all that is mapped, each as likely as any other, and those that are not resident are drawn again:
-what remains is a simple random sample of the resident pages, whatever their size and kind. So the count of each node
-is binomial, which is where the error comes from. Of a process that is small every page is asked, and nothing is off.
+Pages are drawn from all mapped pages with equal probability; pages that are not resident are drawn again. The result is
+a simple random sample of the resident pages of any size and kind. The count of each node is therefore binomial, and the
+error follows from that. Of a small process every page is queried, so the error is 0.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     Addresses = npt.NDArray[np.uint64]
     Nodes = npt.NDArray[np.int32]
     QueryNodes = Callable[[Addresses], Nodes]
-    """For each address the node of its page, or a negative number where no page is resident."""
+    """Returns the node of the page at each address, or a negative number where no page is resident."""
 
-MAX_PAGES = 65_536  # pages asked of one process in one pass: 25 ms
-MIN_PAGES = 100  # resident pages for a share to be told: an error of 5 points
+MAX_PAGES = 65_536  # pages queried of one process in one pass: 25 ms
+MIN_PAGES = 100  # resident pages needed for a share: an error of 5 points
 _MIN_BATCH = 256
 _Z = 1.96  # standard errors to each side: 95 %
 
 
 class PageSample(NamedTuple):
-    """Resident pages that were asked, by (node, kind); `whole` where every page of the process was."""
+    """Resident pages that were queried, by (node, kind), and whether every page of the process was."""
 
     pages: Counter[tuple[int, str]]
     is_complete: bool
 
     def estimate_share(self, nodes: Sequence[int], kind: str | None = None) -> tuple[float, float] | None:
         """
-        (share on these nodes, its standard error), of all pages or of one kind's; None where no page was asked.
+        Returns (share on these nodes, its standard error) of all pages or of one kind; None without any page.
 
-        The share +- 1.96 errors covers the truth in 95 of 100 samples, near 0 and 1 too: the error is that of Agresti
-        and Coull, who count two pages more on each side. https://doi.org/10.1080/00031305.1998.10480550
+        The share ± 1.96 errors covers the true share in 95 of 100 samples, also near 0 and 1. The error is Agresti and
+        Coull's, who count two more pages on each side. https://doi.org/10.1080/00031305.1998.10480550
         """
         all_pages = self.count_pages(kind)
         if not all_pages:
@@ -55,12 +55,12 @@ class PageSample(NamedTuple):
         return on_nodes / all_pages, math.sqrt(adjusted_share * (1 - adjusted_share) / adjusted_total)
 
     def count_pages(self, kind: str | None = None) -> int:
-        """The pages that were asked and are resident, of all kinds or of one."""
+        """Returns the number of resident pages in the sample, of all kinds or of one."""
         return sum(n for (_, page_kind), n in self.pages.items() if kind in (None, page_kind))
 
 
 class TooFewPagesError(Exception):
-    """So few of the mapped pages are resident that their shares cannot be told; the message has both counts."""
+    """Too few of the mapped pages are resident to estimate shares; the message has both counts."""
 
 
 def draw_sample(
@@ -71,13 +71,13 @@ def draw_sample(
     generator: np.random.Generator,
 ) -> PageSample:
     """
-    Asks until so many resident pages are found, or MOST were asked; `page` is the size of one in bytes.
+    Queries pages until `target` resident ones are found, or MAX_PAGES were queried; `page_size` is in bytes.
 
-    Raises TooFewError, and whatever `ask` raises.
+    Raises TooFewPagesError, and every error of `query_nodes`.
     """
     import numpy as np
 
-    # The first page of each mapping, counted through all of them, and where the last one ends.
+    # Each mapping's first page, numbered through all mappings; the last entry is the end of the last one.
     firsts = np.array([0, *itertools.accumulate((m.end - m.start) // page_size for m in mappings)], dtype=np.int64)
     starts = np.array([m.start for m in mappings], dtype=np.uint64)
     kinds = sorted({m.kind for m in mappings})
@@ -103,11 +103,11 @@ def draw_sample(
         return PageSample(pages, is_complete=True)
     resident = queried = 0
     while resident < target and queried < MAX_PAGES:
-        # The next batch is as large as the last ones promise; sorted, because neighbours share page tables.
+        # Past batches determine the size of the next one. Sorted, because neighbours share page tables.
         batch = target if not queried else min(MAX_PAGES, math.ceil((target - resident) * queried / max(resident, 1)))
         batch = min(max(batch, _MIN_BATCH), MAX_PAGES - queried)
         resident += query_pages(np.sort(generator.integers(0, total, batch)))
         queried += batch
     if resident < MIN_PAGES:
-        raise TooFewPagesError(f"only {resident} of {queried} pages asked are resident, too few to tell where they are")
+        raise TooFewPagesError(f"only {resident} of {queried} queried pages are resident, too few to estimate shares")
     return PageSample(pages, is_complete=False)

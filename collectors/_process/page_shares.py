@@ -1,4 +1,4 @@
-"""What a sample of a process's pages says: shares by node, each with its standard error, as Readings."""
+"""Turns a sample of a process's pages into Readings: shares by node, each with its standard error."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NODE_SHARE = gauge(
     "steadytok_process_node_share_ratio", "Share of the process's resident pages that are on the node, by a sample."
 )
 NODE_SHARE_ERROR = gauge(
-    "steadytok_process_node_share_error_ratio", "Standard error of that share, 0 if all were asked."
+    "steadytok_process_node_share_error_ratio", "Standard error of that share, 0 if all were queried."
 )
 KIND_SHARE = gauge(
     "steadytok_process_kind_share_ratio",
     "Of the process's resident pages of one kind of mapping (anon, file, shmem, hugetlb) the share on the node.",
 )
 KIND_SHARE_ERROR = gauge(
-    "steadytok_process_kind_share_error_ratio", "Standard error of that share, 0 if all were asked."
+    "steadytok_process_kind_share_error_ratio", "Standard error of that share, 0 if all were queried."
 )
 SAMPLED = gauge("steadytok_process_sampled_pages", "Resident pages behind the shares, by kind of mapping.")
 LOCAL = gauge(
@@ -28,7 +28,7 @@ LOCAL = gauge(
     "Share of the process's resident pages that are on the nodes where its threads run: those with 5 % or more of "
     "its processor time.",
 )
-LOCAL_ERROR = gauge("steadytok_process_local_error_ratio", "Standard error of the local share, 0 if all were asked.")
+LOCAL_ERROR = gauge("steadytok_process_local_error_ratio", "Standard error of the local share, 0 if all were queried.")
 SHARES = (NODE_SHARE, NODE_SHARE_ERROR, KIND_SHARE, KIND_SHARE_ERROR, SAMPLED, LOCAL, LOCAL_ERROR)
 
 _MIN_BUSY_SHARE = 0.05  # of the processor time: less than this is an interrupt's thread or a stray one
@@ -37,7 +37,7 @@ _MIN_BUSY_SHARE = 0.05  # of the processor time: less than this is an interrupt'
 def collect_shares(
     page_sample: PageSample, node_ids: Sequence[str], ticks: Counter[str] | None, labels: dict[str, str]
 ) -> Iterator[Reading]:
-    """Every share with its error; `ticks` is the processor time of the threads by node, where that is known."""
+    """Yields every share with its error; `ticks` is the threads' processor time by node, where it is known."""
     for kind in (kind for kind in KINDS if page_sample.count_pages(kind)):
         yield SAMPLED.sample(page_sample.count_pages(kind), **labels, kind=kind)
         for node in node_ids:

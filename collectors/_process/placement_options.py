@@ -1,5 +1,5 @@
 """
-What people ask of memory placement: the words of engines' options and environment variables, and of numactl(8).
+Parses requests for memory placement from an engine's options and environment, and from numactl(8).
 
 llama.cpp: --numa, LLAMA_ARG_NUMA; vLLM: https://docs.vllm.ai/en/latest/getting_started/installation/cpu/ ; SGLang:
 https://docs.sglang.ai/platforms/cpu_server.html ; ktransformers: USE_NUMA, --kt-numa-nodes, --kt-threadpool-count.
@@ -27,7 +27,7 @@ VARIABLES = (
     "USE_NUMA",
     "LLAMA_ARG_NUMA",
 )
-"""The only environment variables that are ever looked at."""
+"""The only environment variables that are ever read."""
 
 _SHELLS = ("sh", "bash", "dash", "ash", "ksh", "zsh")
 _DASH_C = re.compile(r"-[a-z]*c", re.ASCII)
@@ -46,11 +46,11 @@ _CPU_OPTIONS = ("-C", "--physcpubind")
 
 class PlacementOption(NamedTuple):
     """
-    One wish: by what it was said, and what it means.
+    One request for placement: its source and its meaning.
 
     policy: bind and preferred (memory on these nodes), interleave, replicate and shard (over these nodes), distribute
-    (threads over all nodes), cpus (threads on these nodes), isolate, local, inherit, auto, nobind. What is not known of
-    nodes or cpus is empty.
+    (threads over all nodes), cpus (threads on these nodes), isolate, local, inherit, auto, nobind. Unknown nodes or
+    CPUs are empty.
     """
 
     source: str
@@ -60,15 +60,15 @@ class PlacementOption(NamedTuple):
 
 
 def parse_options(words: Sequence[str], rank: str, topology: Topology) -> Iterator[PlacementOption]:
-    """What the options of an engine ask for the worker of this rank."""
-    for text in _option_values(words, "--numa")[:1]:
+    """Yields the requests in an engine's options for the worker of this rank."""
+    for text in _find_option_values(words, "--numa")[:1]:
         yield from _parse_numa("--numa", text, topology)
     for option in ("--numa-bind-nodes", "--numa-node"):  # vLLM and SGLang: one node for each GPU or rank
-        nodes = _value_of_rank(_option_values(words, option), rank)
+        nodes = _select_rank_value(_find_option_values(words, option), rank)
         if nodes:
             yield PlacementOption(option, "bind", _filter_existing(parse_cpulist(nodes), topology))
-    listed = [number for text in _option_values(words, "--kt-numa-nodes") for number in parse_cpulist(text) or ()]
-    pools = _option_values(words, "--kt-threadpool-count")[:1]
+    listed = [number for text in _find_option_values(words, "--kt-numa-nodes") for number in parse_cpulist(text) or ()]
+    pools = _find_option_values(words, "--kt-threadpool-count")[:1]
     if listed:
         yield PlacementOption("--kt-numa-nodes", "shard", _filter_existing(frozenset(listed), topology))
     elif pools and pools[0].isdecimal():
@@ -78,13 +78,13 @@ def parse_options(words: Sequence[str], rank: str, topology: Topology) -> Iterat
 def parse_variables(
     variables: Mapping[str, str], kind: str, rank: str, topology: Topology
 ) -> Iterator[PlacementOption]:
-    """What environment variables, of those in VARIABLES, ask for the worker of this rank of a kind of engine."""
+    """Yields the requests in environment variables, of those in VARIABLES, for the worker of this rank and kind."""
     for engine, name in (("vllm", VARIABLES[0]), ("sglang", VARIABLES[1])):
         if kind == engine and (text := variables.get(name)):
             yield _parse_thread_binding(name, text, rank, topology)
     if kind == "vllm" and (text := variables.get("CPU_VISIBLE_MEMORY_NODES")):
         yield PlacementOption("CPU_VISIBLE_MEMORY_NODES", "bind", _filter_existing(parse_cpulist(text), topology))
-    # Others read a variable of that general name too, to decide what they are built with.
+    # Other programs read a variable of that general name too, as a build option.
     if kind == "ktransformers" and variables.get("USE_NUMA") == "1":
         yield PlacementOption("USE_NUMA", "replicate", frozenset(topology))
     if kind in ("llama.cpp", "ollama") and (text := variables.get("LLAMA_ARG_NUMA")):
@@ -92,11 +92,13 @@ def parse_variables(
 
 
 def parse_numactl(words: Sequence[str], topology: Topology) -> Iterator[PlacementOption]:
-    """What numactl asks in the command line of a shell that stayed above the engine; numactl itself leaves no trace."""
+    """Yields numactl's requests in the command line of a shell above the engine; numactl itself leaves no trace."""
     try:
-        options, _ = getopt.getopt(list(_numactl_arguments(words)), _SHORT_OPTIONS, [*_MEMORY_OPTIONS, *_OTHER_OPTIONS])
+        options, _ = getopt.getopt(
+            list(_find_numactl_arguments(words)), _SHORT_OPTIONS, [*_MEMORY_OPTIONS, *_OTHER_OPTIONS]
+        )
     except getopt.GetoptError:
-        return  # no command line that numactl would take
+        return  # numactl would refuse this command line
     for option, value in options:
         if option in _MEMORY_POLICIES:
             yield PlacementOption(
@@ -106,11 +108,11 @@ def parse_numactl(words: Sequence[str], topology: Topology) -> Iterator[Placemen
             yield PlacementOption("numactl", "cpus", _parse_numactl_nodes(value, topology))
         elif option in _CPU_OPTIONS:
             cpus = parse_cpulist(value) or frozenset()
-            yield PlacementOption("numactl", "cpus", _nodes_of_cpus(cpus, topology), cpus)
+            yield PlacementOption("numactl", "cpus", _map_cpus_to_nodes(cpus, topology), cpus)
 
 
 def _parse_numa(source: str, text: str, topology: Topology) -> Iterator[PlacementOption]:
-    """llama.cpp's distribute, isolate and numactl; our own engine's bind:N, interleave and replicate."""
+    """Parses llama.cpp's distribute, isolate and numactl; the reference engine's bind:N, interleave and replicate."""
     word, _, number = text.partition(":")
     if word == "bind":
         yield PlacementOption(source, "bind", _filter_existing(parse_cpulist(number), topology))
@@ -121,20 +123,20 @@ def _parse_numa(source: str, text: str, topology: Topology) -> Iterator[Placemen
 
 
 def _parse_thread_binding(source: str, text: str, rank: str, topology: Topology) -> PlacementOption:
-    """`auto`, `nobind`, or one list of CPUs for each rank: `0-31|32-63`; memory follows the threads."""
+    """Parses `auto`, `nobind`, or one list of CPUs for each rank: `0-31|32-63`; memory follows the threads."""
     if text in ("auto", "nobind"):
         return PlacementOption(source, text)
-    cpus = parse_cpulist(_value_of_rank(text.split("|"), rank)) or frozenset()
-    return PlacementOption(source, "bind", _nodes_of_cpus(cpus, topology), cpus)
+    cpus = parse_cpulist(_select_rank_value(text.split("|"), rank)) or frozenset()
+    return PlacementOption(source, "bind", _map_cpus_to_nodes(cpus, topology), cpus)
 
 
-def _value_of_rank(values: Sequence[str], rank: str) -> str:
-    """The value for a rank; empty where there is none, or the rank has several numbers."""
+def _select_rank_value(values: Sequence[str], rank: str) -> str:
+    """Returns the value for a rank; empty where there is none, or the rank has several numbers."""
     return values[int(rank)] if rank.isdecimal() and int(rank) < len(values) else ""
 
 
-def _option_values(words: Sequence[str], option: str) -> list[str]:
-    """What stands behind an option: `--numa=x`, `--numa x`, `--nodes 0 1`."""
+def _find_option_values(words: Sequence[str], option: str) -> list[str]:
+    """Returns the values of an option: `--numa=x`, `--numa x`, `--nodes 0 1`."""
     for position, word in enumerate(words):
         if word.startswith(f"{option}="):
             return [word.partition("=")[2]]
@@ -145,8 +147,8 @@ def _option_values(words: Sequence[str], option: str) -> list[str]:
     return []
 
 
-def _numactl_arguments(words: Sequence[str]) -> Sequence[str]:
-    """The words behind the only numactl that a shell was told to run; of several nobody knows which is meant."""
+def _find_numactl_arguments(words: Sequence[str]) -> Sequence[str]:
+    """Returns the words behind the only numactl in a shell's command; nothing where there are several."""
     if not words or os.path.basename(words[0]).lstrip("-") not in _SHELLS:
         return ()
     script = next((text for option, text in itertools.pairwise(words) if _DASH_C.fullmatch(option)), "")
@@ -161,11 +163,11 @@ def _split_shell(text: str) -> list[str]:
     try:
         return list(lexer)
     except ValueError:
-        return []  # an open quote: no shell would have run it
+        return []  # an open quote: no shell would run this
 
 
 def _parse_numactl_nodes(text: str, topology: Topology) -> frozenset[int]:
-    """`all`, `0-1`, `!0`; what is relative to a cpuset (+0) or to a device (netdev:eth0) is not known."""
+    """Parses `all`, `0-1`, `!0`; nodes relative to a cpuset (+0) or a device (netdev:eth0) are unknown."""
     if text == "all":
         return frozenset(topology)
     if text.startswith("!"):
@@ -177,5 +179,5 @@ def _filter_existing(nodes: frozenset[int] | None, topology: Topology) -> frozen
     return (nodes or frozenset()) & topology.keys()
 
 
-def _nodes_of_cpus(cpus: frozenset[int], topology: Topology) -> frozenset[int]:
+def _map_cpus_to_nodes(cpus: frozenset[int], topology: Topology) -> frozenset[int]:
     return frozenset(node for node, node_cpus in topology.items() if node_cpus & cpus)

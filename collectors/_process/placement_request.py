@@ -1,9 +1,9 @@
 """
-What was asked of an engine's placement: by options, environment, numactl above it, or the cpuset that it lives in.
+Collects the placement requested of an engine by options, environment, numactl above it, or its cpuset.
 
-Reads /proc/PID/{cmdline,environ,status} and the command lines above it. Of the environment the names in a list are
-looked at and nothing else: the rest is passwords. A policy that numactl(8) has set and that left no words behind shows
-in numa_maps only, which is not for collectors (`steadytok placement --exact`).
+Reads /proc/PID/{cmdline,environ,status} and the command lines above it. Only the environment variables of a fixed list
+are read, because the others may hold passwords. A policy that numactl(8) set without leaving words behind shows in
+numa_maps only, which no collector reads (`steadytok placement --exact` does).
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from collectors._process.placement_options import VARIABLES, PlacementOption, To
 from collectors._process.stat import read_stat, read_status
 
 _MAX_GENERATIONS = 8  # generations: a worker, its engine, a server, a shell or two
-_MAX_LABEL = 100  # characters of a list in a label
+_MAX_LABEL = 100  # characters of a list of numbers in a label
 
 INFO = gauge(
     "steadytok_process_asked_info",
-    "What asked for a placement, with which policy, and the nodes and CPUs where it named any; always 1.",
+    "A placement request: its source, its policy, and the nodes and CPUs that it names, if any; always 1.",
 )
-NODE = gauge("steadytok_process_asked_node", "A node that was asked for, by what asked and the policy; always 1.")
+NODE = gauge("steadytok_process_asked_node", "A requested node, by the request's source and policy; always 1.")
 METRICS = (INFO, NODE)
 
 
 def collect_requests(
     host: Host, process: EngineProcess, cpus_of: Mapping[str, frozenset[int]], labels: dict[str, str]
 ) -> Iterator[Reading]:
-    """Everything that was asked of a process; nothing where nothing was."""
+    """Yields every placement requested of a process; nothing where there is no request."""
     for request in find_requests(host, process, cpus_of):
         request_labels = {"source": request.source, "policy": request.policy}
         yield INFO.sample(
@@ -45,7 +45,7 @@ def collect_requests(
 
 
 def find_requests(host: Host, process: EngineProcess, cpus_of: Mapping[str, frozenset[int]]) -> list[PlacementOption]:
-    """What was asked of a process, each source once: what stands nearest to the process counts."""
+    """Returns the requests for a process, one for each source; the request nearest to the process counts."""
     topology = {int(node): cpus for node, cpus in cpus_of.items()}
     requests: dict[tuple[str, str], PlacementOption] = {}
     for request in _parse_requests(host, process, topology):
@@ -81,7 +81,7 @@ def _read_variables(host: Host, pid: int) -> dict[str, str]:
 
 
 def _parse_cpuset(host: Host, pid: int) -> Iterator[PlacementOption]:
-    """A cpuset is a wish where it leaves out a node that has memory. https://man7.org/linux/man-pages/man7/cpuset.7.html"""
+    """Yields a request where a cpuset omits a node with memory. https://man7.org/linux/man-pages/man7/cpuset.7.html"""
     process_status = read_status(host, pid)
     allowed = None if process_status is None else parse_cpulist(process_status.nodes)
     memory_nodes = read_cpulist(host, f"{FOLDER}/has_memory") if host.exists(f"{FOLDER}/has_memory") else None
@@ -90,6 +90,6 @@ def _parse_cpuset(host: Host, pid: int) -> Iterator[PlacementOption]:
 
 
 def _format_label(numbers: frozenset[int]) -> str:
-    """A list for a label; one that is too long is left out, since half of it would be another list."""
+    """Formats a list for a label; a list that is too long is left out, since a cut list would be a different list."""
     text = format_cpulist(numbers)
     return text if len(text) <= _MAX_LABEL else ""

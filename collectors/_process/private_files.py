@@ -1,8 +1,8 @@
 """
-The door to what only a process's own user may read of it: its sockets, and what its environment asks of placement.
+Reads facts of a process that only its own user may read: its sockets, and its environment's placement variables.
 
-Where systemd runs the eye, another user's /proc/PID/environ and /proc/PID/fd are closed to it, and `hand.look` behind a
-socket tells the two things that are needed of them. Everybody else reads the files, or has not the right to.
+Where systemd runs the eye, it may not read another user's /proc/PID/environ and /proc/PID/fd. `hand.look` behind a
+socket then returns the two facts needed. All other readers open the files themselves, or lack the right to.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import msgspec
 from collectors._host.host import Host
 
 SOCKET_PATH = "run/steadytok/look.sock"
-_START_TIMEOUT = 8.0  # seconds for the first answer: systemd starts who gives it with the question
+_START_TIMEOUT = 8.0  # seconds for the first answer: the request makes systemd start the service
 _ANSWER_TIMEOUT = 0.5  # seconds for any other
-_RETRY_DELAY = 10.0  # seconds until it is tried again, where there was none
+_RETRY_DELAY = 10.0  # seconds until the next try after a failed connection
 _MAX_ANSWER = 4 << 20  # bytes of an answer
 
 
 class PrivateInfo(msgspec.Struct, frozen=True):
-    """Two things of a process, both empty where it has ended; `error` is why they cannot be told."""
+    """Sockets and placement variables of a process, both empty where it has ended; `error` is why they are unknown."""
 
     variables: dict[str, str] = {}
     sockets: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class PrivateInfo(msgspec.Struct, frozen=True):
 
 
 class _Connection:
-    """The connection, as long as it lasts, and why the last one ended."""
+    """The connection to `hand.look`, and the error that ended the last one."""
 
     def __init__(self) -> None:
         self.client: socket.socket | None = None
@@ -41,22 +41,22 @@ class _Connection:
         self.retry_at = 0.0  # on the monotonic clock
 
     def ask(self, path: str, pid: int) -> PrivateInfo:
-        """Raises OSError where there is no answer, and msgspec's errors where it is none."""
+        """Raises OSError where there is no answer, and msgspec's errors where the answer is malformed."""
         if self.client is None:
             self.client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.client.settimeout(_START_TIMEOUT)
             self.client.connect(path)
             self.reader = self.client.makefile("rb")
-        assert self.reader is not None  # made with the connection
+        assert self.reader is not None  # created together with the connection
         self.client.sendall(b"%d\n" % pid)
         line = self.reader.readline(_MAX_ANSWER)
         if not line:
-            raise ConnectionResetError("it has hung up")
+            raise ConnectionResetError("connection closed by the service")
         self.client.settimeout(_ANSWER_TIMEOUT)
         return msgspec.json.decode(line, type=PrivateInfo)
 
     def close(self, error: str) -> None:
-        """A late answer must not meet a later question."""
+        """Closes the connection, so that a late answer cannot meet a later request."""
         for stream in (self.reader, self.client):
             if stream is not None:
                 stream.close()
@@ -65,10 +65,10 @@ class _Connection:
 
 
 def read_private_info(host: Host, pid: int) -> PrivateInfo | None:
-    """What is told of a process; None where its files are open to us, or there is nobody to ask."""
+    """Returns the facts of a process; None where its files are readable here, or there is no service."""
     if os.access(host.path(f"proc/{pid}/environ"), os.R_OK) or not host.exists(SOCKET_PATH):
         return None
-    connection = host.kept(_Connection)
+    connection = host.get_state(_Connection)
     if time.monotonic() >= connection.retry_at:
         try:
             info = connection.ask(host.path(SOCKET_PATH), pid)

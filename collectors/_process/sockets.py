@@ -1,7 +1,7 @@
 """
-Which process listens on which TCP port, in each network namespace: a container has one of its own.
+Finds the process that listens on a TCP port, in each network namespace; a container has its own namespace.
 
-/proc/PID/net shows the sockets of that process's namespace, /proc/PID/fd which of them are its own.
+/proc/PID/net lists the sockets of that process's namespace, /proc/PID/fd those of the process itself.
 https://docs.kernel.org/networking/proc_net_tcp.html
 """
 
@@ -20,12 +20,12 @@ _LOCAL = re.compile(r"\|-- (\d{1,3}(?:\.\d{1,3}){3})\s+/32 host LOCAL", re.ASCII
 
 
 def read_namespace(host: Host, pid: int) -> str | None:
-    """The network namespace of a process as its link says it, net:[4026531840]; None where it is not told."""
+    """Returns a process's network namespace as in its link, net:[4026531840]; None where it is unknown."""
     return host.link(f"proc/{pid}/ns/net")
 
 
 def read_listening_ports(host: Host, pid: int) -> dict[str, int]:
-    """The ports that are listened on in a process's network namespace, by socket as /proc/PID/fd writes it."""
+    """Returns the listening ports of a process's network namespace, by socket name as in /proc/PID/fd."""
     port_by_socket: dict[str, int] = {}
     for table in ("tcp", "tcp6"):
         path = f"proc/{pid}/net/{table}"
@@ -39,7 +39,7 @@ def read_listening_ports(host: Host, pid: int) -> dict[str, int]:
 
 
 def find_ports(host: Host, pids: Iterable[int]) -> set[int]:
-    """The ports on which these processes, of one network namespace, listen."""
+    """Returns the ports on which these processes, all of one network namespace, listen."""
     sockets: Mapping[str, int] | None = None
     open_ports: set[int] = set()
     for pid in pids:
@@ -49,7 +49,7 @@ def find_ports(host: Host, pids: Iterable[int]) -> set[int]:
 
 
 def read_addresses(host: Host, pid: int) -> set[str]:
-    """The IPv4 addresses of a process's network namespace."""
+    """Returns the IPv4 addresses of a process's network namespace."""
     return set(_LOCAL.findall(host.read(f"proc/{pid}/net/fib_trie", optional=True) or ""))
 
 

@@ -1,7 +1,7 @@
 """
-Files of a process or of one of its threads: /proc/PID/stat and status, and the same below task/.
+Reads files of a process or one of its threads: /proc/PID/stat and status, and the same below task/.
 
-A process that has ended leaves no note: that is no reading to be missed. https://docs.kernel.org/filesystems/proc.html
+A process that has ended leaves no note. https://docs.kernel.org/filesystems/proc.html
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LIST = re.compile(r"^(Cpus|Mems)_allowed_list:[ \t]*(\S*)$", re.ASCII | re.MULT
 
 
 class Stat(NamedTuple):
-    """Fields of one stat file, named as proc_pid_stat(5) does in words; times are in clock ticks."""
+    """Fields of one stat file, with proc_pid_stat(5)'s names in words; times are in clock ticks."""
 
     command: str
     state: str
@@ -31,12 +31,12 @@ class Stat(NamedTuple):
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Who it is: a later process with its pid has another start, another program in it another stack."""
+        """Start time and stack address: a later process with this pid, or a later program in it, has others."""
         return self.start_time, self.start_stack
 
 
 class Status(NamedTuple):
-    """A status file: fields in bytes by name, and the CPUs and nodes that are allowed, as lists such as 0-3,8."""
+    """A status file: fields in bytes by name, and the allowed CPUs and nodes as lists such as 0-3,8."""
 
     sizes: dict[str, int]
     cpus: str
@@ -44,12 +44,12 @@ class Status(NamedTuple):
 
 
 def read_stat(host: Host, process: int | str) -> Stat | None:
-    """The stat file of a pid, or of `PID/task/TID`; None where it has ended, or with a note."""
+    """Returns the stat file of a pid, or of `PID/task/TID`; None where it has ended, or with a note."""
     path = f"proc/{process}/stat"
     text = host.read(path, optional=True)
     if text is None:
         return None
-    match = _STAT.fullmatch(text)  # the name may have spaces and parentheses: it ends at the last one
+    match = _STAT.fullmatch(text)  # the name may have spaces and parentheses; the last parenthesis ends it
     if match is None:
         return host.note(path, f"expected PID (NAME) STATE and 49 numbers, found {text[:40]!r}")
     numbers = [int(number) for number in match[3].split()]
@@ -68,7 +68,7 @@ def read_stat(host: Host, process: int | str) -> Stat | None:
 
 
 def read_status(host: Host, process: int | str) -> Status | None:
-    """The status file of a pid, or of `PID/task/TID`; None where it has ended, or with a note."""
+    """Returns the status file of a pid, or of `PID/task/TID`; None where it has ended, or with a note."""
     path = f"proc/{process}/status"
     text = host.read(path, optional=True)
     if text is None:

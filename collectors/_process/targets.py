@@ -1,4 +1,4 @@
-"""What an operator may say of an engine, so that its processes are found."""
+"""Defines how an operator names an engine, so that its processes can be found."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import re
 import msgspec
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One engine that the operator names; of pid, command and url the first that is given finds its process."""
+class ProcessTarget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine that the operator names; the first given key of pid, command and url finds its process."""
 
     name: str
-    """The label `engine` of all that is measured of it."""
+    """The label `engine` of all its series."""
     url: str | None = None
-    """Where it answers: the known kind of engine that listens there, on this host or in a container of it."""
+    """Its URL: an engine of a known kind listens there, on this host or in a container on it."""
     command: str | None = None
-    """A regular expression (re2) that is found in its command line, arguments separated by spaces."""
+    """A regular expression (re2) that matches within its command line, arguments separated by spaces."""
     pid: int | None = None
-    """Its process; for an engine that is started by hand."""
+    """Its process; for an engine that was started by hand."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where no process could be found by what is told."""
+        """Raises ValueError where no key can find a process."""
         if (self.url, self.command, self.pid) == (None, None, None):
             raise ValueError("expected one of the keys url, command and pid")
         if self.command is not None:
@@ -28,7 +28,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A pattern in linear time: what an operator writes must not be able to hang us. Raises ValueError."""
+    """Compiles an operator's pattern with re2, whose linear time cannot hang the pass. Raises ValueError."""
     import re2
 
     options = re2.Options()

@@ -1,7 +1,7 @@
 """
-Where the threads of a process run and may run, by node; and how often they and their pages were moved.
+Reads on which nodes a process's threads run and may run, and how often threads and pages were moved.
 
-Reads /proc/PID/task/*/{stat,status,sched}. What is counted per thread is lost with it, so sums are kept here.
+Reads /proc/PID/task/*/{stat,status,sched}. A thread's counts end with it, so this module keeps sums.
 https://docs.kernel.org/scheduler/sched-debug.html
 """
 
@@ -16,7 +16,7 @@ from collectors._host.cpulist import parse_cpulist
 from collectors._host.host import Host
 from collectors._process.stat import read_stat, read_status
 
-_MAX_THREADS = 4096  # threads of one process; it costs 50 µs to look at each
+_MAX_THREADS = 4096  # threads of one process; reading each takes 50 µs
 _COUNTS = re.compile(r"^(se\.nr_migrations|numa_pages_migrated)\s*:\s*(\d{1,20})$", re.ASCII | re.MULTILINE)
 _MOVES = ("se.nr_migrations", "numa_pages_migrated")
 
@@ -26,10 +26,10 @@ NodeByCpu = Mapping[int, str]
 
 class Threads(NamedTuple):
     """
-    What was seen of a process's threads, by node; None where it is not known of every thread.
+    Facts about a process's threads, by node; None where they are not known of every thread.
 
-    `running`: threads by where they ran last. `ticks`: processor time by the same, since the pass before in which there
-    was any. `allowed` and `bound`: threads whose affinity has CPUs of the node, and has none of another.
+    `running`: threads by the node where they ran last. `ticks`: processor time by the same node, since the last pass
+    with any. `allowed` and `bound`: threads whose affinity includes CPUs of the node, and includes no other node's.
     """
 
     running: Counter[str] | None
@@ -48,7 +48,7 @@ class _Thread(NamedTuple):
 
 
 class ThreadTracker:
-    """What is remembered of one process from pass to pass."""
+    """The state of one process's threads from pass to pass."""
 
     def __init__(self) -> None:
         self._ticks_by_thread: dict[str, int] = {}
@@ -56,7 +56,7 @@ class ThreadTracker:
         self._moves = [_MonotonicSum() for _ in _MOVES]
 
     def update(self, host: Host, pid: int, node_by_cpu: NodeByCpu) -> Threads:
-        """One look at all threads."""
+        """Reads all threads once and returns the totals."""
         threads = _read_threads(host, pid, node_by_cpu)
         if threads is None:
             return Threads(None, None, None, None, None, None)
@@ -64,7 +64,7 @@ class ThreadTracker:
         for name, thread in threads.items():
             ticks[thread.node] += max(0, thread.ticks - self._ticks_by_thread.get(name, 0))
         if self._ticks is None or ticks.total():
-            self._ticks = ticks  # of a process that has rested the last place where it worked says more
+            self._ticks = ticks  # an idle process keeps the nodes of its last work
         self._ticks_by_thread = {name: thread.ticks for name, thread in threads.items()}
         running = Counter(thread.node for thread in threads.values())
         allowed, bound = _count_affinity(threads)
@@ -76,14 +76,14 @@ class ThreadTracker:
 
 
 class _MonotonicSum:
-    """A count of all threads that does not fall when one of them ends."""
+    """A count over all threads that does not fall when one of them ends."""
 
     def __init__(self) -> None:
         self._total = 0
         self._last: dict[str, int] = {}
 
     def add(self, counts: Mapping[str, int | None]) -> int | None:
-        """The sum so far; None where the count of a thread is missing, which a later look makes good."""
+        """Returns the sum so far; None where a thread's count is missing, which a later pass makes good."""
         last, self._last = self._last, {}
         for name, count in counts.items():
             previous = last.get(name, 0)
@@ -93,18 +93,18 @@ class _MonotonicSum:
 
 
 def _read_threads(host: Host, pid: int, node_by_cpu: NodeByCpu) -> dict[str, _Thread] | None:
-    """Every thread by its number; None, with a note, where one cannot be read."""
+    """Returns every thread by its number; None, with a note, where one cannot be read."""
     folder = f"proc/{pid}/task"
     names = host.names(folder)
     if len(names) > _MAX_THREADS:
-        return host.note(folder, f"more than {_MAX_THREADS} threads are not looked at")
+        return host.note(folder, f"more than {_MAX_THREADS} threads are not read")
     threads: dict[str, _Thread] = {}
     for name in names:
         thread = _read_thread(host, f"{pid}/task/{name}", node_by_cpu)
         if thread is not None:
             threads[name] = thread
-        elif host.exists(f"{folder}/{name}"):  # else it has ended
-            return host.note(f"{folder}/{name}", "cannot be read, or is on a processor of no known node")
+        elif host.exists(f"{folder}/{name}"):  # otherwise it has ended
+            return host.note(f"{folder}/{name}", "cannot be read, or runs on a processor of no known node")
     return threads or None
 
 
@@ -114,7 +114,7 @@ def _read_thread(host: Host, task: str, node_by_cpu: NodeByCpu) -> _Thread | Non
         return None
     thread_status = read_status(host, task)
     cpus = parse_cpulist(thread_status.cpus) if thread_status is not None else None
-    # The list has CPUs that are not there, too: those of sockets that are empty.
+    # The list also has CPUs that do not exist: those of empty sockets.
     nodes = None if cpus is None else frozenset(node_by_cpu[cpu] for cpu in cpus if cpu in node_by_cpu)
     moves = dict(_COUNTS.findall(host.read(f"proc/{task}/sched", optional=True) or ""))
     return _Thread(

@@ -1,4 +1,4 @@
-"""All processes with a command line, who started whom, and which of them are engines."""
+"""Reads all processes with a command line, their ancestry, and the engines among them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collectors._process.stat import Stat, read_stat, read_status
 
 
 class ProcessTree:
-    """The processes of one look; threads of the kernel and zombies have no command line and are not in it."""
+    """The processes at one moment; kernel threads and zombies have no command line and are not in it."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -28,7 +28,7 @@ class ProcessTree:
             self.command_lines[pid], self.stats[pid], self._parents[pid] = words, process_stat, process_stat.parent
 
     def _find_ancestors(self, pid: int) -> frozenset[int] | None:
-        """Who started it, and who started that, up to init; None where one of them cannot be read."""
+        """Returns the process's parent, its parent's parent and so on up to init; None where one cannot be read."""
         ancestors: set[int] = set()
         while (parent := self._find_parent(pid)) is not None and parent not in ancestors:
             if parent <= 1:
@@ -45,7 +45,7 @@ class ProcessTree:
 
     @property
     def engines(self) -> list[int]:
-        """The processes that are engines, and were not started by one."""
+        """The processes that are engines and have no engine among their ancestors."""
         return [
             pid
             for pid in self._kinds
@@ -53,22 +53,22 @@ class ProcessTree:
         ]
 
     def has_orphans(self, kind: str) -> bool:
-        """Whether some process of this kind of engine cannot be told whose it is."""
+        """Returns True where a process of this kind of engine has unreadable ancestors."""
         return any(
             self._ancestors_by_pid[pid] is None for pid, process_kind in self._kinds.items() if process_kind == kind
         )
 
-    def kind_of(self, pid: int) -> str:
-        """What kind of engine a process is; other where it is none."""
+    def get_kind(self, pid: int) -> str:
+        """Returns the kind of engine a process is; `other` where it is none."""
         return self._kinds.get(pid, "other")
 
     def list_family(self, top: int) -> list[int]:
-        """A process and all that it started, in the order in which they were started."""
+        """Returns a process and all its descendants, in the order of their start."""
         pids = [pid for pid, ancestors in self._ancestors_by_pid.items() if pid == top or top in (ancestors or ())]
         return sorted(pids, key=lambda pid: (self.stats[pid].start_time, pid))
 
     def read_resident(self, pid: int) -> int | None:
-        """Bytes in RAM; 0 where it has ended, None where that cannot be read."""
+        """Returns the bytes in RAM; 0 where the process has ended, None where they cannot be read."""
         process_status = read_status(self._host, pid)
         if process_status is None:
             return None if self._host.exists(f"proc/{pid}") else 0

@@ -1,10 +1,9 @@
-"""Where a model comes from: a seed, a folder as Hugging Face has them, or a GGUF file; known before it is loaded."""
+"""A checkpoint: its name, shape and tokenizer, known from headers, and the function that loads its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from engine.checkpoints.tokenizer import VOCAB, ByteTokenizer, Tokenizer
 from engine.decoder.int8 import compile_kernels
@@ -13,20 +12,20 @@ from engine.decoder.weights import ModelConfig, Weights, config_of_size, create_
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What is known of a model from its header."""
+    """A model whose header was read and whose weights are not loaded yet."""
 
     name: str
     config: ModelConfig
     tokenizer: Tokenizer
     load_weights: Callable[[ModelConfig], Weights]
-    trained_context: int | None = None  # tokens; more than these it has never seen
+    trained_context: int | None = None  # tokens; the model never saw a longer text
 
     def load(self) -> Weights:
-        """Makes the weights, as `config` says."""
+        """Loads or draws the weights in the shape and format of `config`."""
         return self.load_weights(self.config)
 
     def to_int8(self) -> Checkpoint:
-        """The same with 8-bit matrices; ValueError where Numba is not installed."""
+        """Returns the checkpoint with 8-bit matrices; raises ValueError if Numba is not installed."""
         try:
             compile_kernels()
         except ModuleNotFoundError as error:
@@ -37,28 +36,7 @@ class Checkpoint:
 
 
 def create_seeded(size: int, seed: int, *, int8: bool = False) -> Checkpoint:
-    """A model of about so many bytes made from a seed, which speaks bytes; ValueError below 1 MiB."""
+    """Returns a byte-level model of about `size` bytes, drawn from a seed; raises ValueError below 1 MiB."""
     config = config_of_size(size, VOCAB, int8=int8)
     name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
     return Checkpoint(name, config, ByteTokenizer(), lambda shape: create_seeded_weights(shape, seed))
-
-
-def open_checkpoint(path: Path) -> Checkpoint:
-    """
-    The checkpoint in a folder (config.json, *.safetensors, tokenizer.json) or a .gguf file.
-
-    Reads headers and the tokenizer only. ValueError or OSError with a sentence where it is none that this engine can
-    run, or where what reads it is not installed.
-    """
-    try:
-        if path.is_dir():
-            from engine.checkpoints.huggingface import open_folder
-
-            return open_folder(path)
-        from engine.checkpoints.gguf import open_gguf
-
-        return open_gguf(path)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error.name} is needed to read {path}: install it with pip install 'steadytok[models]'"
-        ) from None

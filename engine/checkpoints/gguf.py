@@ -1,5 +1,5 @@
 """
-A checkpoint in GGUF, llama.cpp's own format; quantised tensors become float32 by the `gguf` library's own routines.
+Opens a checkpoint in GGUF, the format of llama.cpp; the `gguf` library dequantises its tensors to float32.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -25,13 +25,8 @@ ARCHITECTURES = ("llama", "qwen2", "qwen3")  # Mistral's are llama
 SUPPORTED_TYPES = tuple(
     GGMLQuantizationType[name] for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K")
 )
-HEADER_ERRORS = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    IndexError,
-)  # what a wrong type or number comes to
+# Raised for a field of a wrong type or value.
+HEADER_ERRORS = (ValueError, TypeError, AttributeError, ArithmeticError, IndexError)
 _SHARD = re.compile(r"(.*)-00001-of-(\d{5})\.gguf", re.ASCII)
 _OUTER_TENSORS = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _LAYER_TENSORS = {
@@ -50,18 +45,18 @@ _LAYER_TENSORS = {
 
 
 class Metadata:
-    """The keys and values of a file's header."""
+    """The keys and values in the header of a file."""
 
     def __init__(self, reader: GGUFReader) -> None:
         self._fields = reader.fields
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A value, or the default where the key is not there."""
+        """Returns a value, or the default if the key is missing."""
         field = self._fields.get(key)
         return default if field is None else field.contents()
 
     def get_integer(self, key: str, default: int | None = None) -> int:
-        """A whole number from 1; ValueError where it is missing or none."""
+        """Returns a whole number from 1; raises ValueError if the value is missing or something else."""
         value = self.get(key, default)
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{key} must be a whole number from 1, not {value!r}")
@@ -69,7 +64,7 @@ class Metadata:
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """The checkpoint in a file, or in several of which this is the first; ValueError with a sentence."""
+    """Opens a file, or the first of several shards; raises ValueError with a sentence."""
     readers = [_open_reader(file) for file in _list_shards(path)]
     metadata = Metadata(readers[0])
     tensors = {tensor.name: tensor for reader in readers for tensor in reader.tensors}
@@ -89,7 +84,7 @@ def open_gguf(path: Path) -> Checkpoint:
 
 
 def read_config(metadata: Metadata, tensors: dict[str, ReaderTensor]) -> ModelConfig:
-    """The shape that a header tells; ValueError where it is none of ARCHITECTURES, or has what this engine has not."""
+    """Reads the shape from a header; raises ValueError for other ARCHITECTURES and for unsupported features."""
     architecture = metadata.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise ValueError(f"the architecture {architecture!r} is not supported: expected {', '.join(ARCHITECTURES)}")
@@ -105,7 +100,7 @@ def read_config(metadata: Metadata, tensors: dict[str, ReaderTensor]) -> ModelCo
     if "token_embd.weight" not in tensors:
         raise ValueError("there is no tensor token_embd.weight")
     return ModelConfig(
-        vocab=int(tensors["token_embd.weight"].shape[1]),  # (dim, vocab): GGUF has the dimensions the other way round
+        vocab=int(tensors["token_embd.weight"].shape[1]),  # (dim, vocab): GGUF reverses the dimensions
         dim=dim,
         layers=layers,
         heads=heads,
@@ -126,7 +121,9 @@ def _read_rope(metadata: Metadata, architecture: str, head_dim: int, tensors: di
         return metadata.get(f"{architecture}.rope.{name}", default)
 
     theta = float(get_value("freq_base", 10_000.0))
-    if (divisors := tensors.get("rope_freqs.weight")) is not None:  # how llama.cpp keeps Llama 3's scaling
+    if (
+        divisors := tensors.get("rope_freqs.weight")
+    ) is not None:  # the form in which llama.cpp stores the scaling of Llama 3
         return Rope(theta, tuple(_dequantize_tensor(divisors).tolist()))
     scaling = {
         "rope_type": {"none": "default"}.get(kind := get_value("scaling.type", "none"), kind),
@@ -152,7 +149,7 @@ def _make_fetch(config: ModelConfig, tensors: dict[str, ReaderTensor], metadata:
 
 
 def to_gguf_name(name: str) -> str:
-    """`model.layers.0.self_attn.q_proj.weight` is `blk.0.attn_q.weight`; KeyError for what GGUF has not."""
+    """Converts `model.layers.0.self_attn.q_proj.weight` to `blk.0.attn_q.weight`; raises KeyError for other names."""
     stem, _, kind = name.rpartition(".")
     if stem in _OUTER_TENSORS:
         return f"{_OUTER_TENSORS[stem]}.{kind}"
@@ -162,9 +159,9 @@ def to_gguf_name(name: str) -> str:
 
 def _unpermute_heads(array: Array, heads: int) -> Array:
     """
-    Rows (heads * head_dim, …) whose RoPE pairs are neighbours, in the order where they are half a head apart.
+    Reorders rows (heads * head_dim, …) whose RoPE pairs are neighbours: the pairs come to be half a head apart.
 
-    llama.cpp's converter puts queries and keys of this architecture the other way round.
+    llama.cpp's converter does the reverse to the queries and keys of this architecture.
     """
     by_pair = array.reshape(heads, -1, 2, *array.shape[1:])  # (heads, head_dim / 2, 2, …)
     return by_pair.swapaxes(1, 2).reshape(array.shape)
@@ -190,5 +187,5 @@ def _list_shards(path: Path) -> Iterator[Path]:
 def _open_reader(path: Path) -> GGUFReader:
     try:
         return GGUFReader(path)
-    except (ValueError, IndexError, KeyError) as error:  # cut short, or no GGUF at all
+    except (ValueError, IndexError, KeyError) as error:  # truncated, or not GGUF
         raise ValueError(f"{path} is not a GGUF file that can be read: {error}") from None

@@ -1,5 +1,5 @@
 """
-A `tokenizers` object from the vocabulary in a GGUF file's header.
+Builds a tokenizer from the vocabulary in the header of a GGUF file.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer
 """
@@ -17,7 +17,7 @@ from engine.checkpoints.vocabulary import VocabularyTokenizer
 GetMetadata = Callable[..., Any]
 
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # token types
-# How a text is cut before BPE, by the name in tokenizer.ggml.pre; these are the models' own expressions.
+# Expressions that split a text before BPE, by the name in tokenizer.ggml.pre; taken from the models.
 _WORD_PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST_PATTERN = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CONTRACTION_PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
@@ -29,7 +29,7 @@ SPLIT_PATTERNS = {
 
 
 def tokenizer_from_metadata(get: GetMetadata) -> VocabularyTokenizer:
-    """The tokenizer that the keys `tokenizer.*` describe; ValueError where it is of a kind that is not known here."""
+    """Builds the tokenizer of the keys `tokenizer.*`; raises ValueError if its kind is not supported."""
     kind, tokens = get("tokenizer.ggml.model"), get("tokenizer.ggml.tokens")
     if kind not in _BUILDERS or not tokens:
         raise ValueError(f"a tokenizer of the kind {kind!r} is not supported: expected {', '.join(_BUILDERS)}")
@@ -48,15 +48,15 @@ def tokenizer_from_metadata(get: GetMetadata) -> VocabularyTokenizer:
 
 
 def _build_byte_level(tokens: list[str], get: GetMetadata) -> Tokenizer:
-    """GPT-2's BPE over bytes: Llama 3 and Qwen."""
+    """Builds GPT-2's BPE over bytes: Llama 3 and Qwen."""
     pre_tokenizer = get("tokenizer.ggml.pre", "gpt-2")
     if pre_tokenizer not in SPLIT_PATTERNS:
         raise ValueError(
-            f"a tokenizer that cuts texts as {pre_tokenizer!r} does is not supported: expected "
+            f"a tokenizer that splits texts like {pre_tokenizer!r} is not supported: expected "
             f"{', '.join(SPLIT_PATTERNS)}"
         )
     merges = [tuple(merge.split(" ", 1)) for merge in get("tokenizer.ggml.merges") or []]
-    # Llama 3 takes a word that is a token whole, even where its merges would not make it.
+    # Llama 3 encodes a word that is a token as that token, even if its merges would not produce it.
     backend = Tokenizer(BPE(_index_tokens(tokens), merges, ignore_merges=pre_tokenizer == "llama-bpe"))
     if pre_tokenizer == "qwen2":
         backend.normalizer = normalizers.NFC()
@@ -67,7 +67,7 @@ def _build_byte_level(tokens: list[str], get: GetMetadata) -> Tokenizer:
 
 
 def _build_sentence_piece(tokens: list[str], get: GetMetadata) -> Tokenizer:
-    """SentencePiece's BPE with bytes for what has no piece: Llama 2 and Mistral."""
+    """Builds SentencePiece's BPE with byte fallback: Llama 2 and Mistral."""
     vocab, scores = _index_tokens(tokens), get("tokenizer.ggml.scores")
     if not scores or len(scores) != len(tokens):
         raise ValueError("the tokenizer has no score for each of its tokens")

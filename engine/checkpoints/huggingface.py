@@ -1,5 +1,5 @@
 """
-A checkpoint in a folder as Hugging Face has them: config.json, safetensors in one file or several, tokenizer.json.
+Opens a Hugging Face model folder: config.json, tokenizer.json, and safetensors in one file or several.
 
 https://huggingface.co/docs/safetensors, https://huggingface.co/docs/transformers/main_classes/configuration
 """
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # gives NumPy, and with it safetensors, the type bfloat16
+import ml_dtypes  # registers the type bfloat16 with NumPy, for safetensors
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -22,20 +22,16 @@ from engine.decoder.weights import Array, ModelConfig
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model_type
 DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
-CONFIG_ERRORS = (
-    ValueError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-)  # what a field of a wrong type, or a 0, comes to
-# What these architectures can also have and this engine has not; each would be silently wrong.
+# Raised for a field of a wrong type or value.
+CONFIG_ERRORS = (ValueError, TypeError, AttributeError, ArithmeticError)
+# Features of these architectures that this engine lacks; ignoring one would give wrong text silently.
 _UNSUPPORTED_FIELDS = ("attention_bias", "mlp_bias", "quantization_config")
 
 Fields = dict[str, Any]
 
 
 def open_folder(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder; ValueError with a sentence where it cannot be run."""
+    """Opens the checkpoint in a folder; raises ValueError with a sentence if the engine cannot run it."""
     fields = read_json(folder / "config.json")
     try:
         config = read_config(fields)
@@ -55,7 +51,7 @@ def open_folder(folder: Path) -> Checkpoint:
 
 
 def read_config(fields: Fields) -> ModelConfig:
-    """The shape that a config.json tells; ValueError where it is none of FAMILIES, or has what this engine has not."""
+    """Reads the shape from a config.json; raises ValueError for other FAMILIES and for unsupported features."""
     family = fields.get("model_type")
     if family not in FAMILIES:
         raise ValueError(f"model_type {family!r} is not supported: expected {', '.join(FAMILIES)}")
@@ -66,7 +62,7 @@ def read_config(fields: Fields) -> ModelConfig:
         raise ValueError(f"hidden_act {fields['hidden_act']!r} is not supported: expected silu")
     dim, heads, layers = (_read_integer(fields, n) for n in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     head_dim = _read_integer(fields, "head_dim", 128 if family == "qwen3" else dim // heads)
-    # Since version 5 of transformers all of RoPE is in rope_parameters.
+    # Since version 5, transformers has all settings of RoPE in rope_parameters.
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     theta = float(rope.get("rope_theta") or fields.get("rope_theta") or 10_000.0)
     return ModelConfig(
@@ -88,13 +84,13 @@ def read_config(fields: Fields) -> ModelConfig:
 
 def _read_windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
     family = fields["model_type"]
-    window = fields.get("sliding_window", 4096 if family == "mistral" else None)  # transformers' default
-    # Qwen's configs name a window that is off; Llama has none.
+    window = fields.get("sliding_window", 4096 if family == "mistral" else None)  # the default in transformers
+    # Qwen's configs name a window that is switched off; Llama has no window.
     if window is None or family == "llama" or (family != "mistral" and not fields.get("use_sliding_window", False)):
         return ()
     if family == "mistral":
         return (int(window),) * layers
-    first = fields.get("max_window_layers", 28)  # its default in transformers
+    first = fields.get("max_window_layers", 28)  # the default in transformers
     kinds = fields.get("layer_types") or ["full_attention"] * first + ["sliding_attention"] * max(0, layers - first)
     return tuple(int(window) if kind == "sliding_attention" else None for kind in kinds[:layers])
 
@@ -109,7 +105,7 @@ def _read_integer(fields: Fields, name: str, default: int | None = None) -> int:
 
 
 def read_stop_tokens(folder: Path, fields: Fields) -> frozenset[int]:
-    """The tokens that end an answer: of generation_config.json, else of config.json; none where neither names any."""
+    """Reads the tokens that end an answer, from generation_config.json, else from config.json."""
     generation_config = folder / "generation_config.json"
     eos_tokens = read_json(generation_config).get("eos_token_id") if generation_config.exists() else None
     eos_tokens = fields.get("eos_token_id") if eos_tokens is None else eos_tokens
@@ -119,13 +115,13 @@ def read_stop_tokens(folder: Path, fields: Fields) -> frozenset[int]:
 
 
 def check_vocabulary(tokenizer: VocabularyTokenizer, config: ModelConfig) -> None:
-    """ValueError where the tokenizer can say what the model has no embedding for."""
+    """Raises ValueError if the tokenizer has tokens without an embedding in the model."""
     if tokenizer.vocab > config.vocab:
         raise ValueError(f"the tokenizer has {tokenizer.vocab} tokens, and the model only {config.vocab}")
 
 
 def locate_tensors(folder: Path) -> dict[str, Path]:
-    """The file of each tensor, by the index of a sharded checkpoint or from model.safetensors."""
+    """Returns the file of each tensor, from the index of a sharded checkpoint or from model.safetensors."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.exists():
         names = read_json(index).get("weight_map")
@@ -144,7 +140,7 @@ def _make_fetch(files: dict[str, Path]) -> Fetch:
             try:
                 tensor = file.get_tensor(name)
             except SafetensorError:
-                raise ValueError(f"{files[name]} has no tensor {name}, which its index says it has") from None
+                raise ValueError(f"{files[name]} has no tensor {name}, but the index lists it there") from None
         if tensor.dtype not in DTYPES:
             raise ValueError(f"{name} is {tensor.dtype}: expected {', '.join(map(str, DTYPES))}")
         return np.asarray(tensor, np.float32)
@@ -160,7 +156,7 @@ def _open_shard(path: Path) -> safe_open:
 
 
 def read_json(path: Path) -> Fields:
-    """The object in a JSON file; OSError, or ValueError with a sentence."""
+    """Reads a JSON object; raises OSError, or ValueError with a sentence."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""A checkpoint's own tokenizer, run by the `tokenizers` library. https://huggingface.co/docs/tokenizers"""
+"""The tokenizer of a checkpoint, run by the `tokenizers` library. https://huggingface.co/docs/tokenizers"""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 import tokenizers
 
-INCOMPLETE = "\ufffd"  # what bytes become that are no whole character, or not yet
-WINDOW_TOKENS, OVERLAP_TOKENS = 32, 8  # tokens of the decoder's window, and those kept when it moves on
+INCOMPLETE = "\ufffd"  # the decoded form of bytes that are not, or not yet, a whole character
+WINDOW_TOKENS, OVERLAP_TOKENS = 32, 8  # tokens of the decoder's window, and tokens that remain when it moves
 
 
 @dataclass(frozen=True)
 class VocabularyTokenizer:
-    """A Tokenizer (engine.tokenizer) with a vocabulary."""
+    """A Tokenizer with a vocabulary."""
 
     backend: tokenizers.Tokenizer
     stop_tokens: frozenset[int]
@@ -31,16 +31,16 @@ class VocabularyTokenizer:
         return 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Tokens of a text, with what begins a text where `special`; UnicodeEncodeError on a lone surrogate."""
-        text.encode()  # the library's own refusal of a surrogate is a bare TypeError
+        """Encodes a text, with BOS and the like if `special`; raises UnicodeEncodeError on a lone surrogate."""
+        text.encode()  # raises here: the library itself raises a bare TypeError on a surrogate
         return list(self.backend.encode(text, add_special_tokens=special).ids)
 
     def decode(self, tokens: list[int]) -> str:
         """
-        The text of all tokens at once, special ones left out.
+        Returns the text of all tokens at once, without special tokens.
 
-        A decoder gives the same piece by piece; only where SentencePiece's bytes are no UTF-8 can it not take back the
-        characters that it has said before them, as this does.
+        A VocabularyDecoder gives the same text piece by piece, except where SentencePiece's bytes are not UTF-8: this
+        method drops characters before such bytes, and a decoder cannot take them back.
         """
         return str(self.backend.decode(tokens))
 
@@ -50,7 +50,7 @@ class VocabularyTokenizer:
 
     @cached_property
     def _byte_tokens(self) -> dict[int, int]:
-        """The byte of each token that is one, as SentencePiece has them for what has no piece; else none."""
+        """Byte of each byte-fallback token of SentencePiece; empty for other vocabularies."""
         if not getattr(self.backend.model, "byte_fallback", False):
             return {}
         tokens = {byte: self.backend.token_to_id(f"<0x{byte:02X}>") for byte in range(256)}
@@ -59,11 +59,11 @@ class VocabularyTokenizer:
 
 class VocabularyDecoder:
     """
-    A TextDecoder over the library's own decoding of the last few tokens.
+    Decodes with the library a window of the last few tokens.
 
-    Its DecodeStream waits for ever on bytes that never become a character, which is what small models make. Here only
-    the last U+FFFD waits: an incomplete character is decoded as one. SentencePiece's bytes, of which the library makes
-    a U+FFFD each while they are incomplete, are decoded here, and stand in the window as "?".
+    The library's DecodeStream waits for ever on bytes that never become a character; small models produce them. Here
+    only the last U+FFFD waits: the library decodes an incomplete character as one U+FFFD. It makes one U+FFFD for each
+    incomplete byte token of SentencePiece; so this class decodes these bytes, and the window has "?" for them.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, byte_tokens: dict[int, int]) -> None:
@@ -75,7 +75,7 @@ class VocabularyDecoder:
         self._emitted = 0  # characters of the window's text
 
     def decode_token(self, token: int, *, last: bool = False) -> str:
-        """The text that this token completes; special tokens are silent."""
+        """Returns the text that this token completes; special tokens have no text."""
         byte = self._byte_tokens.get(token)
         if byte is None:
             return str(self._utf8.decode(b"", final=True)) + self._advance(token, last)
@@ -88,7 +88,9 @@ class VocabularyDecoder:
         ready = len(window) if last else _count_complete(window)
         new_text, self._emitted = window[self._emitted : ready], max(self._emitted, ready)
         if len(self._tokens) > WINDOW_TOKENS:
-            self._tokens = self._tokens[-OVERLAP_TOKENS:]  # a few stay: the first of a text may lose its leading space
+            self._tokens = self._tokens[
+                -OVERLAP_TOKENS:
+            ]  # a few remain: the first token of a text may lose its leading space
             self._emitted = _count_complete(self._backend.decode(self._tokens))
         return new_text
 
@@ -98,11 +100,11 @@ def _count_complete(text: str) -> int:
 
 
 def tokenizer_from_folder(folder: Path, stop_tokens: frozenset[int]) -> VocabularyTokenizer:
-    """What tokenizer.json, tokenizer_config.json and chat_template.jinja say; ValueError where there is none."""
+    """Reads tokenizer.json, tokenizer_config.json and chat_template.jinja; raises ValueError without a tokenizer."""
     path = folder / "tokenizer.json"
     if not path.exists():
         raise ValueError(
-            f"{folder} has no tokenizer.json: AutoTokenizer.from_pretrained(…).save_pretrained(…) makes one of others"
+            f"{folder} has no tokenizer.json: AutoTokenizer.from_pretrained(…).save_pretrained(…) writes one"
         )
     settings = _read_settings(folder / "tokenizer_config.json")
     return VocabularyTokenizer(
@@ -113,9 +115,9 @@ def tokenizer_from_folder(folder: Path, stop_tokens: frozenset[int]) -> Vocabula
 def _load_backend(path: Path) -> tokenizers.Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception, whatever is wrong
-        raise ValueError(f"{path} is no tokenizer: {error}") from None
-    backend.no_truncation()  # a file may carry the settings of its training
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+    backend.no_truncation()  # a file may have the settings of its training
     backend.no_padding()
     return backend
 
@@ -133,7 +135,7 @@ def _read_chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
     if path.exists():
         return path.read_text(encoding="utf-8")
     template = settings.get("chat_template")
-    if isinstance(template, list):  # several, each with its name
+    if isinstance(template, list):  # several templates, by name
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
         template = named.get("default")
     return template if isinstance(template, str) else None

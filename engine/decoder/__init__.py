@@ -1,5 +1,5 @@
 """
 The maths of the transformer: weights, matrix products, rotary embedding, attention, sampling.
 
-Arrays in, arrays out; it opens no file and no socket.
+Takes arrays and returns arrays; opens no file and no socket.
 """

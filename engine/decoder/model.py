@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from engine.decoder.matmul import multiply, take_rows
 from engine.decoder.weights import FLOAT_BYTES, Array, Layer, ModelConfig, Weights
 
-PREFILL_CHUNK = 32  # tokens per pass; bounds scratch, and the time until a pass notices that its client has left
+PREFILL_CHUNK = 32  # tokens per pass; bounds scratch memory, and the delay until the scheduler sees a client leave
 
 
 class ModelMemory(NamedTuple):
-    """Bytes a model takes, known before it is made."""
+    """Bytes that a model takes, known before it is loaded."""
 
     weights: int
     kv_cache: int
@@ -32,12 +32,12 @@ class ModelMemory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Weights, KV cache and scratch together."""
         return self.weights + self.kv_cache + self.scratch
 
 
 class Span(NamedTuple):
-    """Tokens that one pass puts into the cache of one slot, at positions start, start + 1, …"""
+    """Tokens that one pass writes to the cache of one slot, at positions start, start + 1, …"""
 
     tokens: Sequence[int]
     slot: int
@@ -45,12 +45,12 @@ class Span(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The position after the last."""
+        """Position after the last token."""
         return self.start + len(self.tokens)
 
 
 def estimate_memory(config: ModelConfig, context: int, slots: int = 1) -> ModelMemory:
-    """What `Model` will allocate; a pass needs a few kilobytes per token more."""
+    """Returns the bytes that `Model` will allocate; a pass needs a few kilobytes per token more."""
     kv_cache = 2 * config.layers * slots * context * config.kv_dim * FLOAT_BYTES
     rows = max(PREFILL_CHUNK, slots) * (config.query_dim + 2 * config.kv_dim + 2 * config.hidden)
     scores = PREFILL_CHUNK * config.heads * context
@@ -60,13 +60,13 @@ def estimate_memory(config: ModelConfig, context: int, slots: int = 1) -> ModelM
 
 
 class Model:
-    """Weights and the KV caches of several sequences, one in each slot; not for two threads at a time."""
+    """Weights, and one KV cache per slot; not safe for two threads at a time."""
 
     def __init__(self, weights: Weights, context: int, slots: int = 1, *, lazy: bool = False) -> None:
         """
-        Each slot holds `context` tokens; all memory is allocated here (see memory_of).
+        Allocates all memory (see estimate_memory); each slot holds `context` tokens.
 
-        Where `lazy`, its pages come to be with the first request that uses them, and whether they fit shows then.
+        With `lazy` the kernel allocates a page at its first use, during a request; an out-of-memory kill comes then.
         """
         c = weights.config
         allocate = _allocate_lazily if lazy else _allocate_touched
@@ -85,12 +85,12 @@ class Model:
         self._scores = allocate(PREFILL_CHUNK * c.heads * context)  # viewed as (kv_heads, group * n, length)
 
     def list_arrays(self) -> list[NDArray[Any]]:
-        """Every array that stays allocated."""
+        """Returns every array that stays allocated."""
         buffers = [self.keys, self.values, self.cosine, self.sine, self._mask, self._qkv, self._gate_up, self._scores]
         return self.weights.list_arrays() + buffers
 
     def prefill(self, tokens: Sequence[int], slot: int = 0, start: int = 0) -> Iterator[int]:
-        """Puts a prompt at position `start` of a slot and on, a chunk at a time; yields the tokens done so far."""
+        """Writes a prompt to a slot from position `start` on, a chunk at a time; yields the number of tokens done."""
         for done in range(0, len(tokens), PREFILL_CHUNK):
             chunk = tokens[done : done + PREFILL_CHUNK]
             self.compute_hidden_states([Span(chunk, slot, start + done)])
@@ -98,9 +98,9 @@ class Model:
 
     def decode(self, tokens: Sequence[int], slots: Sequence[int], positions: Sequence[int]) -> Array:
         """
-        Puts one token into each of n different slots at its position; the logits (n, vocab) of the tokens after them.
+        Writes one token to each of n different slots, and returns the logits (n, vocab) of the next tokens.
 
-        One pass: the weights are read once for all n.
+        One pass: it reads the weights once for all n.
         """
         x = self.compute_hidden_states(
             [Span((t,), s, p) for t, s, p in zip(tokens, slots, positions, strict=True)]
@@ -109,9 +109,9 @@ class Model:
 
     def compute_hidden_states(self, spans: Sequence[Span]) -> Array:
         """
-        One pass over the n tokens of spans in different slots; their last, normalised hidden states (n, dim).
+        Runs one pass over the n tokens of the spans; returns their normalised final hidden states (n, dim).
 
-        Raises ValueError where they do not fit the context, the slots or one pass.
+        Raises ValueError if the spans do not fit the context or one pass, or share a slot.
         """
         self._check_spans(spans)
         x = take_rows(self.weights.embedding, [token for span in spans for token in span.tokens])  # (n, dim)
@@ -154,7 +154,7 @@ class Model:
         return heads
 
     def _attend(self, number: int, qkv: Array, spans: Sequence[Span]) -> Array:
-        """Layer `number`: the new keys and values go into the cache, and queries read it; (n, query_dim)."""
+        """Writes the new keys and values of layer `number` to the cache and attends over it: (n, query_dim)."""
         c = self.config
         query = qkv[:, : c.heads]  # (n, heads, head_dim)
         key = qkv[:, c.heads : c.heads + c.kv_heads]  # (n, kv_heads, head_dim)
@@ -173,13 +173,13 @@ class Model:
         return mixed
 
     def _mix_values(self, query: Array, keys: Array, values: Array, window: int | None) -> Array:
-        c, n, length = self.config, len(query), keys.shape[1]  # the last n of `length` keys are those of the queries
+        c, n, length = self.config, len(query), keys.shape[1]  # the last n of `length` keys belong to the queries
         group = c.heads // c.kv_heads  # query heads that share one key head
         query = query.reshape(n, c.kv_heads, group, c.head_dim).transpose(1, 2, 0, 3)  # (kv_heads, group, n, head_dim)
         query = query.reshape(c.kv_heads, group * n, c.head_dim)
         scores = self._scores[: c.heads * n * length].reshape(c.kv_heads, group * n, length)
         np.matmul(query, keys.transpose(0, 2, 1), out=scores)
-        scores *= c.head_dim**-0.5  # Python floats leave float32 alone
+        scores *= c.head_dim**-0.5  # a Python float keeps float32
         by_query = scores.reshape(c.kv_heads, group, n, length)
         by_query[..., length - n :] += self._mask[:n, :n]
         if window is not None and length > window:
@@ -196,7 +196,7 @@ class Model:
 
 
 def rotate(x: Array, cosine: Array, sine: Array) -> None:
-    """Turns the pairs (d, d + head_dim / 2) of x (n, heads, head_dim) in place, by angles (n, 1, head_dim / 2)."""
+    """Rotates the pairs (d, d + head_dim / 2) of x (n, heads, head_dim) in place, by angles (n, 1, head_dim / 2)."""
     half = x.shape[-1] // 2
     first, second = x[..., :half].copy(), x[..., half:]  # each (n, heads, head_dim / 2)
     x[..., :half] = first * cosine - second * sine
@@ -204,32 +204,32 @@ def rotate(x: Array, cosine: Array, sine: Array) -> None:
 
 
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Array:
-    """Each row (…, dim) scaled to a root mean square of 1, times `weight` (dim,)."""
+    """Scales each row (…, dim) to a root mean square of 1 and multiplies it by `weight` (dim,)."""
     mean_square = np.add.reduce(x * x, axis=-1, keepdims=True) / x.shape[-1]  # (…, 1)
     scaled: Array = x / np.sqrt(mean_square + epsilon) * weight
     return scaled
 
 
 def softmax(x: Array) -> None:
-    """Softmax over the last axis, in place."""
+    """Applies softmax over the last axis, in place."""
     x -= np.maximum.reduce(x, axis=-1, keepdims=True)
     np.exp(x, out=x)
     x /= np.add.reduce(x, axis=-1, keepdims=True)
 
 
 def silu(x: Array) -> Array:
-    """x * sigmoid(x), by tanh because exp(-x) overflows."""
+    """Returns x * sigmoid(x), computed with tanh because exp(-x) overflows."""
     activated: Array = x * (0.5 * np.tanh(0.5 * x) + 0.5)
     return activated
 
 
 def _allocate_touched(*shape: int) -> Array:
-    """Zeros whose pages exist: np.zeros is lazy, and memory that runs out later runs out during a request."""
+    """Returns zeros in memory that exists: np.zeros is lazy, so memory could run out during a request."""
     array = np.empty(shape, np.float32)
     array.fill(0.0)
     return array
 
 
 def _allocate_lazily(*shape: int) -> Array:
-    """Zeros that take no memory before they are written to."""
+    """Returns zeros that take no memory until something is written to them."""
     return np.zeros(shape, np.float32)

@@ -1,7 +1,7 @@
 """
-Rotary positions: how fast each pair of a head turns, and how checkpoints stretch that to longer contexts.
+Rotary positions: the frequency of each pair of a head, and the ways checkpoints stretch it to longer contexts.
 
-All stretching comes down to a divisor for each pair's frequency and one magnitude. https://arxiv.org/abs/2104.09864
+Every way amounts to one divisor per pair and one magnitude. https://arxiv.org/abs/2104.09864
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_p
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Pair d of a head of n turns by position * theta ** (-2 d / n) / divisors[d]; its length grows by `magnitude`."""
+    """Rotates pair d of a head of n by position * theta ** (-2 d / n) / divisors[d], and scales it by `magnitude`."""
 
     theta: float = 10_000.0
     divisors: tuple[float, ...] = ()  # empty: all 1
     magnitude: float = 1.0
 
     def compute_rotation(self, context: int, head_dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Cosines and sines of all positions, each (context, head_dim / 2)."""
+        """Returns cosines and sines of all positions, each (context, head_dim / 2)."""
         frequency = [1 / wave / divisor for wave, divisor in zip(*self._compute_wavelengths(head_dim), strict=True)]
         angle: NDArray[np.float32] = np.outer(np.arange(context, dtype=np.float32), np.asarray(frequency, np.float32))
         magnitude = np.float32(self.magnitude)
@@ -41,7 +41,7 @@ class Rope:
 
 def parse_rope(theta: float, head_dim: int, scaling: dict[str, Any]) -> Rope:
     """
-    The `rope_parameters` (or older `rope_scaling`) of a Hugging Face config; ValueError where it knows none such.
+    Parses `rope_parameters` (or the older `rope_scaling`) of a Hugging Face config; raises ValueError for other types.
 
     https://huggingface.co/docs/transformers/internal/rope_utils
     """
@@ -61,18 +61,17 @@ def _build_default(theta: float, head_dim: int, scaling: dict[str, Any]) -> Rope
 
 
 def _build_linear(theta: float, head_dim: int, scaling: dict[str, Any]) -> Rope:
-    """Positions closer together: https://arxiv.org/abs/2306.15595."""
+    """Puts positions closer together: https://arxiv.org/abs/2306.15595."""
     return Rope(theta, (float(scaling["factor"]),) * (head_dim // 2))
 
 
 def _build_llama3(theta: float, head_dim: int, scaling: dict[str, Any]) -> Rope:
-    """Slow pairs turn slower, fast ones as they did, those between in between: https://arxiv.org/abs/2407.21783."""
+    """Slows slow pairs down, keeps fast pairs, and interpolates between them: https://arxiv.org/abs/2407.21783."""
     factor, low, high, original = (float(scaling[key]) for key in _LLAMA3_KEYS)
 
     def compute_divisor(d: int) -> float:
-        turns: float = original / (
-            2 * math.pi * theta ** (2 * d / head_dim)
-        )  # of this pair, within the original context
+        # Rotations of this pair within the original context.
+        turns: float = original / (2 * math.pi * theta ** (2 * d / head_dim))
         unscaled_share = min(1.0, max(0.0, (turns - low) / (high - low)))
         return 1 / (unscaled_share + (1 - unscaled_share) / factor)
 
@@ -80,10 +79,10 @@ def _build_llama3(theta: float, head_dim: int, scaling: dict[str, Any]) -> Rope:
 
 
 def _build_yarn(theta: float, head_dim: int, scaling: dict[str, Any]) -> Rope:
-    """The same idea with a ramp over the pairs, and longer queries and keys: https://arxiv.org/abs/2309.00071."""
+    """Interpolates with a ramp over the pairs, and lengthens queries and keys: https://arxiv.org/abs/2309.00071."""
     factor, original = float(scaling["factor"]), float(scaling["original_max_position_embeddings"])
 
-    def find_pair(turns: float) -> float:  # the pair that turns so often within the original context
+    def find_pair(turns: float) -> float:  # the pair with this many rotations within the original context
         return head_dim * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
     low = find_pair(scaling.get("beta_fast") or 32)

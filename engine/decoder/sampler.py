@@ -1,4 +1,4 @@
-"""From logits to the next token."""
+"""Chooses the next token from logits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from engine.decoder.model import softmax
 from engine.decoder.weights import Array
 
 GREEDY_BELOW = 1e-4  # a lower temperature would overflow float32 and pick the largest logit anyway
-NUCLEUS_TOKENS = 1024  # tokens that nearly always hold top_p: to sort 150,000 takes longer than a pass of a small model
+NUCLEUS_TOKENS = (
+    1024  # tokens; they nearly always reach top_p, and sorting 150,000 takes longer than a small model's pass
+)
 
 
 class TokenSampler:
-    """Chooses tokens at one temperature, of the likeliest that together have `top_p`; a seed repeats the choices."""
+    """Draws tokens at one temperature from the likeliest that together reach `top_p`; a seed repeats the draws."""
 
     def __init__(self, temperature: float, seed: int | None, top_p: float = 1.0) -> None:
         self._temperature = temperature
@@ -20,25 +22,25 @@ class TokenSampler:
         self._generator = np.random.default_rng(seed)
 
     def __call__(self, logits: Array) -> int:
-        """One token from logits (vocab,)."""
+        """Returns one token for logits (vocab,)."""
         if self._temperature < GREEDY_BELOW:
             return int(logits.argmax())
         probabilities = logits / self._temperature  # (vocab,)
         softmax(probabilities)
         if self._top_p >= 1:
             return self._draw(probabilities)
-        tokens = select_nucleus(probabilities, self._top_p)  # (kept,)
+        tokens = select_nucleus(probabilities, self._top_p)  # (nucleus,)
         return int(tokens[self._draw(probabilities[tokens])])
 
     def _draw(self, weights: Array) -> int:
-        """A place in chances (n,), which need not add up to 1."""
+        """Returns an index, drawn by weights (n,) that need not add up to 1."""
         cumulative = np.cumsum(weights)  # (n,)
         threshold = self._generator.random(dtype=np.float32) * cumulative[-1]
         return min(int(np.searchsorted(cumulative, threshold, side="right")), len(cumulative) - 1)
 
 
 def select_nucleus(probabilities: Array, top_p: float) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
-    """The fewest tokens that together have at least `top_p` of chances (vocab,), likeliest first; one at least."""
+    """Returns the fewest tokens, at least one, whose probabilities (vocab,) add up to `top_p`; likeliest first."""
     order = _sort_likeliest(probabilities, top_p)  # (n,)
     cumulative = np.cumsum(probabilities[order])  # (n,)
     return order[: int(np.searchsorted(cumulative, top_p, side="left")) + 1]

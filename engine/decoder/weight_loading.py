@@ -1,4 +1,4 @@
-"""From a checkpoint's named tensors, one at a time, to Weights; names are those of Hugging Face checkpoints."""
+"""Assembles Weights from the tensors of a checkpoint, one at a time, by their Hugging Face names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from engine.decoder.weights import Array, Layer, ModelConfig, Weights
 
-Fetch = Callable[[str], Array]  # a tensor by its name, in float32; KeyError where there is none of it
+Fetch = Callable[[str], Array]  # returns the float32 tensor of a name; raises KeyError if it is missing
 
 
 def assemble_weights(config: ModelConfig, fetch: Fetch) -> Weights:
     """
-    Weights of this shape, in memory of their own.
+    Copies the tensors into Weights of this shape.
 
-    ValueError where a tensor is missing or has another shape. No tensor is held longer than it takes to copy it.
+    Raises ValueError if a tensor is missing or has another shape. Releases each tensor once it is copied.
     """
 
     def fetch_tensor(name: str, *shape: int) -> Array:
@@ -60,8 +60,8 @@ def _assemble_layer(c: ModelConfig, name: str, fetch_tensor: Callable[..., Array
 def _stack_tensors(
     fetch_tensor: Callable[..., Array], names: Iterable[str], rows: tuple[int, ...], inner_shape: tuple[int, ...]
 ) -> Array:
-    """Several tensors one under the other, (sum of rows, *rest)."""
-    stacked = np.empty((sum(rows), *inner_shape), np.float32)  # (sum of rows, *rest)
+    """Stacks several tensors, (sum of rows, *inner_shape)."""
+    stacked = np.empty((sum(rows), *inner_shape), np.float32)  # (sum of rows, *inner_shape)
     start = 0
     for name, count in zip(names, rows, strict=True):
         stacked[start : start + count] = fetch_tensor(name, count, *inner_shape)
@@ -75,5 +75,5 @@ def _fetch_checked(fetch: Fetch, name: str, shape: tuple[int, ...]) -> Array:
     except KeyError:
         raise ValueError(f"the checkpoint has no tensor {name}") from None
     if tensor.shape != shape:
-        raise ValueError(f"{name} has the shape {tensor.shape}, and the configuration says {shape}")
-    return np.require(tensor, np.float32, ["C", "O", "W"])  # of its own: the file may go
+        raise ValueError(f"{name} has the shape {tensor.shape}, but the configuration requires {shape}")
+    return np.require(tensor, np.float32, ["C", "O", "W"])  # a copy: the file may be closed

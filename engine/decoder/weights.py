@@ -1,4 +1,4 @@
-"""The shape of a Llama-like model, its weights, and weights made from a seed."""
+"""The shape of a Llama-like model, its weights, and weights drawn from a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from engine.decoder.int8 import Int8Matrix, quantize
 from engine.decoder.rope import Rope
-from engine.memory.sizing import SMALLEST
 
 Array = NDArray[np.float32]
 Matrix = Array | Int8Matrix
@@ -19,12 +18,13 @@ PLAIN_ROPE = Rope()
 
 FLOAT_BYTES = 4  # 16-bit weights are 16 to 30 times slower per weight in NumPy than float32
 WIDTHS = (64, 128, 256, 512, 768, 1024, 1536, 2048, 4096)  # candidates for `dim`, all with heads divisible by 4
-MIN_LAYERS = 4  # below this a model is too wide for its size to look like a Llama
+MIN_WEIGHTS_BYTES = 1 << 20  # bytes; the smallest seeded model
+MIN_LAYERS = 4  # fewer would make a model too wide for its size to resemble a Llama
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The shape of a model; raises ValueError where the numbers do not fit together."""
+    """The shape of a model; raises ValueError if the numbers do not fit together."""
 
     vocab: int
     dim: int
@@ -38,14 +38,14 @@ class ModelConfig:
     tied: bool = True  # the embedding is also the classifier
     attention_bias: bool = False  # added to queries, keys and values (Qwen2)
     head_norm: bool = False  # RMSNorm of each query and key head (Qwen3)
-    int8: bool = False  # matrices are kept in 8 bits
-    windows: tuple[int | None, ...] = ()  # how many tokens each layer looks back over, itself included; empty: all
+    int8: bool = False  # matrices have 8-bit weights
+    windows: tuple[int | None, ...] = ()  # tokens that each layer attends to, the current one included; empty: all
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.head_dim % 2:
-            raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE turns pairs")
+            raise ValueError(f"head_dim ({self.head_dim}) must be even: RoPE rotates pairs")
         if len(self.windows) not in (0, self.layers):
             raise ValueError(f"there are {len(self.windows)} windows for {self.layers} layers")
 
@@ -61,7 +61,7 @@ class ModelConfig:
 
     @property
     def weights_bytes(self) -> int:
-        """Bytes of all weights; one decoded token reads nearly all of them once."""
+        """Bytes of all weights; decoding one token reads nearly all of them once."""
         qkv_dim = self.query_dim + 2 * self.kv_dim
         small = FLOAT_BYTES * (2 * self.dim + self.attention_bias * qkv_dim + self.head_norm * 2 * self.head_dim)
         attention = self._count_matrix_bytes(qkv_dim, self.dim) + self._count_matrix_bytes(self.dim, self.query_dim)
@@ -75,23 +75,23 @@ class ModelConfig:
         return rows * (columns + FLOAT_BYTES) if self.int8 else rows * columns * FLOAT_BYTES
 
     def convert_matrix(self, matrix: Array) -> Matrix:
-        """A matrix as this model keeps it."""
+        """Returns a matrix in the format of this model."""
         return quantize(matrix) if self.int8 else matrix
 
 
 def config_of_size(size: int, vocab: int, *, int8: bool = False) -> ModelConfig:
     """
-    A Llama-like shape whose weights take at least `size` bytes, and at most a few per cent more.
+    Returns a Llama-like shape whose weights take at least `size` bytes, and at most a few per cent more.
 
-    Width and depth come from a ladder; the feed-forward width takes up what is left. ValueError below 1 MiB.
+    Width and depth come from a ladder; the feed-forward width fills the rest. Raises ValueError below 1 MiB.
     """
-    if size < SMALLEST:
+    if size < MIN_WEIGHTS_BYTES:
         raise ValueError(f"a model of {size} bytes is too small: expected at least 1MiB")
     dim, layers = next(
         (dim, layers) for dim in reversed(WIDTHS) if (layers := _count_layers(size, vocab, dim, int8)) >= MIN_LAYERS
     )
     empty = _build_config(vocab, dim, layers, 0, int8).weights_bytes
-    per_step = _build_config(vocab, dim, layers, 8, int8).weights_bytes - empty  # hidden moves in steps of 8
+    per_step = _build_config(vocab, dim, layers, 8, int8).weights_bytes - empty  # `hidden` grows in steps of 8
     steps = (size - empty) / per_step
     return _build_config(vocab, dim, layers, 8 * max(1, math.ceil(steps)), int8)
 
@@ -110,10 +110,10 @@ def _count_layers(size: int, vocab: int, dim: int, int8: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One block's weights; a matrix is (output, input), so a row makes one output."""
+    """The weights of one block; a matrix is (output, input), so a row gives one output."""
 
     attention_norm: Array  # (dim,)
-    query_key_value: Matrix  # (query_dim + 2 * kv_dim, dim): three matrices as one, because long gemv stream better
+    query_key_value: Matrix  # (query_dim + 2 * kv_dim, dim): three matrices as one, because a long gemv streams better
     output: Matrix  # (dim, query_dim)
     feed_forward_norm: Array  # (dim,)
     gate_up: Matrix  # (2 * hidden, dim)
@@ -123,7 +123,7 @@ class Layer:
     key_norm: Array | None = None  # (head_dim,)
 
     def list_arrays(self) -> list[NDArray[Any]]:
-        """Those it has, each in memory of its own."""
+        """Returns its arrays; no two share memory."""
         return [array for field in fields(self) for array in _list_arrays(getattr(self, field.name))]
 
 
@@ -135,10 +135,10 @@ class Weights:
     embedding: Matrix  # (vocab, dim)
     layers: tuple[Layer, ...]
     norm: Array  # (dim,)
-    classifier: Matrix  # (vocab, dim), the embedding itself where they are tied
+    classifier: Matrix  # (vocab, dim); the embedding itself if the two are tied
 
     def list_arrays(self) -> list[NDArray[Any]]:
-        """Every array, each in memory of its own."""
+        """Returns every array; no two share memory."""
         ends = [*_list_arrays(self.embedding), self.norm]
         ends += [] if self.classifier is self.embedding else _list_arrays(self.classifier)
         return [array for layer in self.layers for array in layer.list_arrays()] + ends
@@ -151,7 +151,7 @@ def _list_arrays(weight: Matrix | None) -> list[NDArray[Any]]:
 
 
 def create_seeded_weights(config: ModelConfig, seed: int) -> Weights:
-    """Weights from a seed: the same seed and shape give the same model."""
+    """Draws weights from a seed: the same seed and shape give the same model."""
     generator = np.random.default_rng(seed)
     embedding = config.convert_matrix(_draw_matrix(generator, config.vocab, config.dim))
     layers = tuple(_create_seeded_layer(generator, config) for _ in range(config.layers))
@@ -172,7 +172,7 @@ def _create_seeded_layer(generator: np.random.Generator, config: ModelConfig) ->
 
 
 def _draw_matrix(generator: np.random.Generator, rows: int, columns: int) -> Array:
-    """Uniform with variance 1 / columns; uniform is filled several times faster than normal (2 GiB/s)."""
+    """Draws uniform weights of variance 1 / columns; NumPy draws uniform several times faster than normal (2 GiB/s)."""
     matrix = np.empty((rows, columns), np.float32)
     generator.random(out=matrix, dtype=np.float32)
     matrix -= 0.5

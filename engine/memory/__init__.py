@@ -1,5 +1,5 @@
 """
-Where the engine's memory goes: what a model needs, what the host, node and cgroup allow, NUMA policy.
+The engine's memory: the need of a model, the limits of host, node and cgroup, and the NUMA policy.
 
-Sizes and binds; it neither loads a tensor nor serves a request.
+Sizes and binds; loads no tensor and serves no request.
 """

@@ -1,4 +1,4 @@
-"""Bytes that decoding must read, and the bytes per second that this host gives a matrix-vector product."""
+"""The bytes that decoding must read, and the bytes per second that a matrix-vector product reaches on this host."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from engine.decoder.weights import FLOAT_BYTES, Array, ModelConfig, Weights
 
-SAMPLE_BYTES = 256 << 20  # bytes of matrices; more than a last-level cache holds, and read in a tenth of a second
-ROUNDS = 3  # the best of them: whatever else runs can only make one slower
+SAMPLE_BYTES = 256 << 20  # bytes of matrices: more than a last-level cache, and read in a tenth of a second
+ROUNDS = 3  # the fastest counts: other programs can only slow a round down
 
 
 class DecodeTraffic:
     """
-    What decoding a model must read at least; where matrices are read once for each request, more comes from memory.
+    The least that decoding a model must read; matrices that are read once per request need more.
 
-    Of an embedding that is no classifier only the rows of the tokens are read: nothing beside the rest.
+    An embedding that is not the classifier does not count: decoding reads only the rows of its tokens.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -26,11 +26,11 @@ class DecodeTraffic:
         total = sum(array.nbytes for array in weights.list_arrays())
         unread = 0 if c.tied else c.vocab * c.dim * (1 if c.int8 else FLOAT_BYTES)
         self._weight_bytes = total - unread
-        self._position_bytes = 2 * c.kv_dim * FLOAT_BYTES  # of one layer's KV cache
-        self._layers_by_window = Counter(c.windows or (None,) * c.layers)  # and how many layers have each
+        self._position_bytes = 2 * c.kv_dim * FLOAT_BYTES  # in the KV cache of one layer
+        self._layers_by_window = Counter(c.windows or (None,) * c.layers)  # number of layers by window
 
     def count_bytes(self, positions: Sequence[int]) -> int:
-        """Bytes for one decode pass of requests at these positions: all weights once, and each one's KV cache."""
+        """Returns the bytes of one decode pass at these positions: all weights once, and each request's KV cache."""
         return self._weight_bytes + self._position_bytes * sum(
             layers * min(position + 1, window or position + 1)
             for window, layers in self._layers_by_window.items()
@@ -39,15 +39,15 @@ class DecodeTraffic:
 
 
 def get_benchmark_bytes(config: ModelConfig) -> int:
-    """Bytes of float32 that `sgemv_bandwidth` takes for as long as it measures: 8-bit matrices are none of sgemv's."""
+    """Returns the bytes that `measure_sgemv_bandwidth` allocates while it runs, for a model with 8-bit matrices."""
     return min(config.weights_bytes, SAMPLE_BYTES) if config.int8 else 0
 
 
 def measure_sgemv_bandwidth(weights: Weights) -> float:
     """
-    Bytes per second of sgemv with the threads that decoding has, over the matrices of these weights.
+    Returns the bytes per second of sgemv over the matrices of these weights, with the threads of decoding.
 
-    Over a matrix as large in the place of 8-bit ones, which is given back; else it takes no memory.
+    sgemv cannot read 8-bit matrices: for these it measures a float32 matrix of that size, and frees it.
     """
     if size := get_benchmark_bytes(weights.config):
         columns = weights.config.dim

@@ -1,8 +1,8 @@
 """
-How much memory there is to take, and whether what is wanted fits: asked before anything is allocated.
+The limits on the memory of this process, and the check that an engine fits them before it allocates anything.
 
-Four things can end a process that allocates: the host, a node that it is bound to, a cgroup, a memory policy that it
-inherited. The smallest counts, and is named. Reads /proc/meminfo, /proc/self/{status,cgroup} and the memory files of
+Four things can run out of memory: the host, the nodes of a binding, a cgroup, the nodes of an inherited memory policy.
+The smallest counts, and the error names it. Reads /proc/meminfo, /proc/self/{status,cgroup} and the memory files of
 the cgroups.
 https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files,
 https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
@@ -21,20 +21,20 @@ from engine.memory.sizing import format_mebibytes, read_ascii, read_available_me
 
 
 class _CgroupFiles(NamedTuple):
-    """The names of one version's files, and from which size a limit is none."""
+    """The file names of one cgroup version."""
 
     limit: str
     usage: str
-    cache: str  # the field of memory.stat with page cache that the kernel takes back first
+    cache: str  # field of memory.stat: page cache that the kernel reclaims first
 
 
 _V2 = _CgroupFiles("memory.max", "memory.current", "inactive_file")
 _V1 = _CgroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_NO_LIMIT = 1 << 60  # v1 writes the largest page count there is
+_NO_LIMIT = 1 << 60  # bytes; cgroup v1 writes the largest page count for "no limit"
 
 
 def read_memory_limits(bound_nodes: Collection[int] = (), numa_option: str = "", root: str = "/") -> list[MemoryLimit]:
-    """Everything that limits this process, smallest first; `bound` are the nodes that `asked` will bind it to."""
+    """Returns every limit, smallest first; `bound_nodes` are the nodes to which `numa_option` binds the process."""
     all_nodes = list_memory_nodes(root)
     limits = [MemoryLimit("this host", read_available_memory(root)), *_read_cgroup_limits(root)]
     limits += _limit_to_nodes(all_nodes, bound_nodes, f"--numa {numa_option}")
@@ -46,7 +46,7 @@ def read_memory_limits(bound_nodes: Collection[int] = (), numa_option: str = "",
 
 
 def check_fits(needed_bytes: int, limits: Sequence[MemoryLimit], share: float = 1.0, *, times: int = 1) -> None:
-    """ValueError with the arithmetic where `times` processes of `needed` bytes exceed `share` of one of the places."""
+    """Raises ValueError with the arithmetic if `times` processes of `needed_bytes` exceed `share` of a limit."""
     for limit in sorted(limits, key=_available_bytes):
         if limit.available is not None and needed_bytes * times > limit.available * share:
             of_share = "" if share == 1 else f"{100 * share:g} % of "
@@ -63,7 +63,7 @@ def _available_bytes(limit: MemoryLimit) -> float:
 
 
 def _limit_to_nodes(all_nodes: Sequence[Node], numbers: Collection[int], reason: str) -> Iterator[MemoryLimit]:
-    """Those nodes together, unless they are all that there are: then the host's own figure tells more."""
+    """Yields the limit of these nodes together, unless they are all nodes: the limit of the host covers that case."""
     selected = [node for node in all_nodes if node.number in numbers]
     if selected and len(selected) < len(all_nodes):
         yield MemoryLimit(f"{format_nodes(selected)} ({reason})", sum(node.available for node in selected))
@@ -78,12 +78,12 @@ def _get_inherited_nodes() -> Collection[int]:
     try:
         policy = mempolicy.get_policy()
     except (OSError, ValueError):
-        return ()  # a sandbox hides it, or a newer kernel has a mode we do not know: then it limits nothing we know of
+        return ()  # a sandbox hides the policy, or a newer kernel has an unknown mode
     return policy.nodes if policy.mode is mempolicy.PolicyMode.BIND else ()
 
 
 def _read_cgroup_limits(root: str) -> Iterator[MemoryLimit]:
-    """This process's own cgroup and those above it, as far as they have a limit."""
+    """Yields the limits of the cgroup of this process and of its ancestors."""
     for line in (read_ascii(Path(root, "proc/self/cgroup")) or "").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if not controllers:

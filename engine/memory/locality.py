@@ -1,4 +1,4 @@
-"""On which nodes the weights really are: what the kernel answers for a sample of their pages, beside what was asked."""
+"""The nodes on which the weights really are, by a sample of their pages, beside the option --numa."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from engine.memory.mempolicy import get_page_nodes
 
-SAMPLE_PAGES = 1024  # pages: the kernel answers in 0.3 ms, and a share is right to 3 % (two standard deviations)
+SAMPLE_PAGES = 1024  # pages: the kernel answers in 0.3 ms, and a share is exact to 3 % (two standard deviations)
 
 
 class PageShares(NamedTuple):
-    """Shares of the sampled pages by node; or why there are none."""
+    """Shares of the sampled pages by node, or the reason why there are no shares."""
 
     shares: dict[int, float]
     reason: str = ""
 
 
 class Locality:
-    """What was asked of NUMA, and where the weights' pages are when one looks."""
+    """The option --numa, the threads by node, and the pages of the weights by node."""
 
     def __init__(self, numa_option: str | None, arrays: Iterable[NDArray[Any]], threads: dict[int, int]) -> None:
         self.numa_option = numa_option
@@ -30,7 +30,7 @@ class Locality:
         self._addresses = _sample_addresses(arrays)
 
     def sample_shares(self) -> PageShares:
-        """Looks now: pages move (kernel.numa_balancing, migratepages(8)) after they were placed."""
+        """Samples the current nodes: pages move after their allocation (kernel.numa_balancing, migratepages(8))."""
         try:
             page_nodes = [node for node in get_page_nodes(self._addresses) if node >= 0]
         except OSError as error:
@@ -40,10 +40,10 @@ class Locality:
         return PageShares({node: count / len(page_nodes) for node, count in sorted(Counter(page_nodes).items())})
 
     def describe(self) -> str:
-        """For people: what was got."""
+        """Formats the shares and threads for the log."""
         sample = self.sample_shares()
         if sample.reason:
-            return f"where the weights are cannot be told: {sample.reason}"
+            return f"the nodes of the weights are unknown: {sample.reason}"
         shares = ", ".join(f"{100 * share:.0f} % on node {node}" for node, share in sample.shares.items())
         threads = ", ".join(f"{count} on node {node}" for node, count in self.threads.items())
         return f"{len(self._addresses)} sampled pages of the weights: {shares}" + (
@@ -51,14 +51,14 @@ class Locality:
         )
 
     def render_exposition(self) -> str:
-        """For Prometheus: the share of each node; nothing where the kernel does not tell."""
+        """Renders the share of each node for Prometheus; empty if the shares are unknown."""
         name = "steadytok_reference_weights_pages_ratio"
         lines = [f'{name}{{node="{node}"}} {share!r}\n' for node, share in self.sample_shares().shares.items()]
         header = f"# HELP {name} Share of the weights' pages that are on this node, of a sample.\n# TYPE {name} gauge\n"
         return header + "".join(lines) if lines else ""
 
     def to_fields(self) -> dict[str, Any]:
-        """For programs: what was asked and what was got; pages are null where the kernel does not tell."""
+        """Returns the fields for the ready line; `weights_pages` is None if the shares are unknown."""
         sample = self.sample_shares()
         pages = {str(node): round(share, 4) for node, share in sample.shares.items()} or None
         threads = {str(node): count for node, count in self.threads.items()}
@@ -66,7 +66,7 @@ class Locality:
 
 
 def _sample_addresses(arrays: Iterable[NDArray[Any]]) -> Sequence[int]:
-    """Addresses of pages at even steps through all arrays, as if they lay one behind the other."""
+    """Returns addresses at even steps through the concatenation of all arrays."""
     spans = [(int(array.__array_interface__["data"][0]), array.nbytes) for array in arrays]
     ends = np.cumsum([size for _, size in spans])  # (arrays,)
     steps = np.linspace(0, ends[-1], SAMPLE_PAGES, endpoint=False).astype(np.int64)  # (SAMPLE,)

@@ -1,8 +1,8 @@
 """
-`--numa`: on which nodes' memory and processors the engine is to run, and making it so before NumPy is imported.
+The option `--numa`: selects the nodes whose memory and CPUs the engine uses, and applies it before NumPy is imported.
 
-interleave: pages go round the nodes, for one engine on all processors. bind:N: memory and processors of one node only.
-replicate: a process for each node, each bound to its own with weights of its own (engine/serving/workers.py).
+interleave: one engine on all CPUs, its pages spread over the nodes in turn. bind:N: memory and CPUs of one node only.
+replicate: one process per node, bound to that node, with its own weights (engine/serving/workers.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _VERBS = {"interleave": "spread over", "replicate": "replicate"}
 
 
 class NumaOption(NamedTuple):
-    """What was asked for: `interleave`, `bind` or `replicate`; `node` is bind's."""
+    """A parsed --numa: `interleave`, `bind` with a node, or `replicate`."""
 
     mode: str
     node: int | None = None
@@ -34,7 +34,7 @@ class NumaOption(NamedTuple):
 
 
 def parse_option(text: str) -> NumaOption:
-    """`bind:1` as a Wish; ValueError with a sentence."""
+    """Parses `bind:1` and the like; raises ValueError with a sentence."""
     match = re.fullmatch(r"(interleave|replicate)|bind:(\d{1,6})", text, re.ASCII)
     if match is None:
         raise ValueError(f"--numa must be {NUMA_CHOICES} with the number of a node, not {text[:40]!r}")
@@ -42,9 +42,9 @@ def parse_option(text: str) -> NumaOption:
 
 
 def select_nodes(option: NumaOption, candidates: Sequence[Node]) -> list[Node]:
-    """The nodes that are meant, of those with memory and processors of ours; ValueError where there are none."""
+    """Returns the candidates that the option selects; raises ValueError if there are none."""
     if not candidates:
-        raise ValueError(f"--numa {option}: /sys/devices/system/node shows no node with memory and processors of ours")
+        raise ValueError(f"--numa {option}: /sys/devices/system/node lists no node with memory and usable CPUs")
     if option.node is None:
         return list(candidates)
     selected = [node for node in candidates if node.number == option.node]
@@ -54,13 +54,13 @@ def select_nodes(option: NumaOption, candidates: Sequence[Node]) -> list[Node]:
             for n in candidates
         )
         raise ValueError(
-            f"--numa {option}: no node {option.node} has memory and processors that we may use; there is {alternatives}"
+            f"--numa {option}: there is no node {option.node} with memory and usable CPUs; available: {alternatives}"
         )
     return selected
 
 
 def apply_option(option: NumaOption, nodes: Sequence[Node]) -> None:
-    """Binds this thread, and those it will start, to these nodes; OSError where the kernel refuses."""
+    """Binds this thread, and threads it starts later, to these nodes; raises OSError if the kernel refuses."""
     policy_mode = mempolicy.PolicyMode.BIND if option.mode == "bind" else mempolicy.PolicyMode.INTERLEAVE
     mempolicy.set_policy(policy_mode, [node.number for node in nodes])
     os.sched_setaffinity(0, _join_cpus(nodes))
@@ -68,10 +68,10 @@ def apply_option(option: NumaOption, nodes: Sequence[Node]) -> None:
 
 def spread_blas_threads(nodes: Sequence[Node]) -> dict[int, int]:
     """
-    Keeps each thread of BLAS to the processors of one node, going round; how many each node has.
+    Pins each thread of BLAS to the CPUs of one node, in turn; returns the number of threads by node.
 
-    A thread that wanders takes its cache along and leaves its memory behind. The thread that asks for a product is the
-    first of them: it is one of ours, not always the same, and may run on all nodes.
+    A thread that moves to another node leaves its memory and cache behind. The thread that calls BLAS counts as the
+    first: it is a Python thread, not always the same, and stays free to run on all nodes.
     """
     thread_counts = dict.fromkeys((node.number for node in nodes), 0)
     thread_counts[nodes[0].number] = 1
@@ -83,21 +83,21 @@ def spread_blas_threads(nodes: Sequence[Node]) -> dict[int, int]:
 
 
 def count_blas_threads() -> int:
-    """Threads that compute one product, with the one that asks for it."""
+    """Returns the number of threads that compute one product, the calling thread included."""
     return 1 + len(_list_blas_threads())
 
 
 def _list_blas_threads() -> list[int]:
-    """The threads that Python does not know: BLAS starts them when it is loaded."""
+    """Returns the threads that Python did not start: BLAS starts them when it is loaded."""
     python_threads = {thread.native_id for thread in threading.enumerate()}
     return sorted(tid for path in Path("/proc/self/task").iterdir() if (tid := int(path.name)) not in python_threads)
 
 
 def describe_option(option: NumaOption, nodes: Sequence[Node]) -> str:
-    """One sentence about what was asked, and what that comes to here."""
+    """Describes in one sentence the option and its effect on this machine."""
     if len(nodes) == 1 and option.mode != "bind":
-        only_nodes = f"only {format_nodes(nodes)} has memory and processors that we may use"
-        return f"--numa {option}: {only_nodes}, so there is nothing to {_VERBS[option.mode]}: all is on it"
+        only_nodes = f"only {format_nodes(nodes)} has memory and usable CPUs"
+        return f"--numa {option}: {only_nodes}, so there is nothing to {_VERBS[option.mode]}: everything is on it"
     phrases = {"interleave": "memory in turn on", "bind": "memory and threads on", "replicate": "a worker on each of"}
     return f"--numa {option}: {phrases[option.mode]} {format_nodes(nodes)} ({_format_cpus(_join_cpus(nodes))})"
 
@@ -107,7 +107,7 @@ def _join_cpus(nodes: Sequence[Node]) -> frozenset[int]:
 
 
 def _format_cpus(cpus: Collection[int]) -> str:
-    """For people: `CPUs 0-1,4`."""
+    """Formats CPUs for people: `CPUs 0-1,4`."""
     runs: list[list[int]] = []
     for cpu in sorted(cpus):
         if runs and runs[-1][-1] == cpu - 1:

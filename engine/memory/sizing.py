@@ -1,4 +1,4 @@
-"""How large the weights are: a size in words, or large enough to measure memory and small enough not to hurt."""
+"""Chooses the size of seeded weights: a given size, or one that measures memory without harming the host."""
 
 from __future__ import annotations
 
@@ -7,52 +7,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-FALLBACK_CACHE = 32 << 20  # bytes, where /sys tells nothing
-CACHE_MULTIPLE = 4  # weights of this many last-level caches come from memory, not from a cache
+FALLBACK_CACHE = 32 << 20  # bytes, if /sys does not list the caches
+CACHE_MULTIPLE = 4  # times the last-level cache: weights of this size come from memory, not from a cache
 MAX_AUTOMATIC_SIZE = 1 << 30  # bytes of an automatic size
-MEMORY_SHARE = 0.05  # of the available memory, at most
-INTERPRETER_BYTES = 40 << 20  # bytes that Python and NumPy take beside the model
-COMPILER_BYTES = 136 << 20  # bytes that Numba takes more, for 8-bit weights
-SMALLEST = 1 << 20  # bytes of weights
+MEMORY_SHARE = 0.05  # largest share of the available memory
+INTERPRETER_BYTES = 40 << 20  # bytes of Python and NumPy, without the model
+COMPILER_BYTES = 136 << 20  # bytes of Numba, for 8-bit weights
 
 _SIZE = re.compile(r"(\d{1,6})([KMG]i?)B?", re.ASCII)
 _UNITS = {"K": 1000, "M": 1000**2, "G": 1000**3, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
 
 class Size(NamedTuple):
-    """Bytes of weights; `cut` is true where less was taken than measures memory."""
+    """Bytes of weights; `is_reduced` is true if they are too small to measure memory instead of a cache."""
 
     size: int
     is_reduced: bool
 
 
 def parse_size(text: str) -> int:
-    """`64MiB` in bytes; ValueError with a sentence."""
+    """Parses `64MiB` into bytes; raises ValueError with a sentence."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ValueError(f"expected auto or a size such as 64MiB, found {text[:40]!r}")
     return int(match[1]) * _UNITS[match[2]]
 
 
-def choose_automatic_size(cache: int | None, available: int | None, estimate: Callable[[int], int]) -> Size:
+def choose_automatic_size(
+    cache: int | None, available: int | None, minimum: int, estimate: Callable[[int], int]
+) -> Size:
     """
-    Four last-level caches, but never over 1 GiB, nor more than has room with all that comes beside the weights.
+    Returns four last-level caches, or less: at most 1 GiB, and at most the size whose engine fits `available` bytes.
 
-    `room` in bytes, or None where it is not known; `footprint` gives the bytes of the whole process for a size of
-    weights. ValueError where not even the smallest model has room.
+    `available` is None if unknown. `estimate` returns the bytes of the whole process for a size of weights. Raises
+    ValueError if not even weights of `minimum` bytes fit.
     """
     target = CACHE_MULTIPLE * (cache or FALLBACK_CACHE)
     largest = min(target, MAX_AUTOMATIC_SIZE)
     if available is None or estimate(largest) <= available:
         return Size(largest, largest < target)
-    if estimate(SMALLEST) > available:
+    if estimate(minimum) > available:
         raise ValueError(
             f"{format_mebibytes(available)} may be used, and the smallest model takes "
-            f"{format_mebibytes(estimate(SMALLEST))}: "
+            f"{format_mebibytes(estimate(minimum))}: "
             "choose a larger --most or a smaller --context"
         )
-    size = SMALLEST
-    while largest - size > size // 50:  # halves of what is left, until it is exact to 2 %
+    size = minimum
+    while largest - size > size // 50:  # bisects until exact to 2 %
         middle = (size + largest) // 2
         size, largest = (middle, largest) if estimate(middle) <= available else (size, middle)
     return Size(size, True)
@@ -60,7 +61,7 @@ def choose_automatic_size(cache: int | None, available: int | None, estimate: Ca
 
 def read_last_level_cache(root: str = "/") -> int | None:
     """
-    Bytes of the largest cache of CPU 0, or None.
+    Returns the bytes of the largest cache of CPU 0, or None.
 
     Reads /sys/devices/system/cpu/cpu0/cache/index*/size.
     https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-system-cpu
@@ -70,7 +71,7 @@ def read_last_level_cache(root: str = "/") -> int | None:
 
 
 def read_available_memory(root: str = "/") -> int | None:
-    """Bytes of MemAvailable in /proc/meminfo, or None. https://docs.kernel.org/filesystems/proc.html#meminfo"""
+    """Returns MemAvailable of /proc/meminfo in bytes, or None. https://docs.kernel.org/filesystems/proc.html#meminfo"""
     text = read_ascii(Path(root, "proc/meminfo")) or ""
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE | re.ASCII)
     return int(match[1]) * 1024 if match else None
@@ -82,13 +83,13 @@ def _read_cache_size(path: Path) -> int | None:
 
 
 def format_mebibytes(size: float) -> str:
-    """For people: `64.0 MiB`."""
+    """Formats bytes for people: `64.0 MiB`."""
     return f"{size / (1 << 20):.1f} MiB"
 
 
 def read_ascii(path: Path) -> str | None:
-    """What a small file says; None where it cannot be read or is not ASCII."""
+    """Returns the text of a small file; None if it cannot be read or is not ASCII."""
     try:
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
-        return None  # the caller has a value for what is unknown
+        return None  # the caller handles an unknown value

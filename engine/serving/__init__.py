@@ -1,5 +1,5 @@
 """
 The HTTP server of the engine: requests, continuous batching, pacing, metrics, workers and their router.
 
-Everything that is awaited is here; the maths is called, never done.
+Threads, queues and sockets live here; the maths lives in `decoder/`.
 """

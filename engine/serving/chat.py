@@ -1,10 +1,9 @@
-"""Messages of a chat to the text that the model goes on from."""
+"""The messages of a chat, read from a request and rendered to the prompt of the model."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from engine.checkpoints.tokenizer import Tokenizer
 from engine.serving.json_fields import Fields, HttpError, check_fields
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -12,33 +11,33 @@ _MESSAGE_FIELDS = ("role", "content", "name")
 
 
 class ChatMessage(NamedTuple):
-    """Who said what."""
+    """One message: the role of its author and its text."""
 
     role: str
     content: str
 
 
 class ChatTemplate(Protocol):
-    """How a model wants a chat to be written."""
+    """Renders a chat in the format of one model."""
 
-    needs_special_tokens: bool  # whether the tokenizer is to add its special tokens, because the text has none
+    needs_special_tokens: bool  # True if the rendered text lacks the special tokens
 
     def render(self, messages: list[ChatMessage]) -> str:
-        """The text up to where the assistant's answer begins; raises RefusedError."""
+        """Returns the text up to the start of the assistant's answer; raises HttpError."""
 
 
 class PlainTemplate:
-    """For a model that says nothing about it: each message on a line after its role."""
+    """The format for models without a template: each message on a line, after its role."""
 
     needs_special_tokens = True
 
     def render(self, messages: list[ChatMessage]) -> str:
-        """`user: …`, and so on, and `assistant:`."""
+        """Returns `user: …` and so on, then `assistant:`."""
         return "".join(f"{message.role}: {message.content}\n" for message in messages) + "assistant:"
 
 
 def parse_messages(fields: Fields) -> list[ChatMessage]:
-    """The messages of a chat request; raises RefusedError."""
+    """Reads the messages of a chat request; raises HttpError."""
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise HttpError(400, "messages must be a list of one message at least.")
@@ -48,7 +47,7 @@ def parse_messages(fields: Fields) -> list[ChatMessage]:
 def _parse_message(path: str, message: object) -> ChatMessage:
     if not isinstance(message, dict):
         raise HttpError(400, f'{path} must be an object such as {{"role": "user", "content": "…"}}.')
-    # What a client had as an answer it sends back with all its empty fields.
+    # A client sends a former answer back with all its empty fields.
     fields = check_fields(
         {name: value for name, value in message.items() if value != []}, _MESSAGE_FIELDS, f"{path} has"
     )
@@ -70,14 +69,3 @@ def _parse_content(path: str, content: object) -> str:
 def _get_part_text(part: object) -> str | None:
     text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
     return text if isinstance(text, str) else None
-
-
-def template_of(tokenizer: Tokenizer) -> ChatTemplate:
-    """What renders chats for the model of a tokenizer."""
-    if tokenizer.chat_template is None:
-        return PlainTemplate()
-    from engine.serving.jinja_template import (
-        JinjaTemplate,  # jinja2 is an extra, which models without a template do without
-    )
-
-    return JinjaTemplate(tokenizer.chat_template, tokenizer.special_tokens)

@@ -1,4 +1,4 @@
-"""What the engine counts about itself: tokens and seconds as they happen, and how long requests wait for them."""
+"""The counters of the engine: tokens, seconds by phase, and latencies of requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 Phase = Literal["prefill", "decode", "sampling", "paced", "idle"]
 PHASES: tuple[Phase, ...] = ("prefill", "decode", "sampling", "paced", "idle")
-RECENT_SECONDS = 1.0  # seconds of decoding over which the recent bandwidth is a running mean
+RECENT_SECONDS = 1.0  # seconds of decoding in the running mean of the bandwidth
 
 FIRST_TOKEN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
 REQUEST_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)  # seconds
@@ -19,41 +19,41 @@ BETWEEN_TOKENS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.
 
 
 class Work(NamedTuple):
-    """What has been done since the start; tokens and seconds of the same passes."""
+    """The work since the start; tokens and seconds of the same passes."""
 
     prompt_tokens: int = 0
     prompt_seconds: float = 0.0
     generated_tokens: int = 0
-    decode_seconds: float = 0.0  # each request for itself: a pass for four requests of 10 ms adds 40 ms
+    decode_seconds: float = 0.0  # per request: a pass of 10 ms for four requests adds 40 ms
     passes: int = 0
     pass_seconds: float = 0.0  # each decode pass once
     streamed_bytes: int = 0
 
 
 class Histogram(NamedTuple):
-    """Observations by their upper bounds, in seconds; the last count has none."""
+    """Counts of observations by upper bound, in seconds; the last count has no bound."""
 
     bounds: Sequence[float]
     counts: tuple[int, ...]
     total: float
 
     def add_observation(self, seconds: float) -> Histogram:
-        """This one and one observation."""
+        """Returns the histogram with one more observation."""
         index = bisect_left(self.bounds, seconds)
         counts = (*self.counts[:index], self.counts[index] + 1, *self.counts[index + 1 :])
         return Histogram(self.bounds, counts, self.total + seconds)
 
 
 def create_histogram(bounds: Sequence[float]) -> Histogram:
-    """A histogram without observations."""
+    """Returns a histogram without observations."""
     return Histogram(bounds, (0,) * (len(bounds) + 1), 0.0)
 
 
 class Counters:
     """
-    Written by the thread that makes the passes, read by any.
+    Counters that the scheduler's thread writes and any thread reads.
 
-    Every value is replaced whole after each pass, so that a reader never sees half of one.
+    Each value is an immutable object that is replaced after a pass, so a reader never sees a partial update.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -72,7 +72,7 @@ class Counters:
         self.finish_counts: Counter[str] = Counter({"stop": 0, "length": 0, "cancelled": 0, "error": 0})
 
     def enter_phase(self, phase: Phase) -> float:
-        """What the thread does from now on; the seconds of what it did until now."""
+        """Starts a phase; returns the seconds of the phase before it."""
         with self._lock:
             now = self._clock()
             seconds = now - self._since
@@ -81,20 +81,20 @@ class Counters:
             return seconds
 
     def get_phase_seconds(self) -> Mapping[str, float]:
-        """Seconds of each phase since the start, up to now; together the time since then."""
+        """Returns the seconds of each phase since the start; they add up to the time since the start."""
         with self._lock:
             elapsed = self._clock() - self._since
             return {phase: self._seconds[phase] + elapsed * (phase == self._phase) for phase in PHASES}
 
     def count_prefill(self, tokens: int, seconds: float) -> None:
-        """One pass over a part of a prompt."""
+        """Counts one pass over a part of a prompt."""
         work = self.work
         self.work = work._replace(
             prompt_tokens=work.prompt_tokens + tokens, prompt_seconds=work.prompt_seconds + seconds
         )
 
     def count_decode(self, tokens: int, seconds: float, streamed_bytes: int) -> None:
-        """One pass that made a token for each of so many requests, and had to read `streamed` bytes for it."""
+        """Counts one decode pass that generated `tokens` tokens, one per request, and read `streamed_bytes`."""
         work = self.work
         self.work = work._replace(
             generated_tokens=work.generated_tokens + tokens,
@@ -109,19 +109,19 @@ class Counters:
             self._recent_seconds = decay * self._recent_seconds + seconds
 
     def count_token(self, *, first: bool, seconds: float) -> None:
-        """A request got a token, so long after it came or after the token before."""
+        """Observes the delay of a token, from the arrival of its request or from the token before."""
         if first:
             self.first_token = self.first_token.add_observation(seconds)
         else:
             self.between_tokens = self.between_tokens.add_observation(seconds)
 
     def count_finish(self, reason: str, seconds: float) -> None:
-        """A request ended, so long after it came; one that was cut short tells nothing about how long others take."""
+        """Counts a finished request; observes its duration only if it was not cut short."""
         self.finish_counts[reason] += 1
         if reason in ("stop", "length"):
             self.request_seconds = self.request_seconds.add_observation(seconds)
 
     def get_bandwidth(self) -> float | None:
-        """Bytes per second of the last second or so of decoding; None before the first pass."""
+        """Returns the bytes per second of about the last second of decoding; None before the first pass."""
         with self._lock:
             return self._recent_bytes / self._recent_seconds if self._recent_seconds > 0 else None

@@ -1,4 +1,4 @@
-"""One HTTP connection: bodies in, answers and event streams out, and whether the client is still there."""
+"""One HTTP connection: reads bodies, sends responses and event streams, and detects that the client has left."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 from engine.serving.json_fields import Fields, HttpError
 from engine.serving.request_stream import StoppedError
 
-MAX_CONNECTIONS = 256  # each has a thread; more than may run and wait, so that /metrics and /pace still answer
-MAX_DRAIN_BYTES = 32 << 20  # bytes read and thrown away, so that the client gets to read why it was refused
+MAX_CONNECTIONS = 256  # each has a thread; more than the scheduler's limit, so that /metrics and /pace still answer
+MAX_DRAIN_BYTES = 32 << 20  # bytes read and discarded, so that the client can read the refusal
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _TOO_MANY_CONNECTIONS = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: text/plain\r\n\r\n"
@@ -25,15 +25,15 @@ _TOO_MANY_CONNECTIONS = (
 
 
 class HttpListener(ThreadingHTTPServer):
-    """Listens from the moment it is made; serve_forever answers, each connection in a thread of its own."""
+    """Listens once it is created; serve_forever answers, each connection in its own thread."""
 
     daemon_threads = True
-    request_queue_size = 128  # connections that come while a thread starts; the default of 5 loses bursts
+    request_queue_size = 128  # connections that arrive while a thread starts; the default of 5 loses bursts
 
     def __init__(
         self, address: tuple[str, int], connection_class: type[HttpConnection], max_connections: int = MAX_CONNECTIONS
     ) -> None:
-        """`exchange` answers; more connections than `most_connections` are told to come back. Raises OSError."""
+        """Serves connections with `connection_class`, and answers 503 above `max_connections`. Raises OSError."""
         self.connections = 0
         self.max_connections = max_connections
         self._connections_lock = threading.Lock()
@@ -41,16 +41,16 @@ class HttpListener(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it answers, with the port that port 0 became."""
+        """Its URL, with the actual port if port 0 was requested."""
         return f"http://{self.server_name}:{self.server_port}"
 
     def server_bind(self) -> None:
-        """Binds without the name look-up of HTTPServer, which hangs on hosts whose resolver is out of reach."""
+        """Binds without the name look-up of HTTPServer, which hangs on hosts whose resolver is unreachable."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for the connection, unless there are too many."""
+        """Starts a thread for the connection, or answers 503 if there are too many."""
         with self._connections_lock:
             is_full = self.connections >= self.max_connections
             self.connections += not is_full
@@ -60,13 +60,13 @@ class HttpListener(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # no thread can be started: this connection is given up, not its place for ever
+        except RuntimeError:  # no thread can be started: close this connection and release its place
             with self._connections_lock:
                 self.connections -= 1
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """All that one connection asks."""
+        """Answers all requests of one connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -74,28 +74,28 @@ class HttpListener(ThreadingHTTPServer):
                 self.connections -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves is no error; anything else keeps its traceback."""
+        """Prints a traceback, except for a client that left."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 class HttpConnection(BaseHTTPRequestHandler):
-    """Reads requests, and has `answer` answer them; RefusedError becomes its status and sentence."""
+    """Reads requests and passes them to `respond`; an HttpError becomes its status and message."""
 
     protocol_version = "HTTP/1.1"
     server_version = "steadytok-reference"
     sys_version = ""
-    timeout = 30  # seconds without a byte, after which a connection is dropped
+    timeout = 30  # seconds without a byte, after which the connection closes
     disable_nagle_algorithm = True
     max_body_bytes = 1 << 20  # bytes
-    _streaming = False  # whether the status is out, so that what goes wrong now can only be told in the stream
+    _streaming = False  # True once the status is sent: later errors can only go into the stream
 
     def respond(self, path: str, body: bytes) -> None:
-        """Answers one request, or raises RefusedError or StoppedError."""
+        """Answers one request, or raises HttpError or StoppedError."""
         raise NotImplementedError
 
     def do_GET(self) -> None:
-        """Answers, or says in one sentence why not."""
+        """Answers the request, or sends the reason of a refusal in one sentence."""
         try:
             self.respond(self.path.partition("?")[0], self._read_body())
         except HttpError as refusal:
@@ -106,15 +106,15 @@ class HttpConnection(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_GET  # noqa: N815  the names are http.server's
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: a canary asked every five seconds must not fill a journal."""
+        """Logs nothing: a canary that is probed every five seconds must not fill the journal."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What http.server itself refuses, in the same shape as our own refusals."""
+        """Sends a refusal of http.server in the format of our own refusals."""
         self.close_connection = True
         self._send_refusal(HttpError(code, f"{message or HTTPStatus(code).phrase}."))
 
     def has_client_left(self) -> bool:
-        """Whether the client has closed its side; what it may have sent ahead is left alone. For any thread."""
+        """Returns True once the client has closed its side; reads no bytes. Safe in any thread."""
         poll = select.poll()
         try:
             poll.register(self.connection, select.POLLIN | select.POLLRDHUP)
@@ -124,11 +124,11 @@ class HttpConnection(BaseHTTPRequestHandler):
         return bool(ready) and bool(ready[0][1] & (select.POLLRDHUP | select.POLLHUP | select.POLLERR))
 
     def send_json(self, status: int, fields: Fields) -> None:
-        """An answer in JSON."""
+        """Sends a response in JSON."""
         self.send(status, json.dumps(fields).encode() + b"\n", "application/json")
 
     def send(self, status: int, body: bytes, content_type: str, retry_after: int | None = None) -> None:
-        """An answer in one piece."""
+        """Sends a response in one piece."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -142,13 +142,13 @@ class HttpConnection(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def send_event(self, event: bytes) -> None:
-        """One server-sent event; the first one begins the stream. https://html.spec.whatwg.org/#server-sent-events"""
+        """Sends a server-sent event; the first starts the stream. https://html.spec.whatwg.org/#server-sent-events"""
         if not self._streaming:
             self._start_stream()
         self._send_chunk(b"data: " + event + b"\n\n")
 
     def close_stream(self) -> None:
-        """The last chunk: a stream without it was cut, and its client can tell."""
+        """Sends the last chunk, by whose absence a client detects a cut stream."""
         self._send_chunk(b"")
         self._streaming = False
 
@@ -160,7 +160,7 @@ class HttpConnection(BaseHTTPRequestHandler):
         if self._is_chunked():
             self.send_header("Transfer-Encoding", "chunked")
         else:
-            self.close_connection = True  # the end of the connection is the end of the stream
+            self.close_connection = True  # the end of the connection ends the stream
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

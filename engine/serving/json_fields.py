@@ -1,4 +1,4 @@
-"""What a body holds, read field by field; whatever is wrong becomes a status and one sentence for the client."""
+"""Reads a JSON body field by field; an error becomes an HTTP status and one sentence for the client."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 Fields = dict[str, Any]
 
-SEED_LIMIT = 1 << 64  # NumPy takes no negative seed, OpenAI's are signed
+SEED_LIMIT = 1 << 64  # NumPy rejects negative seeds; OpenAI's seeds are signed
 
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class HttpError(Exception):
-    """A request that will not be served: an HTTP status, one sentence for the client, and when to come back."""
+    """A refused request: an HTTP status, one sentence for the client, and the seconds of Retry-After."""
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class HttpError(Exception):
 
 
 def parse_fields(body: bytes, allowed: Collection[str]) -> Fields:
-    """A JSON object of these fields; null is as good as absent. Raises RefusedError."""
+    """Parses a JSON object of these fields; null counts as absent. Raises HttpError."""
     try:
         fields = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -38,7 +38,7 @@ def parse_fields(body: bytes, allowed: Collection[str]) -> Fields:
 
 
 def check_fields(fields: Fields, allowed: Collection[str], prefix: str) -> Fields:
-    """The fields that are not null; raises RefusedError where one is not known."""
+    """Returns the fields that are not null; raises HttpError for an unknown field."""
     present = {name: value for name, value in fields.items() if value is not None}
     for name in present:
         if name not in allowed:
@@ -47,7 +47,7 @@ def check_fields(fields: Fields, allowed: Collection[str], prefix: str) -> Field
 
 
 def read_number(fields: Fields, name: str, default: float, *, minimum: float, maximum: float) -> float:
-    """A number in a range."""
+    """Reads a number in a range."""
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
         raise HttpError(400, f"{name} must be a number from {minimum:g} to {maximum:g}.")
@@ -55,7 +55,7 @@ def read_number(fields: Fields, name: str, default: float, *, minimum: float, ma
 
 
 def read_integer(fields: Fields, name: str, default: int, *, minimum: int, maximum: int) -> int:
-    """A whole number in a range."""
+    """Reads a whole number in a range."""
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         raise HttpError(400, f"{name} must be a whole number from {minimum} to {maximum}.")
@@ -63,7 +63,7 @@ def read_integer(fields: Fields, name: str, default: int, *, minimum: int, maxim
 
 
 def read_flag(fields: Fields, name: str) -> bool:
-    """True or false; false where absent."""
+    """Reads true or false; false if absent."""
     value = fields.get(name, False)
     if not isinstance(value, bool):
         raise HttpError(400, f"{name} must be true or false.")
@@ -71,14 +71,14 @@ def read_flag(fields: Fields, name: str) -> bool:
 
 
 def read_seed(fields: Fields) -> int | None:
-    """A seed that NumPy takes, from any 64-bit whole number."""
+    """Reads any 64-bit whole number as a seed for NumPy."""
     if "seed" not in fields:
         return None
     return read_integer(fields, "seed", 0, minimum=-(1 << 63), maximum=(1 << 63) - 1) % SEED_LIMIT
 
 
 def read_seconds(fields: Fields, name: str, default: float, *, maximum: float) -> float:
-    """Seconds as a number, or as a duration such as "30s"."""
+    """Reads seconds, as a number or as a duration such as "30s"."""
     value = fields.get(name, default)
     if isinstance(value, str):
         match = _DURATION.fullmatch(value)

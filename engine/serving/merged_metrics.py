@@ -1,8 +1,8 @@
 """
-The /metrics of several workers as one: each series with the label `worker`, so that who asks may add up or compare.
+Merges the /metrics of several workers into one exposition; each series gets the label `worker`.
 
-A counter must not fall when a worker is replaced: what the one before had counted is added to what its successor
-counts, and stays while there is none. A gauge of a worker that is gone is missing.
+A counter must not fall when a worker is replaced: the successor's counts are added to those of its predecessor, which
+stay meanwhile. The gauges of a worker that does not answer are missing.
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
@@ -18,21 +18,21 @@ _PART_SUFFIX = re.compile(r"_(?:bucket|sum|count)$")
 
 
 class WorkerMetrics(NamedTuple):
-    """What a worker's process told; `start` is its number, 1 for the first."""
+    """The exposition of one worker process; `start` counts the processes of the worker, from 1."""
 
     start: int
     text: str
 
 
 class _MergedFamily(NamedTuple):
-    """One metric with what all workers say of it."""
+    """One metric with the series of all workers."""
 
     metadata: dict[str, str]
     lines: list[str]
 
 
 class MergedMetrics:
-    """Remembers the counters of workers that are gone."""
+    """Merges expositions, and keeps the counters of processes that have ended."""
 
     def __init__(self) -> None:
         self._last_values: dict[str, float] = {}
@@ -41,7 +41,7 @@ class MergedMetrics:
         self._worker_starts: dict[str, int] = {}
 
     def merge(self, answers: Mapping[str, WorkerMetrics]) -> str:
-        """One exposition of those workers that answered, by name."""
+        """Returns one exposition of the workers that answered; `answers` are by worker name."""
         families: dict[str, _MergedFamily] = {}
         reported = set()
         for worker, metrics in answers.items():
@@ -58,7 +58,7 @@ class MergedMetrics:
         return "".join(_format_family(name, family) for name, family in families.items())
 
     def _replace_worker(self, worker: str, start: int) -> None:
-        """A new process counts from 0: what the one before had counted is kept."""
+        """Adds the last counts of the former process to the totals: a new process counts from 0."""
         self._worker_starts[worker] = start
         for name in [name for name in self._last_values if f'{{worker="{worker}"' in name]:
             self._previous_totals[name] = self._previous_totals.get(name, 0.0) + self._last_values[name]

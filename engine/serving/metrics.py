@@ -2,7 +2,7 @@
 The engine's own /metrics in Prometheus' text format.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
-Written by hand: the client library takes 36 ms and 13 MiB of a canary that is to be small.
+Does not use the client library, which takes 36 ms and 13 MiB: a canary must be small.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIX = "steadytok_reference_"
 
 
 class MetricFamily(NamedTuple):
-    """One metric: what stands behind its name in each line, and the values."""
+    """One metric; `values` are by the rest of the series name: suffix and labels."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -30,7 +30,7 @@ class MetricFamily(NamedTuple):
 
 
 def render_exposition(scheduler: BatchScheduler, model_name: str, threads: int, sgemv: float | None) -> str:
-    """All metrics now; what cannot be read is left out. `sgemv` in bytes per second."""
+    """Renders all current metrics, without those that cannot be read; `sgemv` is in bytes per second."""
     families = [
         *_collect_work(scheduler.counters),
         *_collect_latencies(scheduler.counters),
@@ -73,7 +73,7 @@ def _collect_work(counters: Counters) -> list[MetricFamily]:
         "Seconds in forward passes that made generated tokens, each request for itself: of requests that share "
         "a pass the times add up. No queueing, sampling, prefill or pacing."
     )
-    phase_help = "What the engine's time went to: passes over prompts, decode passes, all between them, rests, nothing."
+    phase_help = "Seconds by phase: passes over prompts, decode passes, work between passes, paced rests, idle."
     return [
         _build_counter("generated_tokens_total", "Tokens generated, counted as they are made.", work.generated_tokens),
         _build_counter("decode_seconds_total", decode_help, work.decode_seconds),
@@ -82,7 +82,7 @@ def _collect_work(counters: Counters) -> list[MetricFamily]:
         _build_counter("prompt_seconds_total", "Seconds in forward passes over prompts.", work.prompt_seconds),
         _build_labelled_counter("phase_seconds_total", phase_help, "phase", counters.get_phase_seconds()),
         _build_labelled_counter(
-            "requests_total", "Requests that ended, by why they did.", "finish_reason", dict(counters.finish_counts)
+            "requests_total", "Finished requests by finish reason.", "finish_reason", dict(counters.finish_counts)
         ),
     ]
 
@@ -110,7 +110,11 @@ def _collect_bandwidth(counters: Counters, sgemv: float | None) -> list[MetricFa
             _build_gauge("streamed_bytes_per_token", "Mean of streamed_bytes_total over all tokens.", per_token)
         )
     if sgemv is not None:
-        families.append(_build_gauge("sgemv_bytes_per_second", "What sgemv over the weights reached at start.", sgemv))
+        families.append(
+            _build_gauge(
+                "sgemv_bytes_per_second", "Bytes per second of sgemv over the weights, measured at start.", sgemv
+            )
+        )
     if sgemv is not None and recent is not None:
         families.append(_build_gauge("bandwidth_efficiency_ratio", efficiency_help, recent / sgemv))
     return families
@@ -142,4 +146,4 @@ def _collect_process() -> list[MetricFamily]:
 def _collect_info(scheduler: BatchScheduler, model_name: str, threads: int) -> MetricFamily:
     name = model_name.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
     labels = f'{{model="{name}",context="{scheduler.model.context}",threads="{threads}"}}'
-    return MetricFamily("info", "gauge", "What runs; always 1.", {labels: 1})
+    return MetricFamily("info", "gauge", "The model, its context and its threads; always 1.", {labels: 1})

@@ -1,9 +1,9 @@
 """
-Holding the engine back: duty is the share of wall time that may be worked.
+Slows the engine down to a duty: the share of wall time in which it may work.
 
-Memory power follows bytes streamed per second, so fewer passes per second cool; fewer clients do not.
-All work is charged, prefill and sampling like decode: tokens per second then follow duty in proportion, and a flood of
-one-token requests does not run unpaced.
+Memory power follows the bytes streamed per second, so fewer passes per second cool; fewer clients do not.
+All work is charged: prefill and sampling like decode. So tokens per second are proportional to the duty, and a flood
+of one-token requests is paced, too.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import threading
 from collections.abc import Callable
 
 MIN_DUTY = 0.1
-MAX_TTL = 3600.0  # seconds a lease may last; what holds a host back must end by itself
-SLEEP_SLICE = 0.1  # seconds of one sleep, so that a client that left is noticed while the engine rests
-# Seconds worked between two rests. The first pass after one is 6 to 14 % slower (cold caches), a burst of this length 1
-# to 2 %, one of 0.2 s hardly less; and four times as long would be the pause in a stream: 0.2 s at a duty of 0.2.
+MAX_TTL = 3600.0  # longest lease in seconds: a slowdown must end by itself
+SLEEP_SLICE = 0.1  # seconds of one sleep: a resting engine must notice a client that leaves
+# Seconds of work between two rests. Cold caches make the first pass after a rest 6 to 14 % slower, and a burst of this
+# length 1 to 2 %. A burst of 0.2 s gains little, and its pauses are four times as long; at duty 0.2 ours are 0.2 s.
 BURST = 0.05
-CREDIT = 0.05  # seconds that rest too long (late wake-ups, slow clients) may earn back
+CREDIT = 0.05  # seconds of excess rest (late wake-ups, slow clients) that later work may use
 
 
 class Pace:
-    """Duty as a lease, and the account of what was worked and rested under it."""
+    """The lease of a duty, and the account of work and rest under it."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` is monotonic, in seconds."""
@@ -35,39 +35,39 @@ class Pace:
         self._seconds_since_rest = 0.0
 
     def set_lease(self, duty: float, ttl: float) -> None:
-        """At most `duty` for `ttl` seconds, then 1.0 again; a later call takes the place of this one."""
+        """Limits the duty for `ttl` seconds, then 1.0 applies again; a later call replaces the lease."""
         with self._changed:
             self._expires_at = self._clock() + ttl
             self._set_duty(duty)
             self._changed.notify_all()
 
     def get_duty(self) -> float:
-        """What is allowed now."""
+        """Returns the current duty."""
         with self._changed:
             return self._current_duty()
 
     def begin_work(self) -> None:
-        """Work begins after nothing was to be done: idle time before it earns nothing, a debt from before stays."""
+        """Starts work after idling: the idle time earns no credit, and an earlier debt remains."""
         with self._changed:
             if self._compute_debt() < 0:
                 self._open_account()
 
     def charge(self, seconds: float) -> None:
-        """`seconds` were worked."""
+        """Charges `seconds` of work."""
         with self._changed:
             self._worked_seconds += seconds
             self._seconds_since_rest += seconds
 
     def get_debt(self) -> float:
-        """Seconds to rest before working on; 0 or less: none."""
+        """Returns the seconds to rest before more work; 0 or less means no rest."""
         with self._changed:
             return self._compute_debt()
 
     def rest(self, should_stop: Callable[[], bool]) -> None:
         """
-        Sleeps until nothing is owed, the lease changes or ends, or `gone` says that nobody waits any more.
+        Sleeps until the debt is paid, the lease changes or ends, or `should_stop` returns True.
 
-        Returns at once until BURST has been worked since the last rest.
+        Returns at once if less than BURST was worked since the last rest.
         """
         if self._seconds_since_rest < BURST:
             return
@@ -86,7 +86,7 @@ class Pace:
         return self._duty
 
     def _set_duty(self, duty: float) -> None:
-        if duty != self._duty:  # renewing a lease does not forgive its debt
+        if duty != self._duty:  # a renewal does not forgive the debt
             self._duty = duty
             self._open_account()
 
@@ -95,7 +95,7 @@ class Pace:
         self._worked_seconds = 0.0
 
     def _compute_debt(self) -> float:
-        duty = self._current_duty()  # first: a lease that ends here opens a new account
+        duty = self._current_duty()  # comes first: a lease that ends here opens a new account
         due = self._worked_seconds / duty
         debt = due - (self._clock() - self._since)
         if debt < -CREDIT:

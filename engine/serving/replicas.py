@@ -1,4 +1,4 @@
-"""`--numa replicate`: a worker on each node, and the front that spreads requests over them."""
+"""`--numa replicate`: one worker per node, and the router that spreads requests over them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from engine.serving.workers import Log, Workers
 
 
 class Replicas:
-    """All of it, from start to end."""
+    """The workers and their router, from start to stop."""
 
     def __init__(self, address: tuple[str, int], nodes: Sequence[Node], arguments: Sequence[str], log: Log) -> None:
-        """`arguments` are those that all workers have. Raises OSError where it cannot listen."""
+        """`arguments` are those of every worker. Raises OSError if the router cannot listen."""
         self._workers = Workers({str(n.number): [*arguments, "--numa", f"bind:{n.number}"] for n in nodes}, log)
         self._router = Router(address, self._workers)
 
     def start(self) -> dict[str, Any]:
-        """Starts the workers and then serves; what there is, for the line of JSON. Raises ValueError."""
+        """Starts the workers, then the router; returns the fields of the ready line. Raises ValueError."""
         self._workers.start(self._router.restore_lease)
-        # Looking whether to stop twice a second would wake an idle machine for nothing: the process just ends.
+        # A long poll interval: polling twice a second would wake an idle machine, and the process just exits.
         threading.Thread(target=self._router.serve_forever, args=(3600.0,), daemon=True).start()
         workers = self._workers.all
         shared_fields = {
@@ -36,6 +36,6 @@ class Replicas:
         return {"url": self._router.url, **shared_fields, "numa": numa, "workers": processes}
 
     def stop(self, grace: GracePeriod) -> None:
-        """Takes nothing new and ends the workers; those that still answer have as long as `patience` says."""
+        """Stops accepting and ends the workers; running requests get the grace period."""
         self._router.server_close()
         self._workers.stop(grace)

@@ -1,4 +1,4 @@
-"""One answer under way: what was asked, how far it is, and the pieces of text that its client gets."""
+"""One request in progress: its prompt, its position, and the pieces of text for its client."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ HasClientLeft = Callable[[], bool]
 
 
 class StoppedError(Exception):
-    """The client has gone or the engine is stopping: nobody waits for the answer."""
+    """The client has left or the engine is stopping: nobody waits for the answer."""
 
 
 class GenerationFailedError(Exception):
-    """The engine could not make the answer."""
+    """The engine could not generate the answer."""
 
 
 class Piece(NamedTuple):
-    """The text of one token, often less and sometimes more; the last one tells why there are no more."""
+    """The text of one token, sometimes less or more; the last piece has the finish reason."""
 
     text: str
     finish_reason: Literal["stop", "length"] | None
@@ -30,10 +30,10 @@ class Piece(NamedTuple):
 
 class GenerationRequest:
     """
-    A sequence of the batch. The batch's thread moves it on; `pieces` and `cancel` are for the client's.
+    One request of the scheduler, whose thread advances it; `iter_pieces` and `cancel` are for the client's thread.
 
-    The last prompt token is decoded, not prefilled: each generated token then costs exactly one decode pass, and
-    tokens per decode second do not depend on how short the answers are.
+    The last prompt token is decoded, not prefilled: so each generated token costs exactly one decode pass, and tokens
+    per decode second do not depend on the length of answers.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class GenerationRequest:
         has_client_left: HasClientLeft,
         stop_tokens: frozenset[int] = frozenset(),
     ) -> None:
-        """`prompt` and `max_tokens` are one at least, and fit the model's context together."""
+        """`prompt` has at least one token, `max_tokens` is at least 1, and together they fit the context."""
         self.prompt = prompt
         self.max_tokens = max_tokens
         self.sampler = sampler
-        self.token = prompt[-1]  # what is decoded next
+        self.token = prompt[-1]  # the token to decode next
         self.generated_count = 0
         self.position = 0  # tokens in the KV cache
         self.slot = -1
         self.prefill_passes: Iterator[int] | None = None  # over the prompt
-        self.arrived_at = self.last_token_at = math.nan  # of the clock, when it came and when it last got a token
+        self.arrived_at = self.last_token_at = math.nan  # seconds of the clock
         self._transcript = transcript
         self._has_client_left = has_client_left
         self._stop_tokens = stop_tokens
@@ -63,19 +63,19 @@ class GenerationRequest:
 
     @property
     def is_prefilled(self) -> bool:
-        """Whether the KV cache holds all of the prompt but its last token."""
+        """True once the KV cache has all of the prompt but its last token."""
         return self.position >= len(self.prompt) - 1
 
     def mark_queued(self, now: float) -> None:
-        """It has been taken into the queue."""
+        """Records the time at which the request joined the queue."""
         self.arrived_at = self.last_token_at = now
 
     def is_abandoned(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Returns True once the client has left or the request was cancelled."""
         return self._cancelled or self._has_client_left()
 
     def add_token(self, token: int) -> Piece:
-        """The token that was made; what of the text the client gets now."""
+        """Adds a generated token; returns the text for the client."""
         self.token = token
         self.generated_count += 1
         if token in self._stop_tokens:
@@ -85,11 +85,11 @@ class GenerationRequest:
         return Piece(text, "stop" if stopped else "length" if last else None)
 
     def send(self, message: object) -> None:
-        """A Piece, or the exception that ends the answer."""
+        """Sends a Piece, or the exception that ends the answer, to the client's thread."""
         self._outbox.put(message)
 
     def iter_pieces(self) -> Iterator[Piece]:
-        """The answer as it is made, one piece for each token; raises StoppedError or FailedError."""
+        """Yields the answer, one piece per token; raises StoppedError or GenerationFailedError."""
         while True:
             message = self._outbox.get()
             if isinstance(message, Exception):
@@ -100,5 +100,5 @@ class GenerationRequest:
                 return
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Marks the request as abandoned."""
         self._cancelled = True

@@ -1,4 +1,4 @@
-"""What a client may ask, checked whole before any work: OpenAI's completions and chat, and the pace lease."""
+"""The requests of clients, checked completely before any work: OpenAI's completions and chats, and the pace lease."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from engine.serving.json_fields import (
 )
 from engine.serving.pace import MAX_TTL, MIN_DUTY
 
-DEFAULT_TOKENS = 16  # of a completion, as OpenAI has it; a chat without a number may fill the context
-DEFAULT_TTL = 30.0  # seconds; the agent renews well before that
+DEFAULT_TOKENS = 16  # of a completion, as at OpenAI; a chat without max_tokens may fill the context
+DEFAULT_TTL = 30.0  # seconds; the agent renews a lease well before its end
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256  # characters
 
-# Fields that clients send by habit; anything but the neutral value would be silently wrong, so it is refused.
+# Fields that clients send by habit; ignoring any other value would be silently wrong, so it is refused.
 _NEUTRAL_VALUES: dict[str, Any] = {
     "n": 1,
     "presence_penalty": 0,
@@ -43,7 +43,7 @@ _CHAT_NEUTRAL = _NEUTRAL_VALUES | {
     "modalities": ["text"],
     "store": False,
 }
-_IGNORED_FIELDS = ("model", "user", "metadata")  # taken and without effect: there is one model
+_IGNORED_FIELDS = ("model", "user", "metadata")  # accepted without effect: there is one model
 _SAMPLING_FIELDS = ("max_tokens", "temperature", "top_p", "seed", "stop", "stream", "stream_options", "ignore_eos")
 _COMPLETION_FIELDS = ("prompt", *_SAMPLING_FIELDS, *_IGNORED_FIELDS, *_COMPLETION_NEUTRAL)
 _CHAT_FIELDS = ("messages", "max_completion_tokens", *_SAMPLING_FIELDS, *_IGNORED_FIELDS, *_CHAT_NEUTRAL)
@@ -51,7 +51,7 @@ _CHAT_FIELDS = ("messages", "max_completion_tokens", *_SAMPLING_FIELDS, *_IGNORE
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a request must fit, and how its text becomes tokens."""
+    """The limits of a request, and the tokenizer and template that make its prompt."""
 
     context: int  # tokens of prompt and answer together
     vocab: int  # tokens are 0 to vocab - 1
@@ -61,7 +61,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """A request that fits the context."""
+    """A checked request, which fits the context."""
 
     prompt: tuple[int, ...]
     max_tokens: int
@@ -76,7 +76,7 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True)
 class PaceLease:
-    """Duty 0.1 to 1.0 and for how many seconds."""
+    """A duty from 0.1 to 1.0, and its duration in seconds."""
 
     duty: float
     ttl: float
@@ -84,7 +84,7 @@ class PaceLease:
 
 def parse_completion(body: bytes, spec: ModelSpec) -> CompletionRequest:
     """
-    The body of POST /v1/completions; raises RefusedError.
+    Parses the body of POST /v1/completions; raises HttpError.
 
     https://platform.openai.com/docs/api-reference/completions/create
     """
@@ -95,7 +95,7 @@ def parse_completion(body: bytes, spec: ModelSpec) -> CompletionRequest:
 
 def parse_chat(body: bytes, spec: ModelSpec) -> CompletionRequest:
     """
-    The body of POST /v1/chat/completions; raises RefusedError.
+    Parses the body of POST /v1/chat/completions; raises HttpError.
 
     https://platform.openai.com/docs/api-reference/chat/create
     """
@@ -111,7 +111,7 @@ def parse_chat(body: bytes, spec: ModelSpec) -> CompletionRequest:
 
 
 def parse_lease(body: bytes) -> PaceLease:
-    """The body of PUT /pace, `{"duty": 0.5, "ttl": "30s"}` with ttl also in seconds; raises RefusedError."""
+    """Parses the body of PUT /pace, `{"duty": 0.5, "ttl": "30s"}`; ttl may be seconds. Raises HttpError."""
     fields = parse_fields(body, ("duty", "ttl"))
     if "duty" not in fields:
         raise HttpError(400, f"duty is missing: expected a number from {MIN_DUTY} to 1.")
@@ -131,7 +131,7 @@ def _parse_body(body: bytes, allowed: tuple[str, ...], neutral: Fields) -> Field
 
 def _build_completion(fields: Fields, prompt: tuple[int, ...], max_tokens: int, context: int) -> CompletionRequest:
     if len(prompt) + max_tokens > context:
-        # The KV cache has a fixed length: what does not fit would fail in the middle of the answer.
+        # The KV cache has a fixed length: a longer request would fail in the middle of its answer.
         raise HttpError(
             400,
             f"The prompt has {len(prompt)} tokens and max_tokens is {max_tokens}, together "
@@ -151,7 +151,7 @@ def _build_completion(fields: Fields, prompt: tuple[int, ...], max_tokens: int, 
 
 
 def _parse_prompt(fields: Fields, spec: ModelSpec) -> tuple[int, ...]:
-    """A text, or its tokens; either also as the one element of a list."""
+    """Reads a text or a list of tokens; either may be the only element of a list."""
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
@@ -160,7 +160,7 @@ def _parse_prompt(fields: Fields, spec: ModelSpec) -> tuple[int, ...]:
     if not isinstance(prompt, list) or not prompt or not all(type(token) is int for token in prompt):
         raise HttpError(400, "prompt must be a string or a list of token numbers; one prompt per request.")
     if not all(0 <= token < spec.vocab for token in prompt):
-        raise HttpError(400, f"prompt holds a token that there is not: they go from 0 to {spec.vocab - 1}.")
+        raise HttpError(400, f"prompt has an unknown token: tokens go from 0 to {spec.vocab - 1}.")
     return tuple(prompt)
 
 
@@ -168,9 +168,9 @@ def _encode_text(name: str, text: str, spec: ModelSpec, *, special: bool) -> tup
     try:
         tokens = tuple(spec.tokenizer.encode(text, special=special))
     except UnicodeEncodeError:
-        raise HttpError(400, f"{name} must be text: it holds half of a surrogate pair.") from None
+        raise HttpError(400, f"{name} must be text: it has half of a surrogate pair.") from None
     if not tokens:
-        raise HttpError(400, f"{name} is empty: this model needs one token at least to go on from.")
+        raise HttpError(400, f"{name} is empty: this model needs at least one token.")
     return tokens
 
 

@@ -1,5 +1,5 @@
 """
-Answers in OpenAI's shape, whole or as events.
+Responses in OpenAI's format, in one piece or as events.
 
 https://platform.openai.com/docs/api-reference/completions/object and …/chat/object
 """
@@ -19,7 +19,7 @@ Fields = dict[str, Any]
 
 
 class CompletionResponse:
-    """The answer to POST /v1/completions."""
+    """The response to POST /v1/completions."""
 
     id_prefix, object_type, chunk_object_type = "cmpl", "text_completion", "text_completion"
 
@@ -32,13 +32,13 @@ class CompletionResponse:
         }
 
     def to_object(self, pieces: Iterable[Piece]) -> Fields:
-        """The answer in one piece."""
+        """Returns the response in one piece."""
         all_pieces = list(pieces)
         choice = self._build_choice("".join(piece.text for piece in all_pieces), all_pieces[-1].finish_reason)
         return self._wrap(self.object_type, [choice]) | {"usage": self._count_usage(len(all_pieces))}
 
     def iter_events(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
-        """One event per token, also where its text is held back; then usage if asked for, then [DONE]."""
+        """Yields one event per token, even if its text is withheld; then the usage if requested, then [DONE]."""
         token_count = 0
         for token_count, piece in enumerate(pieces, 1):
             yield from (self._encode_event([choice]) for choice in self._build_choices(piece, first=token_count == 1))
@@ -68,7 +68,7 @@ class CompletionResponse:
 
 
 class ChatResponse(CompletionResponse):
-    """The answer to POST /v1/chat/completions."""
+    """The response to POST /v1/chat/completions."""
 
     id_prefix, object_type, chunk_object_type = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
@@ -89,12 +89,12 @@ class ChatResponse(CompletionResponse):
 
 
 def list_models(name: str, started: float, context: int) -> Fields:
-    """The answer to GET /v1/models: the one there is."""
+    """Returns the response to GET /v1/models, which lists the only model."""
     return {"object": "list", "data": [describe_model(name, started, context)]}
 
 
 def describe_model(name: str, started: float, context: int) -> Fields:
-    """One model; `max_model_len` is vLLM's word for the context, which OpenAI does not tell."""
+    """Describes a model; `max_model_len` is vLLM's field for the context, which OpenAI lacks."""
     return {
         "id": name,
         "object": "model",

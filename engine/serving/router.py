@@ -1,8 +1,8 @@
 """
-The one address of an engine with several workers: each request goes to the worker that has fewest.
+The common address of several workers: each request goes to the worker with the fewest running requests.
 
-What a worker answers is passed on as it comes, byte for byte; a client that leaves is told to the worker by closing.
-A worker that is full (429) or gone before it has answered costs the request nothing: the next one is asked.
+Forwards a worker's response byte for byte as it arrives, and closes the worker's connection if the client leaves.
+If a worker is full (429) or ends before it has answered, the next worker gets the request.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from engine.serving.merged_metrics import MergedMetrics, WorkerMetrics
 from engine.serving.metrics import CONTENT_TYPE, PREFIX
 from engine.serving.workers import Worker, Workers
 
-MAX_BODY_BYTES = 32 << 20  # bytes; what is too much for a worker it says itself
+MAX_BODY_BYTES = 32 << 20  # bytes; a worker has its own, lower limit
 MAX_HEAD_BYTES = 1 << 16  # bytes of a worker's status line and headers
-METRICS_TIMEOUT = 0.3  # seconds for a worker's /metrics; the agent waits for 0.4 s in all
+METRICS_TIMEOUT = 0.3  # seconds for a worker's /metrics; the agent waits 0.4 s for all
 _HOP_BY_HOP_HEADERS = {"connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}
 
 
 class ActiveLease(NamedTuple):
-    """A pace that was taken: who asked for it, and until when (monotonic) it holds."""
+    """A granted pace, the Authorization header that set it, and its end on the monotonic clock."""
 
     authorization: str
     duty: float
@@ -39,7 +39,7 @@ class ActiveLease(NamedTuple):
 
 
 class Router(HttpListener):
-    """The address, what it knows of the workers, and the lease that they are held to."""
+    """Listens for clients; has the workers, their merged metrics and the active lease."""
 
     def __init__(self, address: tuple[str, int], workers: Workers) -> None:
         self.workers = workers
@@ -50,7 +50,7 @@ class Router(HttpListener):
         super().__init__(address, RouterConnection, MAX_CONNECTIONS * len(workers.all))
 
     def restore_lease(self, worker: Worker) -> None:
-        """A worker that takes another's place is held to the lease that its fellows have."""
+        """Sets the active lease on a worker that has just started."""
         with self.lease_lock:
             lease = self.lease
             if lease is not None and (remaining := lease.expires_at - time.monotonic()) > 0:
@@ -58,7 +58,7 @@ class Router(HttpListener):
                 _call_worker(worker, "PUT", "/pace", body, {"Authorization": lease.authorization}, timeout=5.0)
 
     def render_exposition(self) -> str:
-        """What all workers tell, and how they do."""
+        """Renders the merged metrics of all workers, and metrics about the workers."""
         with ThreadPoolExecutor(len(self.workers.all)) as pool:
             texts = list(pool.map(_scrape_metrics, self.workers.all))
         scrapes = {
@@ -66,17 +66,17 @@ class Router(HttpListener):
             for worker, text in zip(self.workers.all, texts, strict=True)
             if text is not None
         }
-        with self.merge_lock:  # it remembers: two scrapes at once must not count a successor twice
+        with self.merge_lock:  # merging is stateful: two scrapes at once must not count a successor twice
             return self.merged_metrics.merge(scrapes) + "".join(self._render_worker_metrics())
 
     def _render_worker_metrics(self) -> Iterator[str]:
         for name, kind, help_text, values in (
-            ("worker_up", "gauge", "Whether this worker serves.", [int(w.port is not None) for w in self.workers.all]),
-            ("worker_starts_total", "counter", "Times it was started.", [w.start_count for w in self.workers.all]),
+            ("worker_up", "gauge", "1 while this worker serves.", [int(w.port is not None) for w in self.workers.all]),
+            ("worker_starts_total", "counter", "Starts of this worker.", [w.start_count for w in self.workers.all]),
             (
                 "worker_requests_total",
                 "counter",
-                "Requests it was given.",
+                "Requests forwarded to this worker.",
                 [w.assigned_count for w in self.workers.all],
             ),
         ):
@@ -86,7 +86,7 @@ class Router(HttpListener):
 
 
 class RouterConnection(HttpConnection):
-    """One request: the workers close after their answer, and so do we."""
+    """One request: workers close their connection after a response, and so does the router."""
 
     server: Router
     max_body_bytes = MAX_BODY_BYTES
@@ -94,7 +94,7 @@ class RouterConnection(HttpConnection):
     do_DELETE = do_HEAD = do_OPTIONS = HttpConnection.do_GET  # noqa: N815  the names are http.server's
 
     def respond(self, path: str, body: bytes) -> None:
-        """Answers itself what is about all workers; else passes on."""
+        """Answers requests about all workers, and forwards the others."""
         self.close_connection = True
         match self.command, path:
             case "GET", "/metrics":
@@ -111,7 +111,7 @@ class RouterConnection(HttpConnection):
                 self._forward(body)
 
     def _set_pace(self, body: bytes) -> None:
-        """To all workers; the first refusal is the answer, since they have one token and one opinion."""
+        """Sets the pace on all workers, which share one token; the first refusal, if any, is the response."""
         authorization = self.headers.get("Authorization", "")
         with self.server.lease_lock:
             responses = [
@@ -124,7 +124,7 @@ class RouterConnection(HttpConnection):
                 )
             ]
             if not responses:
-                raise HttpError(503, "No worker is up to be paced: they are being started again.", 1)
+                raise HttpError(503, "No worker is up: they are being restarted.", 1)
             status, text = next((response for response in responses if response[0] != 200), responses[0])
             if status == 200:
                 granted = json.loads(text)
@@ -133,7 +133,7 @@ class RouterConnection(HttpConnection):
 
     def _forward(self, body: bytes) -> None:
         tried: list[Worker] = []
-        full_response = b""  # what the last one that has no room answered
+        full_response = b""  # of the last worker that was full
         while True:
             with self.server.workers.borrow_least_busy(tried) as worker:
                 if worker is None:
@@ -142,19 +142,20 @@ class RouterConnection(HttpConnection):
                 try:
                     refusal = self._relay(worker, body)
                 except ConnectionRefusedError:
-                    continue  # it has just ended: nothing was asked of it yet
+                    continue  # the worker has just ended, and got no request
                 if refusal is None:
                     return
                 full_response = refusal or full_response
         if not full_response:
-            raise HttpError(503, "No worker is up: they are being started again.", 1)
+            raise HttpError(503, "No worker is up: they are being restarted.", 1)
         self._send_start(full_response)
 
     def _relay(self, worker: Worker, body: bytes) -> bytes | None:
         """
-        One exchange with a worker; None where the client has its answer, or has left.
+        Forwards one request to a worker; returns None once the client has its response, or has left.
 
-        Else nothing was sent to the client, and another is to be asked: the whole 429 of a full one, b"" of a gone one.
+        Otherwise the client got nothing, and the next worker must be tried: returns then the response of a full worker
+        (429), or b"" for a worker that ended.
         """
         if worker.port is None:
             return b""
@@ -168,7 +169,7 @@ class RouterConnection(HttpConnection):
                 if part is None:
                     return None  # the client has left
                 if not part:
-                    return b""  # ended before it answered: whether it had begun, nobody was told
+                    return b""  # ended before it answered: the client knows nothing of it
                 head += part
             if head[9:12] == b"429":
                 return _read_to_end(head, reader)
@@ -182,7 +183,7 @@ class RouterConnection(HttpConnection):
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + body
 
     def _send_start(self, received: bytes) -> None:
-        """What a worker has sent so far, its head among it, with the word that we close."""
+        """Sends the head of a worker's response, with Connection: close, and the bytes after it."""
         head, _, rest = received.partition(b"\r\n\r\n")
         if b"\r\nconnection:" not in head.lower():
             head += b"\r\nConnection: close"
@@ -196,7 +197,7 @@ class RouterConnection(HttpConnection):
             self.wfile.write(part)
             tail = (tail + part)[-64:]
         if part is not None and b"text/event-stream" in lower_head and b"[DONE]" not in tail:
-            # A chunked body without its end is known to be cut, and why is told here; others end as if all were well.
+            # A client detects a cut chunked body, but not the reason, and not a cut body of another kind: so tell it.
             message = f"The worker of node {worker.name} ended in the middle of this answer."
             error = {"error": {"message": message, "type": "server_error", "code": 502}}
             event = b"data: " + json.dumps(error).encode() + b"\n\n"
@@ -205,7 +206,7 @@ class RouterConnection(HttpConnection):
 
 
 class _UpstreamReader:
-    """Bytes of a worker for as long as the client is there."""
+    """Reads the bytes of a worker until the client leaves."""
 
     def __init__(self, client: socket.socket, upstream: socket.socket) -> None:
         self._client = client
@@ -215,18 +216,18 @@ class _UpstreamReader:
         self._poll.register(upstream, select.POLLIN)
 
     def read_next(self) -> bytes | None:
-        """What came next, b"" at the end (or where the worker died), None where the client has left."""
+        """Returns the next bytes, b"" at the end or once the worker has died, None once the client has left."""
         ready = dict(self._poll.poll())
         if ready.get(self._client.fileno(), 0) & (select.POLLRDHUP | select.POLLHUP | select.POLLERR):
             return None
         try:
             return self._upstream.recv(1 << 16)
         except ConnectionError:
-            return b""  # reset: its process was killed with something unread
+            return b""  # reset: the process was killed with unread data
 
 
 def _read_to_end(received: bytes, reader: _UpstreamReader) -> bytes | None:
-    """A short answer to its end; None where the client has left."""
+    """Reads a short response to its end; returns None if the client has left."""
     while part := reader.read_next():
         received += part
     return None if part is None else received
@@ -240,7 +241,7 @@ def _scrape_metrics(worker: Worker) -> str | None:
 def _call_worker(
     worker: Worker, method: str, path: str, body: bytes, headers: dict[str, str], *, timeout: float
 ) -> tuple[int, bytes] | None:
-    """A short answer of a worker; None where it does not serve, or not in time."""
+    """Returns status and body of a short response; None if the worker does not answer in time."""
     if worker.port is None:
         return None
     connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=timeout)
@@ -250,4 +251,4 @@ def _call_worker(
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException):
-            return None  # it is being replaced, or busy: the caller goes on without it
+            return None  # it is being replaced, or busy: the caller continues without it

@@ -1,8 +1,8 @@
 """
-Continuous batching: requests that share the model, and those that wait for a slot.
+Continuous batching: the requests that share the model, and the queue of those that wait for a slot.
 
-Between two steps requests join, end and leave. A step is one chunk of one prompt, then one token for each request whose
-prompt is done: a long prompt slows the others down, by a chunk a token, and does not stop them.
+Requests join and leave between two steps. A step is one chunk of one prompt, then one token for each request whose
+prompt is done. So a long prompt does not stop the other requests; it delays each of their tokens by one chunk.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from engine.serving.pace import Pace
 from engine.serving.request_stream import GenerationFailedError, GenerationRequest, StoppedError
 
 MAX_WAITING = 64  # requests; each holds a thread and a connection
-CLIENT_CHECK_INTERVAL = 0.25  # seconds between looks whether the clients that wait are still there
+CLIENT_CHECK_INTERVAL = 0.25  # seconds between checks of the clients that wait
 MAX_RETRY_AFTER = 60  # seconds
 
 
 class QueueFullError(Exception):
-    """As many requests wait as may; the argument is when to come back, in seconds."""
+    """The queue is full; the argument is the seconds of Retry-After."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__(retry_after)
@@ -34,14 +34,15 @@ class QueueFullError(Exception):
 
 
 class ClosingError(Exception):
-    """The engine is ending: it finishes what it has and takes nothing new."""
+    """The engine is closing: it finishes its requests and accepts no new ones."""
 
 
 class BatchScheduler:
     """
-    The requests of one model. `submit`, `refuse`, `idle` and `stop` are for any thread.
+    The running and waiting requests of one model.
 
-    `step` is for one only: the one that `start` makes, or the caller's own where it is not started.
+    Any thread may call `submit`, `stop_accepting`, `wait_until_idle` and `stop`. Only one thread may call `step`: the
+    thread of `start`, or the caller's thread without `start`.
     """
 
     def __init__(self, model: Model, pace: Pace, clock: Callable[[], float], max_waiting: int = MAX_WAITING) -> None:
@@ -54,8 +55,8 @@ class BatchScheduler:
         self._traffic = DecodeTraffic(model.weights)
         self._changed = threading.Condition()
         self._waiting: deque[GenerationRequest] = deque()
-        self._running: list[GenerationRequest] = []  # in the order in which they joined
-        self._free_slots = list(range(model.slots))  # those that are free
+        self._running: list[GenerationRequest] = []  # in order of their start
+        self._free_slots = list(range(model.slots))
         self._last_client_check = clock()
         self._closing = False
         self._stopping = False
@@ -73,7 +74,7 @@ class BatchScheduler:
 
     @property
     def is_closing(self) -> bool:
-        """Whether nothing new is taken any more."""
+        """True once it accepts no new requests."""
         return self._closing
 
     @property
@@ -82,11 +83,11 @@ class BatchScheduler:
         return sum(request.position for request in tuple(self._running)) / (self.model.slots * self.model.context)
 
     def start(self) -> None:
-        """Begins to work, in a thread of its own."""
+        """Starts the thread that calls `step`."""
         self._thread.start()
 
     def submit(self, request: GenerationRequest) -> None:
-        """Puts a request at the end of the queue; raises FullError or ClosingError."""
+        """Appends a request to the queue; raises QueueFullError or ClosingError."""
         with self._changed:
             if self._closing:
                 raise ClosingError
@@ -97,17 +98,17 @@ class BatchScheduler:
             self._changed.notify_all()
 
     def stop_accepting(self) -> None:
-        """Takes nothing new from now on; what was taken goes on."""
+        """Accepts no new requests from now on; accepted requests continue."""
         with self._changed:
             self._closing = True
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Waits until no request is left; False where that takes longer than `timeout` seconds."""
+        """Waits until no request is left; returns False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._has_requests(), timeout)
 
     def stop(self, timeout: float) -> bool:
-        """Ends whatever there is within one pass; False where that takes longer than `timeout` seconds."""
+        """Ends all requests within one pass; returns False after `timeout` seconds."""
         with self._changed:
             self._closing = self._stopping = True
             self._changed.notify_all()
@@ -116,7 +117,7 @@ class BatchScheduler:
         return not self._thread.is_alive()
 
     def step(self) -> None:
-        """One chunk of the oldest prompt that is not done, and one token for each request whose prompt is."""
+        """Prefills one chunk of the oldest unfinished prompt, then decodes one token for each other request."""
         self._drop_abandoned()
         self._admit()
         self._prefill()
@@ -130,7 +131,7 @@ class BatchScheduler:
             started = self._clock()
             try:
                 self.step()
-            except Exception as error:  # whatever it is: these requests fail, and the engine lives for the next
+            except Exception as error:  # these requests fail, and the engine continues with the next
                 traceback.print_exc(file=sys.stderr)
                 self._finish_all(
                     "error", GenerationFailedError(f"{type(error).__name__} in the engine"), include_waiting=False
@@ -139,7 +140,7 @@ class BatchScheduler:
         self._finish_all("cancelled", StoppedError(), include_waiting=True)
 
     def _await_work(self) -> bool:
-        """Waits for a request; False where the engine stops."""
+        """Waits for a request; returns False once the engine stops."""
         with self._changed:
             if not self._has_requests():
                 self.counters.enter_phase("idle")
@@ -151,12 +152,12 @@ class BatchScheduler:
         return bool(self._running or self._waiting)
 
     def _should_stop_resting(self) -> bool:
-        """Asked while it rests: whether there is nothing to rest for."""
+        """Returns True if the engine stops or no request is left, so that a rest may end early."""
         self._drop_abandoned()
         return self._stopping or not self._has_requests()
 
     def _retry_after(self) -> int:
-        """When the queue has probably been worked off."""
+        """Estimates the seconds until the queue is empty."""
         durations = self.counters.request_seconds
         mean = durations.total / max(1, sum(durations.counts))
         return min(max(1, math.ceil(mean * len(self._waiting) / self.model.slots)), MAX_RETRY_AFTER)
@@ -215,7 +216,7 @@ class BatchScheduler:
             self._finish_request(request, piece.finish_reason, piece)
 
     def _finish_request(self, request: GenerationRequest, reason: str, outcome: object) -> None:
-        """Frees the slot first: who hears that his answer is whole finds it free."""
+        """Frees the slot before it sends the outcome: a client that has its whole answer finds the slot free."""
         with self._changed:
             if request in self._running:
                 self._running.remove(request)

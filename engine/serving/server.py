@@ -1,9 +1,9 @@
 """
-The HTTP face: POST /v1/completions and /v1/chat/completions (OpenAI's shapes, SSE when streaming), GET /v1/models,
-PUT /pace, GET /metrics, GET /healthz.
+The HTTP API of one engine: POST /v1/completions and /v1/chat/completions (as at OpenAI, SSE when streaming),
+GET /v1/models, PUT /pace, GET /metrics, GET /healthz.
 
-http.server with a thread per connection: an event loop would add 15 MB and 0.1 s at start (aiohttp) to a canary that is
-to be small, and the few requests that share a model need no thousands of connections.
+It uses http.server with a thread per connection. An event loop (aiohttp) would add 15 MB and 0.1 s at the start of a
+canary that must be small, and the few requests that share a model do not need thousands of connections.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engine.serving.responses import ChatResponse, CompletionResponse, describe_
 from engine.serving.scheduler import BatchScheduler, ClosingError, QueueFullError
 from engine.serving.transcript import Transcript
 
-BYTES_PER_TOKEN = 16  # of a body, at most: text, its escapes and the JSON around it
+BYTES_PER_TOKEN = 16  # largest body per token: text, its escapes and the JSON around it
 ROUTES = {
     "/v1/completions": "POST",
     "/v1/chat/completions": "POST",
@@ -38,22 +38,22 @@ ROUTES = {
 
 @dataclass(frozen=True)
 class ServedModel:
-    """The model, and what the server says about it."""
+    """The model with its scheduler, and the facts that the server reports."""
 
     name: str
     scheduler: BatchScheduler
     spec: ModelSpec
     threads: int
-    sgemv: float | None = None  # bytes per second; None where it was not measured
+    sgemv: float | None = None  # bytes per second; None if not measured
     locality: Locality | None = None
     started_at: float = field(default_factory=time.time)
 
 
 class EngineServer(HttpListener):
-    """Listens from the moment it is made; serve_forever answers."""
+    """Listens once it is created; serve_forever answers."""
 
     def __init__(self, address: tuple[str, int], served_model: ServedModel, token: str | None) -> None:
-        """`token` is what PUT /pace needs; without one it is refused."""
+        """`token` authorizes PUT /pace; without a token PUT /pace is refused."""
         self.served_model = served_model
         self.token = token
         self._changed = threading.Condition()
@@ -61,29 +61,29 @@ class EngineServer(HttpListener):
         super().__init__(address, ApiConnection)
 
     def count_responses(self, change: int) -> None:
-        """An answer begins (1) or is out (-1)."""
+        """Counts a response that starts (1) or is sent (-1)."""
         with self._changed:
             self._open_responses += change
             self._changed.notify_all()
 
     def wait_for_responses(self, timeout: float) -> bool:
-        """Waits until every answer is out; False where that takes longer than `timeout` seconds."""
+        """Waits until every response is sent; returns False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._open_responses, timeout)
 
 
 class ApiConnection(HttpConnection):
-    """What is answered at which path."""
+    """Answers the requests of one connection by path."""
 
     server: EngineServer
 
     def respond(self, path: str, body: bytes) -> None:
-        """Finds the route; raises RefusedError where there is none."""
+        """Dispatches to the route; raises HttpError if there is none."""
         route = "/v1/models" if path.startswith("/v1/models/") else path
         if route not in ROUTES:
             raise HttpError(404, f"There is nothing here: this engine has {', '.join(ROUTES)}.")
         if self.command != ROUTES[route]:
-            raise HttpError(405, f"{route} is asked with {ROUTES[route]}.")
+            raise HttpError(405, f"{route} requires the method {ROUTES[route]}.")
         self.server.count_responses(1)
         try:
             self._dispatch(path, body)
@@ -91,7 +91,7 @@ class ApiConnection(HttpConnection):
             self.server.count_responses(-1)
 
     def setup(self) -> None:
-        """A long context needs a long body."""
+        """Allows longer bodies for a longer context."""
         self.max_body_bytes = max(self.max_body_bytes, BYTES_PER_TOKEN * self.server.served_model.spec.context)
         super().setup()
 
@@ -146,9 +146,9 @@ class ApiConnection(HttpConnection):
                 self.send_event(event)
             self.close_stream()
         except GenerationFailedError as error:
-            raise HttpError(500, f"The engine could not make this answer: {error}.") from None
+            raise HttpError(500, f"The engine could not generate this answer: {error}.") from None
         finally:
-            request.cancel()  # whatever went wrong with the connection, its slot is free within a step
+            request.cancel()  # frees the slot within a step if the connection failed
 
     def _submit(self, completion: CompletionRequest) -> GenerationRequest:
         served_model = self.server.served_model
@@ -166,10 +166,10 @@ class ApiConnection(HttpConnection):
             raise HttpError(429, "Too many requests wait already: come back later.", error.retry_after) from None
         except ClosingError:
             self.close_connection = True
-            raise HttpError(503, "This engine is ending and takes nothing new.", 5) from None
+            raise HttpError(503, "This engine is shutting down and accepts no new requests.", 5) from None
         return request
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens there."""
+    """Returns True if only this machine can reach a server that listens on `host`."""
     return host == "localhost" or (host.startswith("127.") and host.count(".") == 3)

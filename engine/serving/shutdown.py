@@ -1,8 +1,8 @@
 """
-From the first answer to the end: signals, the drain, and the end of standard input.
+Serves until the end: signals, the drain, and the end of standard input.
 
-SIGTERM finishes what was taken, for so many seconds, and refuses what comes: 503, also at /healthz. A second signal,
-SIGINT, and the end of standard input (the caller is dead) end at once. Always with status 0.
+After SIGTERM, running requests get a grace period, and new ones get 503, also /healthz. A second signal, SIGINT, and
+the end of standard input (the caller is dead) end the process at once. The status is always 0.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from engine.serving.server import EngineServer  # imports NumPy, and signals are to be heard before
+    from engine.serving.server import EngineServer  # imports NumPy, and the signal handlers come first
 
-LAST_PASS_TIMEOUT = 2.0  # seconds; a pass takes milliseconds, and an exit in the middle of BLAS may crash
-RESPONSE_TIMEOUT = 1.0  # seconds for answers that are made to reach their clients
-CHECK_INTERVAL = 0.05  # seconds between looks whether a second signal has come
+LAST_PASS_TIMEOUT = 2.0  # seconds; a pass takes milliseconds, and an exit within BLAS may crash
+RESPONSE_TIMEOUT = 1.0  # seconds for finished responses to reach their clients
+CHECK_INTERVAL = 0.05  # seconds between checks for a second signal
 
 
 class GracePeriod:
-    """How many seconds the end may take; what signals change."""
+    """The seconds that a shutdown may take; signals reduce them to 0."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._is_signalled = False
 
     def install_handlers(self) -> None:
-        """From now on SIGTERM and SIGINT raise SystemExit in the main thread, once; after that they hurry."""
+        """Makes the first SIGTERM or SIGINT raise SystemExit in the main thread, and later signals end the grace."""
         signal.signal(signal.SIGTERM, self._handle_signal)
         signal.signal(signal.SIGINT, self._handle_signal)
 
@@ -44,9 +44,9 @@ class GracePeriod:
 
 
 def serve(server: EngineServer, grace: GracePeriod, ready_line: str, *, until_stdin_closes: bool) -> None:
-    """Answers until it is told to end; prints `ready` once it does."""
+    """Serves until a signal, then drains; prints `ready_line` once it serves."""
     server.served_model.scheduler.start()
-    # Looking whether to stop twice a second would wake an idle machine for nothing: the process just ends.
+    # A long poll interval: polling twice a second would wake an idle machine, and the process just exits.
     threading.Thread(target=server.serve_forever, args=(3600.0,), daemon=True).start()
     try:
         wait_for_exit(ready_line, until_stdin_closes=until_stdin_closes)
@@ -57,7 +57,7 @@ def serve(server: EngineServer, grace: GracePeriod, ready_line: str, *, until_st
 
 
 def wait_for_exit(ready_line: str, *, until_stdin_closes: bool) -> NoReturn:
-    """Prints `ready`, and waits until a signal or the end of standard input raises SystemExit."""
+    """Prints `ready_line`, and waits until a signal or the end of standard input raises SystemExit."""
     if until_stdin_closes:
         threading.Thread(target=_exit_with_stdin, daemon=True).start()
     print(ready_line, flush=True)  # noqa: T201  the one line that the caller waits for
@@ -65,8 +65,8 @@ def wait_for_exit(ready_line: str, *, until_stdin_closes: bool) -> NoReturn:
 
 
 def _wait_for_signal() -> NoReturn:
-    # The kernel may give a signal to any thread. Only a write to this pipe wakes the main thread whichever took it, to
-    # run the handler in Python: in a lock it sleeps on.
+    # The kernel may deliver a signal to any thread, but Python runs the handler in the main thread. A write to this
+    # pipe wakes the main thread in every case; a main thread that waits for a lock would sleep on.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -75,7 +75,7 @@ def _wait_for_signal() -> NoReturn:
 
 
 def drain(server: EngineServer, grace: GracePeriod) -> bool:
-    """Finishes what was taken, and refuses the rest; False where patience was too short."""
+    """Finishes running requests and refuses new ones; returns False if the grace period was too short."""
     server.served_model.scheduler.stop_accepting()
     started = time.monotonic()
     while not server.served_model.scheduler.wait_until_idle(CHECK_INTERVAL):
@@ -85,7 +85,7 @@ def drain(server: EngineServer, grace: GracePeriod) -> bool:
 
 
 def _exit_with_stdin() -> None:
-    # The caller holds the other end: however it dies, the kernel closes it, and no engine is left behind.
+    # The caller has the other end of the pipe: however it dies, the kernel closes the pipe and this engine exits.
     while os.read(sys.stdin.fileno(), 1 << 12):
         pass
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,7 +1,7 @@
 """
-The text of one answer as it grows, ended by stop strings.
+The growing text of one answer, which a stop string ends.
 
-Text that may be the beginning of a stop string is held back until it is known: what was sent cannot be taken back. The
+Text that may begin a stop string is withheld until that is decided, because sent text cannot be taken back. The stop
 string that is complete first ends the answer, wherever the borders of tokens are.
 """
 
@@ -13,27 +13,27 @@ from engine.checkpoints.tokenizer import TextDecoder
 
 
 class TextUpdate(NamedTuple):
-    """Text that may be sent, and whether a stop string has ended the answer."""
+    """Text to send, and True if a stop string has ended the answer."""
 
     text: str
     is_stopped: bool
 
 
 class Transcript:
-    """What of one answer may be sent so far."""
+    """Decodes the tokens of one answer and withholds possible stop strings."""
 
     def __init__(self, decoder: TextDecoder, stops: tuple[str, ...]) -> None:
-        """`stops` are not empty strings."""
+        """`stops` has no empty string."""
         self._decoder = decoder
         self._stops = stops
         self._pending = ""
 
     def add_token(self, token: int, *, last: bool) -> TextUpdate:
-        """One token more; with the `last` one nothing is held back."""
+        """Adds one token; withholds nothing after the `last`."""
         return self._append_text(self._decoder.decode_token(token, last=last), last=last)
 
     def flush(self) -> str:
-        """What is still held back, when no further token comes."""
+        """Returns the withheld text when no further token comes."""
         pending, self._pending = self._pending, ""
         return pending
 
@@ -48,7 +48,7 @@ class Transcript:
         return TextUpdate(text[: len(text) - pending_length], False)
 
     def _find_longest_overlap(self, text: str) -> int:
-        """The length of the longest end of the text with which a stop string begins."""
+        """Returns the length of the longest suffix of the text that begins a stop string."""
         return max((_measure_overlap(text, stop) for stop in self._stops), default=0)
 
 

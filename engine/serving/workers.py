@@ -1,8 +1,8 @@
 """
-One process of this engine for each node, each bound to its node with weights of its own; replaced when it ends.
+One engine process per node, bound to its node and with its own weights; replaced when it ends.
 
-While one is being replaced the others go on: half an engine serves, and a dead one does not. One that ends before it
-was ever ready will not do better a second time, so then the whole start fails, with the sentence that it said.
+While one worker is being replaced, the others continue to serve. If a worker ends before it was ever ready, a second
+try would fail the same way: then the whole start fails, with the worker's last line.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import IO, Any
 
 from engine.serving.shutdown import CHECK_INTERVAL, GracePeriod
 
-MIN_RESTART_DELAY = 1.0  # seconds before one that ended is started again; doubles while it keeps ending
+MIN_RESTART_DELAY = 1.0  # seconds before a restart; doubles with each further exit
 MAX_RESTART_DELAY = 60.0
-STEADY_SECONDS = 60.0  # seconds of life after which the pause is short again
-EXIT_TIMEOUT = 5.0  # that one which was told to end may take beyond the drain: for LAST_WORDS, LAST_PASS and its exit
+STEADY_SECONDS = 60.0  # seconds of running after which the delay is short again
+EXIT_TIMEOUT = 5.0  # seconds beyond the drain: for RESPONSE_TIMEOUT, LAST_PASS_TIMEOUT and the exit
 
 Log = Callable[[str], None]
 OnReady = Callable[["Worker"], None]
 
 
 class Worker:
-    """The process of one node, by whose number it is called; `port` is None while it does not serve."""
+    """The process of one node, named by the node's number; `port` is None while it does not serve."""
 
     def __init__(self, name: str, arguments: Sequence[str]) -> None:
         self.name = name
@@ -46,10 +46,10 @@ class Worker:
 
 
 class Workers:
-    """All of them, kept alive from `start` to `stop`."""
+    """All workers; restarts them from `start` to `stop`."""
 
     def __init__(self, arguments: Mapping[str, Sequence[str]], log: Log) -> None:
-        """`arguments` are the engine's own for each node, by its number, less where it listens."""
+        """`arguments` are the engine arguments by node number, without the address."""
         self.all = [Worker(name, worker_arguments) for name, worker_arguments in arguments.items()]
         self._log = log
         self._stopping = threading.Event()
@@ -58,9 +58,9 @@ class Workers:
 
     def start(self, on_ready: OnReady) -> None:
         """
-        Starts them at once, and returns when all serve; `greet` is called with each that is to serve, also later.
+        Starts all workers and returns once all serve; calls `on_ready` for each worker that becomes ready, also later.
 
-        Raises ValueError where one of them cannot start.
+        Raises ValueError if a worker cannot start.
         """
         for worker in self.all:
             threading.Thread(target=self._supervise, args=(worker, on_ready), daemon=True).start()
@@ -71,7 +71,7 @@ class Workers:
 
     @contextlib.contextmanager
     def borrow_least_busy(self, excluded: Collection[Worker]) -> Iterator[Worker | None]:
-        """The worker that serves and has fewest requests, counted as having one more; None where there is none."""
+        """Yields the serving worker with the fewest requests, and counts one more for it; None if no worker serves."""
         with self._changed:
             candidates = [worker for worker in self.all if worker.port is not None and worker not in excluded]
             worker = min(
@@ -89,13 +89,13 @@ class Workers:
                     self._changed.notify_all()
 
     def stop(self, grace: GracePeriod) -> None:
-        """Ends them; each finishes what it does first. A second signal to us hurries them too: `patience` tells."""
+        """Ends the workers after their running requests; a second signal to this process ends the grace of all."""
         self._stopping.set()
         processes = [worker.process for worker in self.all if worker.process is not None]
         for process in processes:
             process.terminate()
         _wait_for_exit(processes, grace)
-        with self._changed:  # the last bytes of an answer are still on their way to the client
+        with self._changed:  # the last bytes of a response are still on their way to the client
             self._changed.wait_for(lambda: not any(worker.running_count for worker in self.all), timeout=1.0)
 
     def _supervise(self, worker: Worker, on_ready: OnReady) -> None:
@@ -104,7 +104,10 @@ class Workers:
             started, kills_before = time.monotonic(), _count_oom_kills()
             try:
                 status = self._run_once(worker, on_ready)
-            except (OSError, ValueError) as error:  # no process to be had, or its first line is not ours
+            except (
+                OSError,
+                ValueError,
+            ) as error:  # no process could be started, or its first line is not the ready line
                 worker.last_line, status = str(error), None
             if self._stopping.is_set():
                 return
@@ -114,9 +117,7 @@ class Workers:
             if time.monotonic() - started > STEADY_SECONDS:
                 delay = MIN_RESTART_DELAY
             reason = _describe_exit(status, _count_oom_kills() > kills_before)
-            self._log(
-                f"the worker of node {worker.name} {reason}: the others go on, and it is started again in {delay:g} s"
-            )
+            self._log(f"the worker of node {worker.name} {reason}: the others continue, and it restarts in {delay:g} s")
             self._stopping.wait(delay)
             delay = min(delay * 2, MAX_RESTART_DELAY)
 
@@ -126,17 +127,12 @@ class Workers:
             self._changed.notify_all()
 
     def _run_once(self, worker: Worker, on_ready: OnReady) -> int:
-        listen_arguments = (
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--until-stdin-closes",
-        )  # the last that is given counts
+        # The last value of an option counts.
+        listen_arguments = ("--host", "127.0.0.1", "--port", "0", "--until-stdin-closes")
         command = [sys.executable, "-P", "-m", "engine", *worker.arguments, *listen_arguments]
         pipe = subprocess.PIPE
-        # In a session of its own: Ctrl-C on a terminal reaches us alone, and we end them in order. Should we be killed,
-        # the kernel closes their standard input.
+        # A new session: Ctrl-C on a terminal reaches only this process, which ends the workers in order. If this
+        # process is killed, the kernel closes their standard input.
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
             worker.process = process
             worker.start_count += 1
@@ -145,7 +141,7 @@ class Workers:
             stderr_reader = threading.Thread(target=self._read_stderr, args=(worker, process.stderr), daemon=True)
             stderr_reader.start()
             if self._stopping.is_set():
-                process.terminate()  # `stop` may have looked before there was a process
+                process.terminate()  # `stop` may have run before there was a process
             line = process.stdout.readline()
             if line:
                 self._mark_ready(worker, json.loads(line), on_ready)
@@ -171,7 +167,7 @@ class Workers:
 
 
 def _wait_for_exit(processes: Sequence[subprocess.Popen[bytes]], grace: GracePeriod) -> None:
-    """Until all have ended; SIGINT, which does not drain, once there is no patience left, and SIGKILL at the end."""
+    """Waits until all have ended; sends SIGINT, which does not drain, once the grace is 0, and SIGKILL at last."""
     started, draining = time.monotonic(), True
     while any(process.poll() is None for process in processes):
         if draining and not grace.seconds:
@@ -192,13 +188,13 @@ def _describe_exit(status: int | None, out_of_memory: bool) -> str:
         return f"ended with status {status}"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else "a signal"
     if -status == signal.SIGKILL and out_of_memory:
-        return "was killed (signal 9) while the kernel killed for want of memory: a bound worker has its node's only"
+        return "was killed (signal 9), and the OOM killer ran: a bound worker has only the memory of its node"
     return f"was ended by {name} (signal {-status})"
 
 
 def _count_oom_kills(root: str = "/") -> int:
-    """How often the kernel has killed for want of memory; 0 where it does not tell (before 4.13)."""
-    with contextlib.suppress(OSError):  # no /proc: nobody can tell
+    """Returns the number of OOM kills since boot; 0 if the kernel does not report it (before 4.13)."""
+    with contextlib.suppress(OSError):  # no /proc
         match = re.search(r"^oom_kill (\d+)$", Path(root, "proc/vmstat").read_text(encoding="ascii"), re.MULTILINE)
         return int(match[1]) if match else 0
     return 0

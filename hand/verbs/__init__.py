@@ -1,4 +1,4 @@
-"""Every verb there is, by name."""
+"""Lists every verb by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of a NUMA node, named by number alone."""
+"""Finds a file of a NUMA node; a request names the node by its number alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_NODES = 1024
 
 
 def resolve_node_file(context: VerbContext, arguments: Arguments, name: str) -> str:
-    """The path; RefusedError where the kernel has no such node, or no such file for it."""
+    """Returns the file's path; raises HandRefusedError when the kernel has no such node or no such file."""
     number = arguments.take_integer("node", 0, MAX_NODES - 1)
     folder = f"sys/devices/system/node/node{number}"
     if not context.files.exists(folder):

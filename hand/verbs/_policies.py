@@ -1,5 +1,5 @@
 """
-A word in a file of a CPU frequency policy, held by a lease: what governor and epp have in common.
+Sets a word in a file of a CPU frequency policy under a lease; governor and epp share this.
 
 https://docs.kernel.org/admin-guide/pm/cpufreq.html
 """
@@ -21,7 +21,7 @@ MAX_POLICIES = 8192
 
 
 def make_policy_verb(name: str, argument: str, file_name: str, choices_file: str) -> Verb:
-    """The verb that sets `file` of a policy to one of the words that the kernel lists in `choices`."""
+    """Returns the verb that sets `file_name` of a policy to one of the words listed in `choices_file`."""
 
     def prepare(context: VerbContext, arguments: Arguments) -> Operation:
         path = f"{_CPUFREQ_FOLDER}/policy{arguments.take_integer('policy', 0, MAX_POLICIES - 1)}"
@@ -51,9 +51,8 @@ def _make_support_check(file_name: str) -> Callable[[VerbContext], str]:
 
 
 def _set_under_lock(context: VerbContext, requested: Lease, ttl: float, expected: str | None) -> JsonObject:
-    with (
-        context.leases.lock
-    ):  # else the lease could end between being taken and the write, and nobody would put it back
+    # Without the lock the lease could expire before the write, and the value would never be restored.
+    with context.leases.lock:
         return _set_word(context, requested, ttl, expected)
 
 
@@ -68,12 +67,12 @@ def _set_word(context: VerbContext, requested: Lease, ttl: float, expected: str 
         raise
     if current != lease.ours:
         _roll_back(context, lease)
-        raise HandError(f"{path}: {lease.ours} was written, and {current} is there")
+        raise HandError(f"{path}: the hand wrote {lease.ours} and read back {current}")
     return {"prior": lease.prior, "now": current}
 
 
 def _roll_back(context: VerbContext, lease: Lease) -> None:
-    """Nothing was changed, or nothing that could be read back: what was there is written once more, and that is all."""
+    """Writes the prior value once more and forgets the lease, after a failed write or read-back."""
     context.files.write(lease.resource, lease.prior)
     context.leases.remove(lease.name)
 
@@ -81,7 +80,7 @@ def _roll_back(context: VerbContext, lease: Lease) -> None:
 def _check_lease(context: VerbContext, lease: Lease) -> str:
     try:
         current = context.files.read(lease.resource)
-    except HandError as error:  # its processor is offline, and may come back with any governor
+    except HandError as error:  # an offline processor may come back with any governor
         return str(error)
     return "" if current == lease.ours else f"{lease.resource} is {current} and no longer {lease.ours}"
 

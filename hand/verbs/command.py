@@ -1,7 +1,8 @@
 """
-command: starts a program that root has named, with fixed arguments, as the user that root has named.
+command: starts a program of hand.toml with its fixed arguments, as its fixed user.
 
-What an alert says reaches it in environment variables alone, of names that root has listed and of harmless characters.
+An alert's labels reach the program in environment variables alone; root lists their names, and values have harmless
+characters only.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from hand.verb import JsonObject, Operation, Verb, VerbContext
 _VARIABLE_VALUE = re.compile(r"[A-Za-z0-9 ._:/%+@,-]{0,128}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_VARIABLES = 32
-MAX_OUTPUT = 1024  # characters of output that are told
+MAX_OUTPUT = 1024  # bytes of output that are returned
 
 
 def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
@@ -41,9 +42,11 @@ def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
 def _build_environment(variables: dict[str, Any], command: AllowedCommand) -> dict[str, str]:
     for name, value in variables.items():
         if not VARIABLE_NAME.fullmatch(name) or name not in command.environment:
-            raise InvalidRequestError(f"environment: {ascii(name)[:60]} is not among those that hand.toml lists for it")
+            raise InvalidRequestError(
+                f"environment: {ascii(name)[:60]} is not among the variables that hand.toml lists"
+            )
         if not isinstance(value, str) or not _VARIABLE_VALUE.fullmatch(value):
-            raise InvalidRequestError(f"environment: {name} has characters that no label of ours needs")
+            raise InvalidRequestError(f"environment: {name} has characters that are not allowed")
     return {"PATH": _PATH, "LANG": "C.UTF-8", **variables}
 
 
@@ -67,13 +70,13 @@ def _run(command: AllowedCommand, environment: dict[str, str]) -> JsonObject:
 
 
 def _build_user_options(user: str) -> dict[str, Any]:
-    """Nothing where we are nobody special ourselves, as in a test."""
+    """Returns the options that change the user; none when the hand does not run as root, as in a test."""
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 def _collect_output(process: subprocess.Popen[bytes], timeout: float) -> str:
-    """The end of what it says, until it ends; AmbiguousError, its whole session killed, where that takes too long."""
-    assert process.stdout is not None  # it was asked for
+    """Returns the end of the output; after the timeout kills the whole session and raises AmbiguousOutcomeError."""
+    assert process.stdout is not None  # Popen was called with PIPE
     deadline, tail = time.monotonic() + timeout, b""
     with process.stdout as stream, selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
@@ -84,10 +87,10 @@ def _collect_output(process: subprocess.Popen[bytes], timeout: float) -> str:
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):  # it ended just now
+        with contextlib.suppress(ProcessLookupError):  # the process ended meanwhile
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise AmbiguousOutcomeError(f"it did not end within {timeout:g} s and was killed") from None
+        raise AmbiguousOutcomeError(f"the command did not end within {timeout:g} s and was killed") from None
     return tail.decode(errors="replace")
 
 

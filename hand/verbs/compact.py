@@ -1,5 +1,5 @@
 """
-compact: makes free memory of a node contiguous, so that huge pages can be had.
+compact: makes the free memory of a node contiguous, so that the kernel can allocate huge pages.
 
 https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-node (compact)
 """
@@ -26,7 +26,7 @@ def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
 def _run(context: VerbContext, path: str) -> JsonObject:
     started = time.monotonic()
     if not context.files.write_with_timeout(path, "1", TIMEOUT):
-        raise AmbiguousOutcomeError(f"compaction was ended after {TIMEOUT:g} s")
+        raise AmbiguousOutcomeError(f"compaction was stopped after {TIMEOUT:g} s")
     return {"seconds": time.monotonic() - started}
 
 

@@ -1,7 +1,7 @@
 """
-drop_caches: gives back clean page cache that no process has mapped, on the whole host.
+drop_caches: frees the clean page cache that no process has mapped, on the whole host.
 
-Level 1 only: dentries and inodes stay, and nothing is synced before. https://docs.kernel.org/admin-guide/sysctl/vm.html
+Level 1 only: dentries and inodes stay, and dirty pages are not synced. https://docs.kernel.org/admin-guide/sysctl/vm.html
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _run(context: VerbContext) -> JsonObject:
     free_before, started = context.files.read_free_bytes(), time.monotonic()
     if not context.files.write_with_timeout(DROP_CACHES_FILE, "1", TIMEOUT):
         raise AmbiguousOutcomeError(
-            f"dropping caches was ended after {TIMEOUT:g} s; what was dropped by then is dropped"
+            f"dropping caches was stopped after {TIMEOUT:g} s; part of the page cache may be dropped"
         )
     seconds = time.monotonic() - started
     return {"seconds": seconds, "freed_bytes": context.files.read_free_bytes() - free_before}

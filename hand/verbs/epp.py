@@ -1,4 +1,4 @@
-"""epp: the energy performance preference of one policy, held by a lease; intel_pstate and amd_pstate have it."""
+"""epp: sets the energy performance preference of one policy under a lease; intel_pstate and amd_pstate have it."""
 
 from __future__ import annotations
 

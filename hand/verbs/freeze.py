@@ -1,7 +1,7 @@
 """
-freeze: lets a unit run for a share of each period and stands it still for the rest, for engines that cannot pace.
+freeze: lets a unit run for a share of each period and freezes it for the rest, for engines that cannot pace.
 
-By the freezer of its cgroup, which no process of it can notice or refuse.
+Uses the cgroup freezer, which the unit's processes can neither notice nor refuse.
 https://docs.kernel.org/admin-guide/cgroup-v2.html (cgroup.freeze)
 """
 
@@ -17,15 +17,15 @@ from hand.verb import JsonObject, Operation, Verb, VerbContext, acquire_lease
 from hand.verbs._units import get_permitted_unit, resolve_unit_file
 
 MIN_DUTY = 0.1
-MIN_PERIOD, MAX_PERIOD = 0.05, 10.0  # seconds of a period
+MIN_PERIOD, MAX_PERIOD = 0.05, 10.0  # seconds
 _FULL_DUTY = "1"
 
 
 class DutyCycle:
     """
-    The thread that freezes and thaws; when it ends, the unit is thawed.
+    A thread that freezes and thaws a unit; when the thread ends, the unit is thawed.
 
-    It outlives the cgroup, which goes when the unit stops and is there again when the unit restarts.
+    The thread outlives the cgroup, which disappears when the unit stops and returns when the unit restarts.
     """
 
     def __init__(self, context: VerbContext, path: str) -> None:
@@ -33,22 +33,22 @@ class DutyCycle:
         self._path = path
         self._stopping = threading.Event()
         self.error = ""
-        """Why the last write failed."""
+        """The reason why the last write failed."""
         self._duty, self._period = 1.0, 1.0
         self._thread = threading.Thread(target=self._run, name=f"freeze {path}", daemon=True)
 
     def configure(self, duty: float, period: float) -> None:
-        """From the next period on; the first call starts it."""
+        """Sets duty and period from the next period on; the first call starts the thread."""
         self._duty, self._period = duty, period
         if not self._thread.is_alive():
             self._thread.start()
 
     def close(self) -> None:
-        """Returns when the unit is thawed for good; HandError where the kernel refuses."""
+        """Ends the thread and thaws the unit; raises HandError when the kernel refuses."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        if self._context.files.exists(self._path):  # else the unit has been stopped: there is nothing to thaw
+        if self._context.files.exists(self._path):  # a stopped unit has no cgroup and needs no thaw
             self._context.files.write(self._path, "0")
 
     def _run(self) -> None:
@@ -61,7 +61,7 @@ class DutyCycle:
         try:
             self._context.files.write(self._path, text)
             self.error = ""
-        except HandError as error:  # the unit has been stopped, and its cgroup with it; it may be started again
+        except HandError as error:  # the unit has stopped, and may start again
             self.error = str(error)
 
 
@@ -74,7 +74,7 @@ def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
     path = resolve_unit_file(context, unit, "cgroup.freeze")
     if (stopped_seconds := (1 - duty) * period) > unit.longest_stop:
         raise HandRefusedError(
-            f"{name} would stand still for {stopped_seconds:.2f} s at a time, and longest_stop in hand.toml is "
+            f"{name} would be frozen for {stopped_seconds:.2f} s at a time, and longest_stop in hand.toml is "
             f"{unit.longest_stop:g} s: its liveness probe might kill it; use a shorter period"
         )
     requested = Lease(lease_name, "freeze", path, _FULL_DUTY, f"{duty:g} {period:g}", 0.0)
@@ -109,7 +109,7 @@ def _restore(context: VerbContext, lease: Lease) -> None:
 
 def _check_lease(context: VerbContext, lease: Lease) -> str:
     cycle = context.cycles.get(lease.resource)
-    return "nobody freezes and thaws it" if cycle is None else cycle.error
+    return "the freeze cycle is not running" if cycle is None else cycle.error
 
 
 def _check_support(context: VerbContext) -> str:

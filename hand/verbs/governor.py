@@ -1,4 +1,4 @@
-"""governor: the frequency governor of one policy, held by a lease."""
+"""governor: sets the frequency governor of one policy under a lease."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """
-migrate: moves anonymous pages of one process from one node to another, so many bytes at most.
+migrate: moves anonymous pages of one process from one node to another, up to a number of bytes.
 
-A page that the process has bound or interleaved itself stays where it is: its owner had a reason. Which those are tells
-numa_maps alone, whose reading walks every page of the process and holds up its mmap meanwhile: each request pays that,
-so that a caller asks for many bytes seldom, and not for few bytes often.
+Pages that the process itself has bound or interleaved stay: their owner had a reason. Only numa_maps has their policy.
+The kernel walks every page of the process to write numa_maps, and blocks the process's mmap meanwhile. Every request
+pays that, so a caller asks for many bytes seldom, and not for few bytes often.
 https://www.kernel.org/doc/Documentation/filesystems/proc.rst (numa_maps)
 """
 
@@ -25,25 +25,25 @@ from hand.peer import is_within, read_cgroup
 from hand.verb import JsonObject, Operation, Verb, VerbContext
 from hand.verbs._nodes import MAX_NODES
 
-MIN_BYTES, MAX_BYTES = 1 << 12, 1 << 34  # bytes for one request
-TIMEOUT = 20.0  # seconds for one request; what is left by then is told
-_BATCH_BYTES = 8 << 20  # bytes of address space for one system call: some milliseconds
+MIN_BYTES, MAX_BYTES = 1 << 12, 1 << 34  # bytes of one request
+TIMEOUT = 20.0  # seconds of one request; the response tells the bytes that are left
+_BATCH_BYTES = 8 << 20  # bytes of address space for one system call, which takes some milliseconds
 _MAPPING = re.compile(r"([0-9a-f]+) (\S+)(?: (.*))?")
 _RANGE = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
 
 Spans = list[tuple[int, int]]
-"""Addresses from and to."""
+"""Start and end addresses."""
 
 
 class PinnedProcess(NamedTuple):
-    """A process that cannot be mistaken for a later one of the same number."""
+    """A process that is not mistaken for a later one with the same pid."""
 
     pid: int
     start_time: int
     pidfd: int
 
     def check_alive(self) -> None:
-        """RefusedError where it has ended."""
+        """Raises HandRefusedError when the process has ended."""
         if select.select([self.pidfd], [], [], 0)[0]:
             raise HandRefusedError(f"process {self.pid} has ended")
 
@@ -78,7 +78,7 @@ def _open_process(pid: int, start_time: int) -> PinnedProcess:
         raise HandRefusedError(f"process {pid}: {error.strerror}") from error
     if _read_start_time(pid) != start_time:
         os.close(process.pidfd)
-        raise HandRefusedError(f"process {pid} is not the one that was meant: it started at another time")
+        raise HandRefusedError(f"process {pid} is another process than the requested one: it started at another time")
     return process
 
 
@@ -86,7 +86,7 @@ def _read_start_time(pid: int) -> int | None:
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
-        return None  # it has just ended: not the one that was meant, in any case
+        return None  # the process has just ended
 
 
 def _check_permitted(context: VerbContext, pid: int) -> None:
@@ -97,10 +97,10 @@ def _check_permitted(context: VerbContext, pid: int) -> None:
 
 def _move_pages(process: PinnedProcess, source: int, target: int, size: int, deadline: float) -> tuple[int, int]:
     """
-    Bytes that came to the target, and bytes that are still on the source node.
+    Returns the bytes that moved to the target, and the bytes that are still on the source node.
 
-    Linux 6.1 hides from move_pages what NUMA balancing has marked and nobody has touched since, so what is left is what
-    numa_maps counted, less what has moved.
+    Linux 6.1 hides from move_pages the pages that NUMA balancing has marked and nobody has touched since. So the second
+    number is the count of numa_maps less the moved bytes.
     """
     spans, source_bytes = _find_movable(process, source)
     moved_bytes = 0
@@ -110,7 +110,7 @@ def _move_pages(process: PinnedProcess, source: int, target: int, size: int, dea
         on_source = [address for address, node in zip(batch, nodes_before, strict=True) if node == source]
         if chosen := on_source[: max(0, -(-(size - moved_bytes) // pages.PAGE_SIZE))]:
             pages.move(process.pid, chosen, target)
-        # Looked at again, since with one page of a huge page all of it moves.
+        # Queried again, since moving one page of a huge page moves all of it.
         nodes_after = pages.query_nodes(process.pid, batch) if chosen else nodes_before
         moved_bytes += (nodes_after.count(target) - nodes_before.count(target)) * pages.PAGE_SIZE
         if moved_bytes >= size or time.monotonic() > deadline:
@@ -119,7 +119,7 @@ def _move_pages(process: PinnedProcess, source: int, target: int, size: int, dea
 
 
 def _split_batches(spans: Spans) -> Iterator[list[int]]:
-    """The pages, in pieces that no huge page straddles."""
+    """Yields the pages in batches that no huge page straddles."""
     for start, end in spans:
         while start < end:
             batch_end = min(end, (start // _BATCH_BYTES + 1) * _BATCH_BYTES)
@@ -128,7 +128,7 @@ def _split_batches(spans: Spans) -> Iterator[list[int]]:
 
 
 def _find_movable(process: PinnedProcess, source: int) -> tuple[Spans, int]:
-    """Anonymous mappings that no policy keeps where they are, and their bytes on the source node."""
+    """Returns the anonymous mappings without a fixed placement, and their bytes on the source node."""
     try:
         numa_maps_text = Path(f"/proc/{process.pid}/numa_maps").read_text()
         maps_text = Path(f"/proc/{process.pid}/maps").read_text()
@@ -147,7 +147,7 @@ def _find_movable(process: PinnedProcess, source: int) -> tuple[Spans, int]:
 
 
 def _count_bytes_on(node: int, details: str) -> int:
-    """What a line of numa_maps counts on a node."""
+    """Returns the bytes that a line of numa_maps counts on a node."""
     words = dict(word.split("=", 1) for word in details.split() if "=" in word)
     return int(words.get(f"N{node}", 0)) * int(words.get("kernelpagesize_kB", pages.PAGE_SIZE >> 10)) << 10
 
@@ -160,7 +160,7 @@ def _parse_mappings(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _is_movable_policy(policy: str) -> bool:
-    """Whether pages may lie anywhere: neither bind nor interleave, of the mapping's own or the task's."""
+    """True when pages may be on any node: neither the mapping nor the task binds or interleaves them."""
     return policy in ("default", "local") or policy.startswith("prefer")
 
 
@@ -171,7 +171,7 @@ def _is_anonymous(details: str) -> bool:
 
 def _check_support(context: VerbContext) -> str:
     if pages.get_syscall_number() is None:
-        return "the number of move_pages(2) is not known for this processor"
+        return "the system call number of move_pages(2) is unknown for this processor"
     if not context.files.exists("sys/devices/system/node/node1"):
         return "this host has one node"
     is_named = any(unit.migrate for unit in context.config.units.values())

@@ -1,5 +1,5 @@
 """
-reclaim: asks the kernel to give back so many bytes of a node, or of a unit's cgroup.
+reclaim: asks the kernel to reclaim a number of bytes from a node or from a unit's cgroup.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.reclaim)
 """
@@ -19,7 +19,7 @@ from hand.verbs._units import get_permitted_unit, resolve_unit_file
 
 MIN_BYTES, MAX_BYTES = 1 << 20, 1 << 40  # bytes
 TIMEOUT = 60.0  # seconds
-_EAGAIN_TEXT = os.strerror(errno.EAGAIN)  # how the kernel says that it gave back less than was asked
+_EAGAIN_TEXT = os.strerror(errno.EAGAIN)  # the kernel's answer when it reclaimed less than requested
 
 
 def _prepare(context: VerbContext, arguments: Arguments) -> Operation:

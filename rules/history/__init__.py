@@ -1,5 +1,5 @@
 """
-What is remembered: samples in columns, by series and time, and snapshots of them that threads may read.
+Stores recent samples in columns, by series and time, and takes snapshots that other threads may read.
 
-Knows samples and matchers; expressions and rules are above it.
+Knows samples and matchers. Expressions and rules are in the rooms above.
 """

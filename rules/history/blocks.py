@@ -1,8 +1,8 @@
 """
-Older rows of a sampling group, sealed into compact blocks that give back every bit.
+Seals older rows of a sampling group into compact blocks that reproduce every bit.
 
-Kernel values are nearly all whole numbers of some unit (kB, ticks, milli-degrees, micro-seconds), so a column is kept
-as the differences between whole numbers wherever that reproduces it bit by bit, and as it is wherever not.
+Nearly all kernel values are whole numbers of some unit (kB, ticks, milli-degrees, microseconds). A column is stored as
+differences of whole numbers if that reproduces it bit by bit, and unchanged otherwise.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ States = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.intp]
 
 ABSENT, VALUE, STALE = 0, 1, 2
-"""What a cell holds: nothing, a value (NaN is one), or the mark that its series ended here."""
+"""The states of a cell: nothing, a value (which may be NaN), or the mark that its series ended here."""
 
 SCALES = (1 / 1024, 1.0, 100.0, 1e3, 1e6, 1e9)
 """Units per whole number: kibibytes, counts, clock ticks and percent, milli, micro, nano."""
 
-_MAX_EXACT = float(1 << 53)  # whole numbers up to here survive a float64
+_MAX_EXACT = float(1 << 53)  # a float64 represents all whole numbers up to here
 _WIDTHS = (np.int8, np.int16, np.int32)
 
 
 class Constants(NamedTuple):
-    """Columns that did not change within the block."""
+    """Columns that do not change within the block."""
 
     values: Floats
 
@@ -42,7 +42,7 @@ class Constants(NamedTuple):
 
 
 class Deltas(NamedTuple):
-    """Columns of whole numbers at one scale: the first of each, then the differences."""
+    """Columns of whole numbers at one scale: the first number of each, then the differences."""
 
     scale: float
     first: npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class Deltas(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """Columns that nothing shorter reproduces."""
+    """Columns that no shorter form reproduces."""
 
     values: Floats
 
@@ -76,12 +76,12 @@ _AddStore = Callable[[Integers, Store], None]
 
 
 class Block:
-    """Consecutive rows of one group: time x columns, read-only."""
+    """Consecutive rows of one group, time x columns; read-only."""
 
     __slots__ = ("_holed_columns", "_kinds", "_offsets", "_slots", "_states", "_stores", "base_ms")
 
     def __init__(self, times: Times, values: Floats, states: States) -> None:
-        """`times` [rows] in ms; `values`, `states` [columns, rows]."""
+        """Compresses `times` [rows] in ms, and `values` and `states` [columns, rows]."""
         self.base_ms = int(times[0])
         self._offsets = times - self.base_ms
         if self._offsets[-1] < 1 << 31:
@@ -93,31 +93,31 @@ class Block:
 
     @property
     def first_ms(self) -> int:
-        """Time of the oldest row."""
+        """The time of the oldest row."""
         return self.base_ms
 
     @property
     def last_ms(self) -> int:
-        """Time of the newest row."""
+        """The time of the newest row."""
         return self.base_ms + int(self._offsets[-1])
 
     @property
     def row_count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self._offsets)
 
     def shift(self, delta_ms: int) -> Block:
-        """The same rows at other times; the block itself stays, for a snapshot may hold it."""
+        """Returns the same rows at other times; the block does not change, because a snapshot may hold it."""
         shifted = copy.copy(self)
         shifted.base_ms += delta_ms
         return shifted
 
     def times(self) -> Times:
-        """Times of the rows, in ms."""
+        """Returns the times of the rows, in ms."""
         return self._offsets.astype(np.int64) + self.base_ms
 
     def read(self, columns: Integers) -> tuple[Floats, States]:
-        """Values and states [columns, rows]; a column younger than the block is absent."""
+        """Returns values and states [columns, rows]; columns added after the block was sealed are absent."""
         count = len(self._offsets)
         values = np.zeros((len(columns), count))
         states = np.full((len(columns), count), ABSENT, np.uint8)
@@ -139,7 +139,7 @@ class Block:
             states[has_holes] = self._states[positions[has_holes]]
 
     def nbytes(self) -> int:
-        """Memory held by the arrays of the block."""
+        """Returns the size of the block's arrays."""
         array_bytes = (
             self._offsets.nbytes
             + self._kinds.nbytes
@@ -175,7 +175,7 @@ def _compress_columns(values: Floats) -> tuple[npt.NDArray[np.uint8], npt.NDArra
 
 
 def _store_deltas(values: Floats, remaining: Integers, scale: float, add_store: _AddStore) -> Integers:
-    # The first row decides cheaply for most columns; only its survivors are looked at as a whole.
+    # The first row excludes most columns cheaply; only the others are checked completely.
     candidates = remaining[_is_exact(np.ascontiguousarray(values[remaining, :1]), scale)]
     candidates = candidates[_is_exact(values[candidates], scale)]
     if not len(candidates):
@@ -196,7 +196,7 @@ def _is_exact(values: Floats, scale: float) -> npt.NDArray[np.bool_]:
     with np.errstate(invalid="ignore", over="ignore"):
         integers = np.rint(values * scale)
         exact = np.abs(integers) < _MAX_EXACT
-        # Through an integer and back, so that -0.0 and NaN payloads are told apart.
+        # Through an integer and back, which distinguishes -0.0 and the payloads of NaN.
         restored = np.where(exact, integers, 0.0).astype(np.int64) / scale
     matches: npt.NDArray[np.bool_] = (exact & (restored.view(np.int64) == values.view(np.int64))).all(axis=1)
     return matches

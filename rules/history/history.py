@@ -1,10 +1,11 @@
 """
-The columnar memory of recent samples that rules are asked of.
+The columnar store of recent samples that rules query.
 
-Per sampling group one row per pass and one column per series; staleness and lookback are Prometheus':
+Each sampling group has one row per pass and one column per series. Staleness and lookback are Prometheus':
 https://prometheus.io/docs/prometheus/latest/querying/basics/#staleness
-Whoever selects sees the identity, `job` and `instance`, as if a Prometheus had scraped this host: on what was sampled,
-where it has no such label of its own, and not on what rules record, which have the labels that the rule gave them.
+
+Selected series carry the identity, `job` and `instance`, as if a Prometheus had scraped this host. A sampled series
+with such a label of its own keeps it. Series that rules record have only the labels of their rule.
 """
 
 from __future__ import annotations
@@ -22,42 +23,34 @@ from collectors import Labels, Metric, Sample
 from rules.history.blocks import VALUE, Integers
 from rules.history.rows import Rows, append_rows, read_rows_between
 from rules.history.sample_group import HEAD_ROWS, NEVER_MS, RowSpan, SampleGroup
-from rules.history.selection import (
-    NAME,
-    Matchers,
-    Selection,
-    SelectionPart,
-    SeriesRef,
-    build_labels_test,
-    find_exact_name,
-    matches_name,
-)
+from rules.history.selection import Selection, SelectionPart, SeriesRef
 from rules.history.snapshot import Index, Snapshot, as_columns
+from rules.matchers import NAME, Matchers, build_labels_test, find_exact_name, matches_name
 
-_MAX_SELECTIONS = 1024  # remembered selectors; a page that invents new ones must not grow the agent
+_MAX_SELECTIONS = 1024  # cached selections; a page that keeps inventing selectors must not grow the agent
 _SEALED_CELL_BYTES = 4.5  # of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
 _SERIES_BYTES = 900  # labels, keys and per-column arrays of one series
 
 RECORDED_PREFIX = "rule:"
 """
-How the groups begin that rules record under.
+The prefix of the sampling groups that rules record under.
 
-It was `rules:` when rules saw no identity. What they recorded then are other series, and are not gone on with after an
-upgrade: each would have been there twice in every window of an hour.
+It was `rules:` before rules saw the identity. The series recorded then differ, and are not continued after an upgrade:
+each would appear twice in every window of an hour.
 """
 
 
 class _PassLayout(NamedTuple):
-    """What the last pass of a group looked like; the next one is nearly always the same."""
+    """The layout of a group's last pass; the next pass nearly always has the same."""
 
     metrics: tuple[Metric, ...]
     labels: tuple[Labels, ...]
     columns: Integers
-    accepted: Integers | None  # which samples are recorded; None: all of them
+    accepted: Integers | None  # the samples that are recorded; None: all of them
 
 
 class History:
-    """What was sampled within `keep_ms`: groups of series, each series owned by the group that first recorded it."""
+    """The samples of the last `retention_ms`. Each series belongs to the sampling group that first recorded it."""
 
     def __init__(
         self, retention_ms: int, *, series_cap: int = 20_000, identity: Mapping[str, str] = MappingProxyType({})
@@ -69,7 +62,7 @@ class History:
         self.dropped_series = 0
         self._groups: dict[str, SampleGroup] = {}
         self._passes: dict[str, _PassLayout] = {}
-        self._series: dict[str, dict[Labels, SeriesRef]] = {}  # by the labels that it is seen with, without the name
+        self._series: dict[str, dict[Labels, SeriesRef]] = {}  # by the labels that queries see, without the name
         self._groups_by_name: dict[str, set[str]] = {}
         self._derived_from: dict[str, frozenset[str]] = {}
         self._epochs: dict[str, int] = {}
@@ -80,9 +73,9 @@ class History:
 
     def record(self, group: str, at_ms: int, samples: Iterable[Sample]) -> bool:
         """
-        One pass of a sampling group; a series of the group that was alive and is not in `samples` ends here.
+        Records one pass of a sampling group; its live series that are not in `samples` end.
 
-        False, and nothing recorded, where the pass is not newer than the group's last.
+        Returns False, and records nothing, unless the pass is newer than the group's last.
         """
         sample_group = self._get_group(group)
         if at_ms <= sample_group.last_ms:
@@ -97,14 +90,14 @@ class History:
         return True
 
     def iter_rows(self, after: Mapping[str, int], at_least_ms: int = NEVER_MS) -> Iterator[Rows]:
-        """The rows of each group that are newer than its time in `after`, and than `at_least_ms`."""
+        """Yields the rows of each group that are newer than its time in `after` and than `at_least_ms`."""
         for group in self._groups.values():
             since_ms = max(after.get(group.name, NEVER_MS), at_least_ms)
             if group.last_ms > since_ms:
                 yield read_rows_between(group, since_ms, group.last_ms)
 
     def extend(self, rows: Rows) -> int:
-        """Takes in rows that were written down; those not newer than the group's last are left. Returns how many."""
+        """Adds stored rows, except those not newer than the group's last; returns how many were added."""
         sample_group = self._get_group(rows.heading.group)
         rows = rows.select_newer(sample_group.last_ms).drop_empty_columns()
         heading = rows.heading
@@ -147,7 +140,7 @@ class History:
         )
 
     def _add_identity(self, group: SampleGroup, labels: Labels) -> Labels:
-        """The labels that a series is known by: its own, and what it lacks of the identity."""
+        """Returns the labels that identify a series: its own, completed with the identity."""
         if not self.identity or group.name.startswith(RECORDED_PREFIX):
             return labels
         names = dict(labels)
@@ -175,27 +168,27 @@ class History:
             self._changes += 1
 
     def silence(self, group: str, at_ms: int) -> None:
-        """Ends every live series of the group; it is silent until it records again."""
+        """Ends every live series of the group; the group is silent until it records again."""
         sample_group = self._get_group(group)
         if (sample_group.last_states() == VALUE).any():
             sample_group.append(max(at_ms, sample_group.last_ms + 1), np.empty(0, np.intp), np.empty(0))
         sample_group.silent = True
 
     def is_silent(self, group: str) -> bool:
-        """Whether the group was silenced and has not recorded since."""
+        """Returns True if the group was silenced and has not recorded since."""
         return group in self._groups and self._groups[group].silent
 
     def derive(self, name: str, sources: Iterable[str]) -> None:
         """
-        Says that whoever records series of this name makes them of the sources' newest values.
+        Declares that series of this name are computed from the newest values of the sources.
 
-        They are then only as alive as what they are made of: a source that is silent makes them silent, and one that
-        has not been heard since a restart leaves them unheard, however often their own group records.
+        A silent source then makes the series silent. A source without samples since a restart makes them count as not
+        sampled, however often their own group records.
         """
         self._derived_from[name] = frozenset(sources)
 
     def _find_origins(self, name: str) -> set[str]:
-        """The name, and those of all that it is made of, directly or not."""
+        """Returns the name and all the names that it is derived from, directly or not."""
         origins, pending = {name}, [name]
         while pending:
             new = self._derived_from.get(pending.pop(), frozenset()) - origins
@@ -204,19 +197,19 @@ class History:
         return origins
 
     def has_samples_since(self, name: str, since_ms: int) -> bool:
-        """Whether each of what it is made of, and itself, was recorded by a group of its at or after that time."""
+        """Returns True if the metric and everything it is derived from were recorded at or after that time."""
         return all(
             any(self._groups[group].last_ms >= since_ms for group in self._groups_by_name.get(origin, ()))
             for origin in self._find_origins(name)
         )
 
     def shift(self, delta_ms: int) -> None:
-        """The wall clock stepped: every stored time moves with it."""
+        """Moves every stored time with the wall clock."""
         for group in self._groups.values():
             group.shift(delta_ms)
 
     def forget(self, now_ms: int) -> None:
-        """Drops what is older than `keep_ms` (sealed rows by whole blocks); a series with nothing left disappears."""
+        """Drops samples older than `retention_ms`, sealed rows in whole blocks; removes series that have none left."""
         for group in self._groups.values():
             expired = group.forget(now_ms - self.retention_ms)
             if expired:
@@ -226,7 +219,7 @@ class History:
         names = set()
         for slot in slots:
             metric = group.metrics[slot]
-            assert metric is not None  # a column that ended was somebody's, and is freed once
+            assert metric is not None  # an ended column belonged to a series and is freed only once
             ref = self._series[metric.name].pop(self._add_identity(group, group.labels[slot]))
             self._label_bytes -= _count_label_bytes(group.labels[slot], ref.labels)
             group.free_slot(slot)
@@ -234,40 +227,40 @@ class History:
             if not self._series[metric.name]:
                 del self._series[metric.name]
         self._bump_epochs(names)
-        # Columns changed hands, and a series refused at the cap may find room now.
+        # Columns have new owners, and a series refused at the cap may now have room.
         self._passes.clear()
 
     def latest(self) -> Iterator[tuple[Metric, Labels, float, int]]:
-        """The live series as they were recorded, with their newest value and its time in ms, by groups and columns."""
+        """Returns the live series with the labels they were recorded with, their newest value and its time in ms."""
         return chain.from_iterable(map(_iter_latest, self._groups.values()))
 
     def get_value(self, name: str, **labels: str) -> float | None:
-        """The newest value of one live series; None where it is not there or has ended."""
+        """Returns the newest value of one live series; None if it does not exist or has ended."""
         ref = self._series.get(name, {}).get(canonicalize_labels(({**dict(self.identity), **labels}).items()))
         if ref is None or ref.group.last_states()[ref.column] != VALUE:
             return None
         return float(ref.group.last_values()[ref.column])
 
     def names(self) -> list[str]:
-        """The metric names that have series, sorted."""
+        """Returns the names of the metrics that have series, sorted."""
         return sorted(self._series)
 
     def series_count(self) -> int:
-        """How many series are held, those that ended within `keep_ms` included."""
+        """Counts the stored series, including those that ended within `retention_ms`."""
         return sum(len(series) for series in self._series.values())
 
     def count_bytes(self) -> int:
-        """Memory really held: arrays with their unused capacity, labels and index."""
+        """Returns the memory in use: arrays with their unused capacity, labels and index."""
         arrays = sum(group.nbytes() for group in self._groups.values())
         passes = sum(_count_pass_bytes(layout) for layout in self._passes.values())
         return arrays + passes + self._label_bytes
 
     def get_epoch(self, name: str) -> int:
-        """A number that changes when the set of series of that metric name changes."""
+        """Returns a number that changes when the set of series of that metric changes."""
         return self._epochs.get(name, 0)
 
     def select(self, matchers: Matchers) -> Selection:
-        """The series that meet all matchers; remembered until the set of series of that name changes."""
+        """Selects the series that match; the result is cached until the set of series of that name changes."""
         name = find_exact_name(matchers)
         epoch = self._changes if name is None else self.get_epoch(name)
         cached = self._selections.get(matchers)
@@ -280,7 +273,7 @@ class History:
         return selection
 
     def snapshot(self, identity: Mapping[str, str]) -> Snapshot:
-        """Everything as it is now, for a query in another thread; every series carries that identity."""
+        """Returns a snapshot for a query in another thread; its series all carry that identity."""
         if self._index[0] != self._changes:
             self._index = (self._changes, {name: series.copy() for name, series in self._series.items()})
         return Snapshot({group.name: group.freeze() for group in self._groups.values()}, self._index[1], identity)
@@ -304,7 +297,7 @@ class History:
         return Selection(tuple(ref.labels for ref in chosen), tuple(parts))
 
     def find_groups(self, matchers: Matchers) -> set[str]:
-        """The groups that own, or once owned, a series of a name that the matchers ask for, or that it is made of."""
+        """Returns the groups that own, or once owned, series of a matching name or of a name it is derived from."""
         name = find_exact_name(matchers)
         names = self._groups_by_name if name is None else [name]
         origins = {
@@ -326,12 +319,12 @@ def _iter_latest(group: SampleGroup) -> Iterable[tuple[Metric, Labels, float, in
 
 
 def canonicalize_labels(labels: Iterable[tuple[str, str]]) -> Labels:
-    """Labels sorted by name, without empty values."""
+    """Sorts labels by name, and drops empty values."""
     return tuple(sorted(pair for pair in labels if pair[1]))
 
 
 def estimate_bytes(series: int, interval_ms: int, retention_ms: int) -> int:
-    """An estimate of the memory that so many series at that interval need."""
+    """Estimates the memory for a number of series at that interval."""
     rows = -(-retention_ms // interval_ms)
     plain = min(rows, HEAD_ROWS)
     return int(series * (plain * 9 + (rows - plain) * _SEALED_CELL_BYTES + _SERIES_BYTES))
@@ -343,7 +336,7 @@ def _transpose(samples: Iterable[Sample]) -> tuple[tuple[Metric, ...], tuple[Lab
 
 
 def _count_label_bytes(own_labels: Labels, full_labels: Labels) -> int:
-    """What a series' labels take: its own pairs, which both share, and the tuples of them."""
+    """Returns the size of a series' labels: its own pairs, which both tuples share, and the two tuples."""
     pairs = sum(sys.getsizeof(pair) + sys.getsizeof(pair[1]) for pair in own_labels)
     return sys.getsizeof(own_labels) + 2 * sys.getsizeof(full_labels) + pairs + sys.getsizeof(SeriesRef) // 8 + 200
 

@@ -1,7 +1,7 @@
 """
-Rows of History as values: what one sampling group recorded, to be written down and taken in again after a restart.
+Rows of History as values, which the recorder stores and a restart loads.
 
-Only whether a cell has a value is kept: stale marks follow from that, as they do when a pass is recorded.
+The rows only note whether a cell has a value: stale marks follow from that, as when a pass is recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Heading(NamedTuple):
-    """Whose rows they are, and which series the columns are."""
+    """The sampling group that the rows belong to, and the series of the columns."""
 
     group: str
     metrics: tuple[Metric, ...]
@@ -27,7 +27,9 @@ class Heading(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Consecutive rows: `times` [rows] in ms, `values` and `present` [columns, rows]; None where all have a value."""
+    """
+    Consecutive rows: `times` [rows] in ms, `values` and `present` [columns, rows]; `present` None: all have a value.
+    """
 
     heading: Heading
     times: Times
@@ -35,11 +37,11 @@ class Rows(NamedTuple):
     present: Bools | None
 
     def select_newer(self, after_ms: int) -> Rows:
-        """The rows after that time."""
+        """Returns the rows after that time."""
         return self.select_rows(slice(int(np.searchsorted(self.times, after_ms, "right")), None))
 
     def drop_empty_columns(self) -> Rows:
-        """The same without series that have no value in any of the rows: they are not to be born for that."""
+        """Returns the rows without series that have no value in any of them, so that those series are not created."""
         if self.present is None or (has_value := self.present.any(axis=1)).all():
             return self
         columns = np.flatnonzero(has_value)
@@ -50,13 +52,13 @@ class Rows(NamedTuple):
         return Rows(heading, self.times, self.values[columns], self.present[columns])
 
     def select_rows(self, rows: Integers | slice) -> Rows:
-        """Some of the rows."""
+        """Returns some of the rows."""
         present = None if self.present is None else self.present[:, rows]
         return Rows(self.heading, self.times[rows], self.values[:, rows], present)
 
 
 def read_rows_between(group: SampleGroup, after_ms: int, until_ms: int) -> Rows:
-    """The rows of a group with after < time <= until, as copies that nobody changes."""
+    """Returns the rows of a group with after < time <= until, as copies that do not change."""
     live_columns = [(slot, metric) for slot, metric in enumerate(group.metrics) if metric is not None]
     slots = np.array([slot for slot, _ in live_columns], np.intp)
     metrics = tuple(metric for _, metric in live_columns)
@@ -65,12 +67,12 @@ def read_rows_between(group: SampleGroup, after_ms: int, until_ms: int) -> Rows:
 
 
 def _copy_span(heading: Heading, span: RowSpan) -> Rows:
-    # Reading chosen columns by their numbers has copied the values; the times are a view.
+    # Indexing with column numbers has copied the values; the times are a view.
     return Rows(heading, span.times.copy(), span.values, None if span.states is None else span.states == VALUE)
 
 
 def append_rows(group: SampleGroup, rows: Rows, columns: Integers) -> None:
-    """Adds the rows, which are newer than the group's last, their cells in these columns."""
+    """Appends rows newer than the group's last, with their cells in these columns."""
     for row, at_ms in enumerate(rows.times.tolist()):
         if rows.present is None:
             group.append(at_ms, columns, rows.values[:, row])

@@ -1,8 +1,9 @@
 """
-The rows of one sampling group: one time for the whole pass, one column per series.
+The rows of one sampling group: one time for each pass, one column for each series.
 
-The newest rows lie plain, [column, row], so that a window over time is contiguous; older ones are sealed into blocks.
-A column without value is always preceded by a stale mark or by nothing at all, so the last row alone says who lives.
+The newest rows are plain, [column, row], so that a window over time is contiguous; older rows are sealed into blocks.
+Before a cell without a value there is always a stale mark or another such cell, so the last row alone shows which
+series live.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from collectors import Labels, Metric
 from rules.history.blocks import ABSENT, STALE, VALUE, Block, Floats, Integers, States, Times
 
 SEAL_ROWS = 128
-"""Rows per sealed block."""
+"""Rows in a sealed block."""
 
 HEAD_ROWS = 900 + SEAL_ROWS
-"""Rows held plain at most: 15 minutes at one second are never unsealed for a rule."""
+"""The most plain rows: rules over 15 minutes at one second never unseal a block."""
 
 NEVER_MS = -(1 << 62)
 ALIVE_MS = 1 << 62
@@ -32,7 +33,7 @@ Columns = Integers | slice
 
 
 class RowSpan(NamedTuple):
-    """Consecutive rows of chosen columns; `states` is None where every cell has a value."""
+    """Consecutive rows of chosen columns; `states` is None if every cell has a value."""
 
     times: Times
     values: Floats
@@ -60,9 +61,9 @@ class SampleGroup:
 
     def freeze(self) -> SampleGroup:
         """
-        The group as it is now, for another thread to read; the rows are not copied.
+        Returns the group as it is now, for another thread to read; the rows are not copied.
 
-        Rows are only ever added behind those it sees; what would move or change them makes new arrays first.
+        Later rows are only appended behind the frozen ones; a change or move of rows first makes new arrays.
         """
         frozen = copy.copy(self)
         frozen.blocks, frozen.metrics, frozen.labels = self.blocks.copy(), self.metrics.copy(), self.labels.copy()
@@ -72,23 +73,23 @@ class SampleGroup:
 
     @property
     def width(self) -> int:
-        """How many columns there are, free ones included."""
+        """The number of columns, including free ones."""
         return len(self.metrics)
 
     def last_states(self) -> States:
-        """The state of each column in the newest row."""
+        """Returns the state of each column in the newest row."""
         if self._end == self._first:
             return np.zeros(self.width, np.uint8)
         return self._states[: self.width, self._end - 1]
 
     def last_values(self) -> Floats:
-        """The value of each column in the newest row; meaningless where it has none."""
+        """Returns the value of each column in the newest row; meaningless for a column without one."""
         if self._end == self._first:
             return np.zeros(self.width)
         return self._values[: self.width, self._end - 1]
 
     def add_columns(self, keys: list[tuple[Metric, Labels]]) -> list[int]:
-        """A column for each new series; the slot of a series that is long forgotten is used again."""
+        """Returns a column for each new series, first from the slots of series long gone."""
         slots = []
         missing = len(keys) - len(self._free_slots)
         if missing > 0:
@@ -124,12 +125,12 @@ class SampleGroup:
         self._shared = False
 
     def append(self, at_ms: int, columns: Integers, numbers: Floats) -> None:
-        """One row: `numbers` in `columns`, a stale mark in every other column that was alive."""
+        """Appends a row: `numbers` in `columns`, and a stale mark in every other column that was alive."""
         self._make_room()
         row, width = self._end, self.width
         previous = self.last_states()
         states = self._states[:width, row]
-        # A cell without value repeats the one before it, so that sealing finds nothing to store.
+        # A cell without a value repeats the previous one, so that sealing finds nothing to store.
         self._values[:width, row] = self.last_values()
         self._values[columns, row] = numbers
         states[:] = ABSENT
@@ -177,7 +178,7 @@ class SampleGroup:
         self._first, self._end = 0, count
 
     def shift(self, delta_ms: int) -> None:
-        """Moves every stored time."""
+        """Moves every stored time with the wall clock."""
         self._times = self._times + delta_ms
         self.ended_ms[np.abs(self.ended_ms) < ALIVE_MS] += delta_ms
         self.hole_ms[np.abs(self.hole_ms) < ALIVE_MS] += delta_ms
@@ -186,7 +187,7 @@ class SampleGroup:
             self.last_ms += delta_ms
 
     def forget(self, horizon_ms: int) -> list[int]:
-        """Drops rows older than the horizon (whole blocks only); the columns that have nothing left are freed."""
+        """Drops rows older than the horizon, blocks only as a whole; returns the columns that have nothing left."""
         while self.blocks and self.blocks[0].last_ms < horizon_ms:
             self.blocks.popleft()
         if not self.blocks:
@@ -196,38 +197,40 @@ class SampleGroup:
         return [int(slot) for slot in expired]
 
     def oldest_ms(self, horizon_ms: int = NEVER_MS) -> int:
-        """Time of the oldest row; the horizon where there is none."""
+        """Returns the time of the oldest row, or the horizon if there is none."""
         if self.blocks:
             return self.blocks[0].first_ms
         return int(self._times[self._first]) if self._end > self._first else horizon_ms
 
     def free_slot(self, slot: int) -> None:
-        """Gives back the slot of a series with nothing left."""
+        """Frees the slot of a series that has nothing left."""
         self.metrics[slot], self.labels[slot] = None, ()
         self.ended_ms[slot] = NEVER_MS
         self._free_slots.append(slot)
 
     def head_start_ms(self) -> int:
-        """Time of the oldest plain row; what is older must be unsealed."""
+        """Returns the time of the oldest plain row; older rows must be unsealed."""
         return int(self._times[self._first]) if self._end > self._first else ALIVE_MS
 
     def head_times(self) -> Times:
-        """Times of the plain rows, a view."""
+        """Returns the times of the plain rows, as a view."""
         return self._times[self._first : self._end]
 
     def read_row(self, columns: Columns, index: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """One plain row: values, and which of the columns have one."""
+        """Returns one plain row: its values, and which columns have one."""
         position = self._first + index
         return self._values[columns, position], self._states[columns, position] == VALUE
 
     def count_rows(self, after_ms: int, until_ms: int) -> int:
-        """How many rows `span` would read."""
+        """Returns how many rows `read_span` would read."""
         low, high = self.head_times().searchsorted((after_ms, until_ms), "right")
         sealed = (block.row_count for block in self.blocks if block.last_ms > after_ms and block.first_ms <= until_ms)
         return int(high - low) + sum(sealed)
 
     def read_span(self, columns: Columns, after_ms: int, until_ms: int) -> RowSpan:
-        """All rows with after < time <= until; a view where that is the head and the columns are a slice."""
+        """
+        Returns the rows with after < time <= until; a view if they are all in the head and the columns are a slice.
+        """
         head_times = self.head_times()
         low, high = head_times.searchsorted((after_ms, until_ms), "right")
         rows = slice(self._first + int(low), self._first + int(high))
@@ -254,7 +257,7 @@ class SampleGroup:
         return RowSpan(times, values, None if (states == VALUE).all() else states)
 
     def nbytes(self) -> int:
-        """Memory held by the arrays, unused capacity included."""
+        """Returns the size of the arrays, including unused capacity."""
         head = self._times.nbytes + self._values.nbytes + self._states.nbytes + 2 * self.ended_ms.nbytes
         return head + sum(block.nbytes() for block in self.blocks)
 

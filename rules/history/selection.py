@@ -1,62 +1,15 @@
-"""
-Which series a selector means: label matchers, and what they choose from History.
-
-https://prometheus.io/docs/prometheus/latest/querying/basics/#instant-vector-selectors
-"""
+"""A selection: the columns of History that a set of label matchers chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, NamedTuple
-
-import re2
+from typing import NamedTuple
 
 from collectors import Labels
 from rules.history.sample_group import Columns, SampleGroup
 
-NAME = "__name__"
-
-
-def compile_pattern(text: str) -> Any:
-    """A regular expression as Prometheus means it: RE2, where the dot matches newline; ValueError where it is none."""
-    options = re2.Options()
-    options.log_errors = False
-    options.dot_nl = True
-    try:
-        return re2.compile(text, options=options)
-    except re2.error as error:
-        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(f'error parsing regexp "{text}": {reason}') from error
-
-
-@dataclass(frozen=True)
-class Matcher:
-    """One condition on one label; a label that is not there has the empty value."""
-
-    label: str
-    op: Literal["=", "!=", "=~", "!~"]
-    value: str
-
-    @cached_property
-    def test(self) -> Callable[[str], bool]:
-        """Whether a label value meets the condition."""
-        if self.op == "=":
-            return self.value.__eq__
-        if self.op == "!=":
-            return self.value.__ne__
-        expression = compile_pattern(self.value)
-        if self.op == "=~":
-            return lambda value: expression.fullmatch(value) is not None
-        return lambda value: expression.fullmatch(value) is None
-
-
-Matchers = tuple[Matcher, ...]
-
 
 class SeriesRef(NamedTuple):
-    """Where the samples of a series lie; `labels` with the name."""
+    """The position of a series' samples; `labels` include the name."""
 
     group: SampleGroup
     column: int
@@ -64,7 +17,7 @@ class SeriesRef(NamedTuple):
 
 
 class SelectionPart(NamedTuple):
-    """The chosen columns of one group, and which rows of the selection they are."""
+    """The chosen columns of one group, and their rows in the selection."""
 
     group: SampleGroup
     columns: Columns
@@ -76,32 +29,3 @@ class Selection(NamedTuple):
 
     labels: tuple[Labels, ...]
     parts: tuple[SelectionPart, ...]
-
-
-def find_exact_name(matchers: Matchers) -> str | None:
-    """The metric name that the matchers ask for, where they ask for exactly one."""
-    return next((m.value for m in matchers if m.label == NAME and m.op == "="), None)
-
-
-def matches_name(matchers: Matchers, name: str) -> bool:
-    """Whether a metric of that name can be chosen at all."""
-    return all(matcher.test(name) for matcher in matchers if matcher.label == NAME)
-
-
-def build_labels_test(matchers: Matchers) -> Callable[[Labels], bool]:
-    """Whether a series with these labels, of a name that matches, is chosen: asked of each when the set changes."""
-    label_matchers = [matcher for matcher in matchers if matcher.label != NAME]
-    # Most ask for one value: a thousand rules about as many series of four thousand wait for this in one tick.
-    pairs = [(matcher.label, matcher.value) for matcher in label_matchers if matcher.op == "=" and matcher.value]
-    tests = [(matcher.label, matcher.test) for matcher in label_matchers if matcher.op != "=" or not matcher.value]
-
-    def matches(labels: Labels) -> bool:
-        for pair in pairs:
-            if pair not in labels:
-                return False
-        if not tests:
-            return True
-        values = dict(labels)
-        return all(test(values.get(label, "")) for label, test in tests)
-
-    return matches

@@ -1,8 +1,8 @@
 """
-What History held at one moment, for a query to read in another thread while the tick goes on.
+A snapshot of History, for a query to read in another thread while ticks continue.
 
-Taking one copies no samples (rules/history/sample_group.py says why that is safe). Every series carries the identity,
-`job` and `instance`, those too that a rule recorded without it: whoever asks may look at many hosts. A series that has
+Taking one copies no samples (rules/history/sample_group.py explains why that is safe). Every series carries the
+identity, `job` and `instance`, even those that a rule recorded without it: a client may query many hosts. A series with
 such a label of its own keeps it, as with external labels in Prometheus.
 """
 
@@ -15,14 +15,15 @@ import numpy as np
 
 from collectors import Labels, Metric
 from rules.history.sample_group import Columns, SampleGroup
-from rules.history.selection import NAME, Matchers, Selection, SelectionPart, SeriesRef, find_exact_name, matches_name
+from rules.history.selection import Selection, SelectionPart, SeriesRef
+from rules.matchers import NAME, Matchers, find_exact_name, matches_name
 
 Index = Mapping[str, Mapping[Labels, SeriesRef]]
 """Metric name, then labels without the name."""
 
 
 class Snapshot:
-    """Series with their samples up to one moment; read-only, for one thread at a time."""
+    """The series with their samples up to one moment; read-only, for one thread at a time."""
 
     def __init__(self, groups: Mapping[str, SampleGroup], index: Index, identity: Mapping[str, str]) -> None:
         self._groups = groups
@@ -31,7 +32,7 @@ class Snapshot:
         self._selections: dict[Matchers, Selection] = {}
 
     def select(self, matchers: Matchers) -> Selection:
-        """The series that meet all matchers, which may ask for the identity too."""
+        """Selects the series that match; matchers may name the identity too."""
         cached = self._selections.get(matchers)
         if cached is None:
             cached = self._selections[matchers] = self._select_series(matchers)
@@ -61,21 +62,21 @@ class Snapshot:
                     yield tuple(sorted(values.items())), ref
 
     def iter_series(self, matchers: Matchers, start_ms: int, end_ms: int) -> Iterator[Labels]:
-        """The series that meet all matchers and may have a sample between the two times."""
+        """Yields the matching series that may have a sample between the two times."""
         for labels, ref in self._iter_matching(matchers):
             group = self._groups[ref.group.name]
             if group.ended_ms[ref.column] >= start_ms and group.oldest_ms() <= end_ms:
                 yield labels
 
     def iter_metrics(self) -> Iterator[Metric]:
-        """What each metric name means; where sampling groups disagree, once for each meaning."""
+        """Yields the metric of each name; if sampling groups disagree about it, each variant once."""
         for series in self._index.values():
             meanings = {self._groups[ref.group.name].metrics[ref.column] for ref in series.values()}
             yield from (metric for metric in meanings if metric is not None)
 
 
 def as_columns(columns: list[int]) -> Columns:
-    """Ascending column numbers, as a slice (whose reading needs no copy) where they have no gap."""
+    """Returns ascending column numbers, as a slice if they have no gap: reading a slice makes no copy."""
     if columns[-1] - columns[0] + 1 == len(columns):
         return slice(columns[0], columns[-1] + 1)
     return np.array(columns, np.intp)

@@ -1,5 +1,5 @@
 """
-Prometheus' query language over History: parsed once into a plan, evaluated series x steps.
+Prometheus' query language over History: text is parsed once into a plan, which is evaluated series x steps.
 
 https://prometheus.io/docs/prometheus/latest/querying/basics/
 """

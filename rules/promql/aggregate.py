@@ -1,14 +1,12 @@
 """
-Aggregations over series: the rows are put in group order once per set of labels, then reduced group by group.
+Aggregations over series: rows are sorted by group once per set of labels, then reduced group by group.
 
 https://prometheus.io/docs/prometheus/latest/querying/operators/#aggregation-operators
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +14,8 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.history.selection import NAME
+from rules.matchers import NAME
+from rules.numbers import format_plain
 from rules.promql.label_functions import LABEL_NAME, set_label
 from rules.promql.plan import Aggregate, PromqlError
 from rules.promql.summation import CellGroups, sum_groups
@@ -26,7 +25,7 @@ Rows = npt.NDArray[np.intp]
 
 
 class Grouping(NamedTuple):
-    """Which rows belong together: `order` sorts them by group, `starts` is where each group begins in it."""
+    """The rows of each group: `order` sorts rows by group, and `starts` has the start of each group in that order."""
 
     labels: LabelSets
     order: Rows
@@ -35,12 +34,12 @@ class Grouping(NamedTuple):
     group_indexes: Rows  # the group of each row, in group order
 
     def split_members(self) -> list[Rows]:
-        """The rows of each group."""
+        """Returns the rows of each group."""
         return np.split(self.order, self.starts[1:])
 
 
 class GroupedValues(NamedTuple):
-    """Values in group order; `present` is None where nothing is missing; `counts` are [groups, steps]."""
+    """Values in group order; `present` is None if nothing is missing; `counts` are [groups, steps]."""
 
     grouping: Grouping
     values: Floats
@@ -48,20 +47,20 @@ class GroupedValues(NamedTuple):
     counts: Floats
 
     def fill_absent(self, fill_value: float) -> Floats:
-        """The values, with `filling` where there is none."""
+        """Returns the values, with `fill_value` where there is none."""
         return self.values if self.present is None else np.where(self.present, self.values, fill_value)
 
     def reduce(self, ufunc: np.ufunc, values: Floats) -> Floats:
-        """`ufunc` over the rows of each group; [groups, steps]."""
+        """Applies `ufunc` to the rows of each group; [groups, steps]."""
         reduced: Floats = ufunc.reduceat(values, self.grouping.starts, axis=0)
         return reduced
 
 
 def aggregate(node: Aggregate, context: EvaluationContext) -> Series:
-    """The aggregation of an instant vector; an empty vector has an empty one."""
+    """Evaluates the aggregation of an instant vector; an empty vector gives an empty one."""
     series = context.evaluate_series(node.inner)
     if node.op == "count_values":
-        assert node.parameter is not None  # the parser sees to that
+        assert node.parameter is not None  # guaranteed by the parser
         return count_values(series, context.evaluate_text(node.parameter), node, context.budget)
     parameter = None if node.parameter is None else context.evaluate_scalar(node.parameter)
     if not series.labels:
@@ -93,7 +92,7 @@ def _group_rows(labels: LabelSets, names: tuple[str, ...], without: bool) -> Gro
 
 
 def select_group_labels(labels: Labels, names: frozenset[str], without: bool) -> Labels:
-    """What `by (names)`, or `without (names)`, leaves of the labels."""
+    """Returns the labels that `by (names)`, or `without (names)`, keeps."""
     if without:
         return tuple(pair for pair in labels if pair[0] not in names and pair[0] != NAME)
     return tuple(pair for pair in labels if pair[0] in names)
@@ -146,8 +145,8 @@ def _stdvar(rows: GroupedValues) -> Floats:
 
 
 def _find_first_values(rows: GroupedValues) -> Floats:
-    """The value of the first present row of each group; meaningless where there is none."""
-    assert rows.present is not None  # or every first row would do
+    """Returns the value of the first present row of each group; meaningless if there is none."""
+    assert rows.present is not None  # else the first row of each group is present
     count = len(rows.values)
     numbers = np.where(rows.present, np.arange(count)[:, None], count - 1)
     rank = np.minimum.reduceat(numbers, rows.grouping.starts, axis=0)
@@ -179,7 +178,7 @@ def _quantile(series: Series, grouping: Grouping, parameter: Floats) -> Series:
 
 
 def quantile(rank: float, values: Floats) -> Floats:
-    """The quantile of each row of `values`, between the two nearest; NaN counts as the smallest value."""
+    """Returns the quantile of each row, interpolated between the two nearest values; NaN counts as the smallest."""
     count = values.shape[1]
     if np.isnan(rank) or not count:
         return np.full(len(values), np.nan)
@@ -197,7 +196,7 @@ def quantile(rank: float, values: Floats) -> Floats:
 def _select_ranked(series: Series, grouping: Grouping, parameter: Floats, *, largest: bool) -> Series:
     present = series.mask()
     selected = np.zeros(present.shape, np.bool_)
-    keys = -series.values if largest else series.values  # argsort puts NaN last, which is what both want
+    keys = -series.values if largest else series.values  # argsort puts NaN last, as topk and bottomk need
     for step, limit in enumerate(_parse_limits(parameter).tolist()):
         for members in grouping.split_members():
             present_rows = members[present[members, step]]
@@ -243,14 +242,14 @@ AGGREGATIONS = frozenset({"count_values", *PLAIN_AGGREGATIONS, *AGGREGATIONS_WIT
 
 
 def count_values(series: Series, label: str, node: Aggregate, budget: QueryBudget) -> Series:
-    """How many rows of a group have each value, which becomes a label."""
+    """Counts the rows of a group by their value, which becomes a label."""
     if LABEL_NAME.fullmatch(label) is None:
         raise PromqlError(f'invalid label name "{label}"')
     grouping_names = frozenset(node.labels if node.without else (*node.labels, label))
     present = series.mask()
     counts: dict[Labels, Floats] = {}
     for row, step in np.argwhere(present).tolist():
-        value = format_number(float(series.values[row, step]))
+        value = format_plain(float(series.values[row, step]))
         key = select_group_labels(set_label(series.labels[row], label, value), grouping_names, node.without)
         if key not in counts:
             budget.reserve(1, present.shape[1])
@@ -258,11 +257,3 @@ def count_values(series: Series, label: str, node: Aggregate, budget: QueryBudge
         counts[key][step] += 1
     values = np.array(list(counts.values())).reshape(-1, present.shape[1])
     return Series(tuple(counts), values, values > 0)
-
-
-def format_number(value: float) -> str:
-    """A number as Go's FormatFloat(value, 'f', -1, 64) writes it: all digits, never an exponent."""
-    if math.isfinite(value):
-        text = format(Decimal(repr(value)), "f")
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

@@ -1,5 +1,5 @@
 """
-Operators between two expressions: arithmetic, comparison, and which scalar or series meets which.
+Binary operators: arithmetic and comparison between series and scalars.
 
 https://prometheus.io/docs/prometheus/latest/querying/operators/#binary-operators
 """
@@ -18,7 +18,7 @@ from rules.promql.vector_matching import apply_set_operator, match_vectors
 
 
 def _power(base: Any, exponent: Any) -> Any:
-    """IEEE's pow; NumPy takes the root for a power of a half, and that of -Inf is none."""
+    """Computes IEEE's pow; NumPy takes the square root for an exponent of 0.5, which gives NaN for -Inf."""
     result, half = np.power(base, exponent), np.equal(exponent, 0.5)
     return np.where(half & np.isneginf(base), np.inf, result) if half.any() else result
 
@@ -28,7 +28,7 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "-": np.subtract,
     "*": np.multiply,
     "/": np.divide,
-    "%": np.fmod,  # the sign of the dividend, as Go has it
+    "%": np.fmod,  # the sign of the dividend, as in Go
     "^": _power,
     "atan2": np.arctan2,
 }
@@ -47,7 +47,7 @@ OPERATORS = frozenset(ARITHMETIC) | frozenset(COMPARISONS) | SET_OPERATORS
 
 
 def evaluate_binary(node: Binary, context: EvaluationContext) -> Series | Floats:
-    """The value of the operator, series or one number per step."""
+    """Evaluates the operator, to series or to one number per step."""
     lhs, rhs = context.evaluate(node.lhs, context), context.evaluate(node.rhs, context)
     if isinstance(lhs, str) or isinstance(rhs, str):
         raise PromqlError("binary expression must contain only scalar and instant vector types")
@@ -66,7 +66,9 @@ def _combine_scalars(op: str, lhs: Floats, rhs: Floats) -> Floats:
 
 
 def _combine_with_scalar(node: Binary, series: Series, lhs: Any, rhs: Any, vector_values: Floats) -> Series:
-    """One side is a number per step; a comparison that filters keeps the value of the vector, on either side."""
+    """
+    Combines series with one number per step; a filtering comparison keeps the value of the vector, on either side.
+    """
     if node.op in COMPARISONS and not node.return_bool:
         return Series(series.labels, vector_values, _intersect(series.present, COMPARISONS[node.op](lhs, rhs)))
     values = (ARITHMETIC.get(node.op) or COMPARISONS[node.op])(lhs, rhs).astype(np.float64, copy=False)
@@ -89,7 +91,9 @@ def _combine_vectors(node: Binary, lhs: Series, rhs: Series, budget: QueryBudget
 
 
 def _drops_name(node: Binary) -> bool:
-    """Whether the metric name goes; of the arithmetic operators atan2 alone keeps it, as in Prometheus."""
+    """
+    Returns True if the result has no metric name; as in Prometheus, atan2 is the one arithmetic operator to keep it.
+    """
     return node.return_bool or (node.op in ARITHMETIC and node.op != "atan2")
 
 

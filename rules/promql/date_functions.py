@@ -1,5 +1,5 @@
 """
-The calendar functions: minute, hour, days and years of a Unix time in UTC.
+The calendar functions: minute, hour, day, month and year of a Unix time in UTC.
 
 https://prometheus.io/docs/prometheus/latest/querying/functions/#day_of_month
 """
@@ -20,8 +20,8 @@ _Integers = npt.NDArray[np.int64]
 
 _DAY = 86_400
 _ERA = 146_097  # days of 400 years, after which the calendar repeats
-_TO_MARCH = 719_468  # days from 1 March of year 0, with which an era begins here, to 1970
-_FURTHEST = 1 << 63  # seconds; what Go makes of NaN and of anything beyond, on x86-64
+_TO_MARCH = 719_468  # days from 1 March of year 0, where an era begins, to 1970
+_FURTHEST = 1 << 63  # seconds; Go's result for NaN and for any number beyond, on x86-64
 
 
 class _Date(NamedTuple):
@@ -33,7 +33,7 @@ class _Date(NamedTuple):
 
 
 def make_date_function(part: Callable[[_Date], _Integers]) -> Callable[[Call, EvaluationContext], Series]:
-    """A function of the time a sample's value stands for, or of the evaluation time where it has no argument."""
+    """Makes a function of the Unix time in a sample's value, or of the evaluation time if it has no argument."""
 
     def run(call: Call, context: EvaluationContext) -> Series:
         if not call.arguments:
@@ -53,7 +53,7 @@ def _compute_part(part: Callable[[_Date], _Integers], seconds: Floats) -> Floats
 
 
 def _to_date(days: _Integers, seconds: _Integers) -> _Date:
-    """The civil date, after Howard Hinnant's days_from_civil turned round."""
+    """Converts days since 1970 to a civil date, with Howard Hinnant's civil_from_days."""
     era, era_day = (days + _TO_MARCH) // _ERA, (days + _TO_MARCH) % _ERA
     year = (era_day - era_day // 1460 + era_day // 36_524 - era_day // 146_096) // 365
     year_day = era_day - (365 * year + year // 4 - year // 100)

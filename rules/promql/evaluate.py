@@ -1,4 +1,4 @@
-"""Walks a plan: each node gives series x steps (or one number per step), so a range query is not a loop."""
+"""Evaluates a plan: each node gives series x steps (or one number per step), so a range query needs no loop."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from rules.promql.values import (
 
 
 def evaluate_plan(node: Node, history: Source, times: Times, budget: QueryBudget) -> Series | Floats | str:
-    """The value of a plan at the given times (ms, ascending, at least one)."""
-    # Arithmetic on NaN and Inf is ordinary in PromQL, and must not warn.
+    """Evaluates a plan at the given times (ms, ascending, at least one)."""
+    # PromQL computes with NaN and Inf as a matter of course, so NumPy must not warn.
     with np.errstate(all="ignore"):
         return evaluate(
             node, EvaluationContext(history, times, int(times[0]), int(times[-1]), evaluate, select_windows, budget)
@@ -31,7 +31,7 @@ def evaluate_plan(node: Node, history: Source, times: Times, budget: QueryBudget
 
 
 def evaluate_windows(node: Node, history: Source, at_ms: int, budget: QueryBudget) -> Windows:
-    """The windows of a range vector at one time."""
+    """Evaluates the windows of a range vector at one time."""
     with np.errstate(all="ignore"):
         return select_windows(
             node,
@@ -40,7 +40,7 @@ def evaluate_windows(node: Node, history: Source, at_ms: int, budget: QueryBudge
 
 
 def evaluate(node: Node, context: EvaluationContext) -> Series | Floats | str:
-    """The value of one node."""
+    """Evaluates one node."""
     if isinstance(node, VectorSelector):
         return select_instant(node, context)
     if isinstance(node, Binary):

@@ -1,5 +1,5 @@
 """
-The functions of the language: a table from name to implementation; adding one is one line and its function.
+The table of PromQL functions; a new one needs an entry and an implementation.
 
 https://prometheus.io/docs/prometheus/latest/querying/functions/
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.history.selection import NAME
+from rules.matchers import NAME
 from rules.promql import date_functions, range_functions
 from rules.promql.histogram import histogram_fraction, histogram_quantile
 from rules.promql.label_functions import label_join, label_replace
@@ -35,7 +35,7 @@ Function = Callable[[Call, EvaluationContext], Series | Floats]
 
 
 def _make_elementwise(function: Callable[..., Any]) -> Function:
-    """A function of each value by itself, and of scalars; the metric name goes."""
+    """Makes a function of single values and of scalars; the result has no metric name."""
 
     def run(call: Call, context: EvaluationContext) -> Series:
         series = context.evaluate_series(call.arguments[0])
@@ -47,7 +47,7 @@ def _make_elementwise(function: Callable[..., Any]) -> Function:
 
 
 def _make_windowed(function: WindowFunction, *, keeps_name: bool = False, weight: int = 1) -> Function:
-    """A function of a window over time, and of scalars; the metric name goes unless the value is a sample itself."""
+    """Makes a function of windows and of scalars; the metric name goes unless the result is one of the samples."""
 
     def run(call: Call, context: EvaluationContext) -> Series:
         range_index = next(
@@ -81,7 +81,7 @@ def _apply_to_strips(function: WindowFunction, windows: Windows, arguments: Wind
 
 
 def _go_max(values: Floats, bound: Floats) -> Floats:
-    """Go's math.Max: NaN where either is, but +Inf where either is that."""
+    """Computes Go's math.Max: +Inf if either is +Inf, else NaN if either is NaN."""
     largest = np.maximum(values, bound)
     if np.isfinite(bound).all():
         return largest
@@ -89,12 +89,12 @@ def _go_max(values: Floats, bound: Floats) -> Floats:
 
 
 def _go_min(values: Floats, bound: Floats) -> Floats:
-    """Go's math.Min, likewise."""
+    """Computes Go's math.Min, likewise."""
     return -_go_max(-values, -bound)
 
 
 def _sign(values: Floats) -> Floats:
-    return np.where(values == 0, values, np.sign(values))  # of zero, zero with its sign
+    return np.where(values == 0, values, np.sign(values))  # zero keeps its sign
 
 
 def _round(values: Floats, to_nearest: Floats | None = None) -> Floats:
@@ -106,7 +106,7 @@ def _round(values: Floats, to_nearest: Floats | None = None) -> Floats:
 def _clamp(call: Call, context: EvaluationContext) -> Series:
     low, high = context.evaluate_scalar(call.arguments[1]), context.evaluate_scalar(call.arguments[2])
     series = _make_elementwise(lambda values, low, high: _go_max(_go_min(values, high), low))(call, context)
-    assert isinstance(series, Series)  # of an instant vector, as the parser made sure
+    assert isinstance(series, Series)  # an instant vector, as the parser has checked
     return Series(series.labels, series.values, series.mask() & ~(high < low)) if (high < low).any() else series
 
 
@@ -157,11 +157,11 @@ def _absent_over_time(call: Call, context: EvaluationContext) -> Series:
 
 def _mark_absent(argument: Node, series: Series, context: EvaluationContext) -> Series:
     absent: Bools = ~np.any(series.mask(), axis=0, keepdims=True)
-    return Series((_absent_labels(argument),), np.ones((1, len(context.times))), absent)
+    return Series((_build_absent_labels(argument),), np.ones((1, len(context.times))), absent)
 
 
-def _absent_labels(argument: Node) -> Labels:
-    """The labels that the selector asks for with `=`; one asked for again is left out."""
+def _build_absent_labels(argument: Node) -> Labels:
+    """Returns the labels that the selector requires with `=`; a label that is required twice is left out."""
     selector = argument.selector if isinstance(argument, MatrixSelector) else argument
     if not isinstance(selector, VectorSelector):
         return ()
@@ -177,11 +177,11 @@ def _absent_labels(argument: Node) -> Labels:
 
 
 def _sort(call: Call, context: EvaluationContext) -> Series:
-    return context.evaluate_series(call.arguments[0])  # an instant query orders its result at the end
+    return context.evaluate_series(call.arguments[0])  # an instant query sorts its result at the end
 
 
 def _make_label_function(function: Callable[[LabelSets, tuple[str, ...]], LabelSets]) -> Function:
-    """A function of labels alone, with strings."""
+    """Makes a function of labels and strings."""
 
     def run(call: Call, context: EvaluationContext) -> Series:
         series = context.evaluate_series(call.arguments[0])

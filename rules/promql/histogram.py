@@ -1,6 +1,7 @@
 """
-Classic histograms: cumulative buckets, one series per upper bound `le`; histograms with the same bounds go together.
+Classic histograms: cumulative buckets, one series per upper bound `le`.
 
+Histograms with the same bounds are computed together.
 https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile
 """
 
@@ -14,18 +15,20 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.history.selection import NAME
+from rules.matchers import NAME
 from rules.promql.plan import Call, Node
 from rules.promql.values import Bools, EvaluationContext, LabelSets, Series
 
 BUCKET = "le"
-_ROUNDING = 1e-12  # differences between neighbouring buckets below this are those of rounding
+_ROUNDING = 1e-12  # smaller relative differences between neighbouring buckets are rounding errors
 
 Rows = npt.NDArray[np.intp]
 
 
 class HistogramGroup(NamedTuple):
-    """Histograms with the same bounds: `places` in the result, `rows` [histograms, buckets] in order of `bounds`."""
+    """
+    Histograms with the same bounds: their `result_rows`, and `rows` [histograms, buckets] in the order of `bounds`.
+    """
 
     result_rows: Rows
     rows: Rows
@@ -40,11 +43,11 @@ class Buckets(NamedTuple):
 
 
 BucketFunction = Callable[[Buckets, int], Floats]
-"""Of each histogram at one step."""
+"""Computes one number for each histogram at one step."""
 
 
 def histogram_quantile(call: Call, context: EvaluationContext) -> Series:
-    """The quantile of each histogram, linear within a bucket; NaN without a bucket up to +Inf."""
+    """Computes the quantile of each histogram, linear within a bucket; NaN without a bucket up to +Inf."""
     ranks = context.evaluate_scalar(call.arguments[0]).tolist()
     return _evaluate_histograms(
         call, call.arguments[1], context, lambda counts, step: _compute_quantiles(ranks[step], counts)
@@ -52,7 +55,9 @@ def histogram_quantile(call: Call, context: EvaluationContext) -> Series:
 
 
 def histogram_fraction(call: Call, context: EvaluationContext) -> Series:
-    """The share of observations between two values, linear within a bucket; NaN without a bucket up to +Inf."""
+    """
+    Computes the share of observations between two values, linear within a bucket; NaN without a bucket up to +Inf.
+    """
     lower, upper = (context.evaluate_scalar(call.arguments[index]).tolist() for index in (0, 1))
     return _evaluate_histograms(
         call, call.arguments[2], context, lambda counts, step: _compute_fractions(lower[step], upper[step], counts)
@@ -73,7 +78,7 @@ def _evaluate_histograms(call: Call, argument: Node, context: EvaluationContext,
 
 
 def _iter_present(group: HistogramGroup, present: Bools | None, step: int) -> Iterator[HistogramGroup]:
-    """The histograms whose buckets are all there, and one by one those of which some are not."""
+    """Yields the complete histograms together, and each incomplete one separately."""
     if present is None:
         yield group
         return
@@ -88,7 +93,7 @@ def _iter_present(group: HistogramGroup, present: Bools | None, step: int) -> It
 
 def _evaluate_buckets(bounds: Floats, counts: Floats, function: BucketFunction, step: int) -> Floats:
     first_indexes = np.flatnonzero(np.concatenate([[True], bounds[1:] != bounds[:-1]]))
-    if len(first_indexes) < len(bounds):  # bounds spelt twice are one bucket
+    if len(first_indexes) < len(bounds):  # two spellings of a bound are one bucket
         bounds, counts = bounds[first_indexes], np.add.reduceat(counts, first_indexes, axis=0)
     return function(Buckets(bounds, counts), step)
 
@@ -114,7 +119,7 @@ def _build_group(bounds: tuple[float, ...], entries: list[tuple[int, list[int]]]
 
 
 def _parse_bound(text: str) -> float | None:
-    """The upper bound, or None: a series whose `le` is no number is not part of a histogram."""
+    """Parses the upper bound; None for a series whose `le` is no number, which is not part of a histogram."""
     try:
         bound = float(text)
     except ValueError:
@@ -131,7 +136,7 @@ def _compute_quantiles(rank: float, histogram: Buckets) -> Floats:
         return np.full(count, np.nan)
     total, columns = counts[-1], np.arange(count)
     target_rank = rank * total
-    # Of all but the last bucket, the first that reaches what is wanted; the last where none does.
+    # The first bucket that reaches the rank, or the last if none of the others does.
     bucket = (counts[:-1] < target_rank).sum(axis=0)
     below = np.where(bucket > 0, counts[bucket - 1, columns], 0.0)
     start = np.where(bucket > 0, bounds[bucket - 1], 0.0)
@@ -143,7 +148,7 @@ def _compute_quantiles(rank: float, histogram: Buckets) -> Floats:
 
 
 def _make_monotonic(counts: Floats) -> Floats:
-    """Scraped while it grows, a bucket may lag behind the one below it; and rounding is no growth."""
+    """Corrects buckets that lag behind the one below, because they grew during the scrape, and rounding errors."""
     before, after = counts[:-1], counts[1:]
     if ((after == before) | (after - before > 2 * _ROUNDING * after)).all():
         return counts
@@ -171,13 +176,13 @@ def _compute_fractions(lower: float, upper: float, histogram: Buckets) -> Floats
 
 
 def _compute_rank(value: float, histogram: Buckets) -> Floats:
-    """How many observations are at most `value`."""
+    """Returns the number of observations that are at most `value`."""
     bounds, counts = histogram
-    bucket = int(np.searchsorted(bounds, value, "right"))  # the one that `value` lies within, above its lower bound
+    bucket = int(np.searchsorted(bounds, value, "right"))  # the bucket that `value` lies in, above its lower bound
     if 0 < bucket < len(bounds):
         below, start = counts[bucket - 1], bounds[bucket - 1]
         rank: Floats = below + (counts[bucket] - below) * (value - start) / (bounds[bucket] - start)
         return rank
-    # Down to -Inf there is nothing to go along with, so the whole bucket counts, but for -Inf itself.
+    # A bucket down to -Inf cannot be interpolated: all of it counts, except for the value -Inf itself.
     last: Floats = counts[max(bucket - 1, 0)] * (value > -np.inf)
     return last

@@ -1,7 +1,7 @@
 """
-label_replace and label_join: new labels from old ones.
+label_replace and label_join: new labels from existing ones.
 
-The replacement text is Go's: https://pkg.go.dev/regexp#Regexp.Expand
+The replacement text has Go's syntax: https://pkg.go.dev/regexp#Regexp.Expand
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from collectors import Labels
-from rules.history.selection import compile_pattern
+from rules.matchers import compile_pattern
 from rules.promql.plan import PromqlError
 from rules.promql.values import LabelSets
 
@@ -35,7 +35,7 @@ def _replace_label(labels: Labels, compiled: Any, target: str, replacement: str,
 
 
 def expand_template(match: Any, template: str) -> str:
-    """Go's Expand: `$1`, `${1}`, `$name`; the longest name counts, and a group that is not there is empty."""
+    """Expands `$1`, `${1}` and `$name` as Go does; the longest name counts, and a missing group is empty."""
 
     def substitute(piece: re.Match[str]) -> str:
         if piece["dollar"]:
@@ -50,7 +50,7 @@ def expand_template(match: Any, template: str) -> str:
 
 
 def label_join(labels: LabelSets, texts: tuple[str, ...]) -> LabelSets:
-    """Sets `target` to the values of the source labels, joined."""
+    """Sets `target` to the joined values of the source labels."""
     target, separator, *sources = texts
     _check_name("label_join", target)
     for source in sources:
@@ -69,6 +69,6 @@ def _check_name(function: str, target: str) -> None:
 
 
 def set_label(labels: Labels, name: str, value: str) -> Labels:
-    """The labels with one of them set, or without it where the value is empty."""
+    """Sets one label, or removes it if the value is empty."""
     rest = [pair for pair in labels if pair[0] != name]
     return tuple(sorted([*rest, (name, value)])) if value else tuple(rest)

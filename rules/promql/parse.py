@@ -1,8 +1,8 @@
 """
-PromQL text to plan. The grammar and its types are promql-parser's; what it would crash on, or accepts although
-Prometheus does not, is refused here.
+Parses PromQL text to a plan.
 
-https://prometheus.io/docs/prometheus/latest/querying/basics/
+The grammar and its types are promql-parser's. Expressions that would crash it, or that it accepts although Prometheus
+does not, are refused here. https://prometheus.io/docs/prometheus/latest/querying/basics/
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import promql_parser
 
-from rules.history.selection import NAME, Matcher, compile_pattern
+from rules.matchers import NAME, Matcher, compile_pattern
 from rules.promql.aggregate import AGGREGATIONS
 from rules.promql.binary import OPERATORS
 from rules.promql.functions import FUNCTIONS
@@ -34,11 +34,11 @@ from rules.promql.plan import (
     VectorSelector,
 )
 
-MAX_BYTES = 64 << 10  # bytes
-MAX_DEPTH = 200  # promql-parser overflows the stack of the whole process at some 4,000 levels
-MAX_ESCAPES = 2_000  # and at some 20,000 escapes in a string, or comments
+MAX_BYTES = 64 << 10
+MAX_DEPTH = 200  # promql-parser overflows the stack of the whole process at about 4,000 levels
+MAX_ESCAPES = 2_000  # and at about 20,000 escapes in a string, or comments
 
-# Possessive, and closed by the end of the text too, so that no text makes it look twice at a character.
+# Possessive, and also closed by the end of the text, so that no text makes the search backtrack.
 _TEXT_OR_COMMENT = (
     r"""(?P<text>"(?:\\.|[^"\\])*+(?:"|\\?\Z)|'(?:\\.|[^'\\])*+(?:'|\\?\Z)|`[^`]*+(?:`|\Z))|(?P<comment>\#[^\n]*)"""
 )
@@ -73,7 +73,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse(text: str, subquery_step_ms: int) -> Node:
-    """The plan of an expression; PromqlError where it is none, or uses what is not supported."""
+    """Parses an expression to its plan; raises PromqlError if it is invalid or not supported."""
     _check_limits(text)
     try:
         tree = promql_parser.parse(_NORMALIZABLE.sub(_normalize_token, text))
@@ -94,14 +94,14 @@ def _check_limits(text: str) -> None:
 
 
 def _normalize_token(token: re.Match[str]) -> str:
-    """What promql-parser makes the same of: it knows no 1_000, and many comments are too much for it."""
+    """Rewrites a token for promql-parser, which does not know 1_000 and fails at many comments."""
     if token["number"] and _LONG_NUMBER.fullmatch(token[0]):
         return token[0].replace("_", "")
     return " " if token["comment"] else token[0]
 
 
 def _describe_experimental(text: str) -> str:
-    """Which of Prometheus' experimental syntax a refused text uses, in a sentence; empty where none is seen."""
+    """Describes the experimental syntax of Prometheus in a refused text; empty if there is none."""
     code = _TOKEN.sub(_blank_text, text)
     reason = next((description for syntax, description in _EXPERIMENTAL if syntax.search(code)), "")
     return reason and f"{reason} experimental in Prometheus and not supported"
@@ -112,7 +112,7 @@ def _blank_text(token: re.Match[str]) -> str:
 
 
 def _measure_depth(text: str) -> int:
-    """An upper bound of the height of the syntax tree: open brackets plus the operators of a chain."""
+    """Returns an upper bound of the height of the syntax tree: open brackets plus the operators of a chain."""
     frames = [[0, 0]]  # [operators since the last comma, deepest level below]
     deepest = 0
     for token in _TOKEN.finditer(text):
@@ -130,7 +130,7 @@ def _measure_depth(text: str) -> int:
 
 
 class _Planner:
-    """Turns the parser's tree into a plan."""
+    """Converts the parser's tree to a plan."""
 
     def __init__(self, subquery_step_ms: int) -> None:
         self._subquery_step_ms = subquery_step_ms

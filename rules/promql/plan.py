@@ -1,8 +1,8 @@
 """
-The immutable plan of an expression: what is evaluated, series x steps, with nothing of the parser left in it.
+The immutable plan of an expression: its nodes, independent of the parser.
 
-A plan node never drops rows from one evaluation to the next, it only marks them absent; so what depends on labels alone
-is worked out once per set of labels and remembered in the node's Memo.
+Between evaluations a node never drops rows, but marks them absent. So results that depend on labels alone are computed
+once per set of labels, and cached in the node's Memo.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from rules.history.selection import Matchers
+from rules.matchers import Matchers
 
 Kind = Literal["vector", "scalar", "matrix", "string"]
 LOOKBACK_MS = 300_000
@@ -20,11 +20,11 @@ _T = TypeVar("_T")
 
 
 class PromqlError(Exception):
-    """What is wrong with an expression or its evaluation, in a sentence a person understands."""
+    """An expression is invalid or cannot be evaluated; the message is a sentence for the user."""
 
 
 class Memo:
-    """The last result of something that depends on labels alone, kept while the very same labels come in."""
+    """Caches the last result of a computation that depends on labels alone, while the labels are the same objects."""
 
     __slots__ = ("_cached",)
 
@@ -32,7 +32,7 @@ class Memo:
         self._cached: tuple[tuple[object, ...], Any] = ((), None)
 
     def get_or_compute(self, key: tuple[object, ...], compute: Callable[[], _T]) -> _T:
-        """`make()`, or what it made last time where each part of the key is the same object."""
+        """Returns `compute()`, or its last result if each part of the key is the same object as then."""
         cached_key, result = self._cached
         if len(cached_key) == len(key) and all(a is b for a, b in zip(cached_key, key, strict=True)):
             cached: _T = result
@@ -58,7 +58,7 @@ class Text:
 
 @dataclass(frozen=True)
 class TimeModifiers:
-    """`offset` and `@` of a selector or subquery; `at_ms` may be the query's own start or end."""
+    """`offset` and `@` of a selector or subquery; `at_ms` may be the start or end of the query."""
 
     offset_ms: int = 0
     at_ms: int | Literal["start", "end"] | None = None
@@ -82,7 +82,7 @@ class MatrixSelector:
 
 @dataclass(frozen=True, eq=False)
 class Subquery:
-    """`inner[range:step]`."""
+    """A subquery: `inner[range:step]`."""
 
     inner: Node
     range_ms: int
@@ -92,7 +92,7 @@ class Subquery:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A function of its arguments."""
+    """A function call with its arguments."""
 
     name: str
     arguments: tuple[Node, ...]
@@ -111,7 +111,7 @@ class Negate:
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
-    """An aggregation; `without` turns the meaning of `labels` round."""
+    """An aggregation; with `without`, the `labels` are dropped instead of kept."""
 
     op: str
     inner: Node
@@ -123,7 +123,7 @@ class Aggregate:
 
 @dataclass(frozen=True)
 class Matching:
-    """How the series of two vectors find each other."""
+    """How the series of two vectors are matched."""
 
     card: Literal["one-to-one", "many-to-one", "one-to-many", "many-to-many"] = "one-to-one"
     on: bool = False
@@ -133,7 +133,7 @@ class Matching:
 
 @dataclass(frozen=True, eq=False)
 class Binary:
-    """An operator between two expressions."""
+    """A binary operator with its two expressions."""
 
     op: str
     lhs: Node
@@ -151,7 +151,7 @@ SCALAR_CALLS = frozenset({"scalar", "time", "pi"})
 
 
 def infer_kind(node: Node) -> Kind:
-    """The type of value a node gives, in Prometheus' terms."""
+    """Returns the type of a node's value, in Prometheus' terms."""
     if isinstance(node, Number):
         return "scalar"
     if isinstance(node, Text):
@@ -168,7 +168,7 @@ def infer_kind(node: Node) -> Kind:
 
 
 def list_children(node: Node) -> tuple[Node, ...]:
-    """The nodes a node is made from."""
+    """Returns the direct children of a node."""
     if isinstance(node, Binary):
         return (node.lhs, node.rhs)
     if isinstance(node, Call):
@@ -183,7 +183,7 @@ def list_children(node: Node) -> tuple[Node, ...]:
 
 
 def iter_selectors(node: Node) -> Iterator[VectorSelector]:
-    """Every selector of the plan."""
+    """Yields every selector of the plan."""
     if isinstance(node, VectorSelector):
         yield node
     for child in list_children(node):
@@ -191,7 +191,7 @@ def iter_selectors(node: Node) -> Iterator[VectorSelector]:
 
 
 def compute_reach_ms(node: Node, lookback_ms: int = LOOKBACK_MS) -> int:
-    """How far before its evaluation time a plan looks."""
+    """Returns how far before its evaluation time a plan reads."""
     if isinstance(node, VectorSelector):
         return lookback_ms + max(0, node.time_modifiers.offset_ms)
     if isinstance(node, MatrixSelector):

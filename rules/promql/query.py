@@ -1,4 +1,6 @@
-"""The face of the language: text in, a Query out that can be asked at a time or over a range of times."""
+"""
+The interface of the query language: `compile` makes a Query, which is evaluated at a time or over a range of times.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import numpy as np
 from collectors import Labels
 from rules.history.blocks import Floats, Times
 from rules.history.history import History
-from rules.history.selection import Matchers, find_exact_name
+from rules.matchers import Matchers, find_exact_name
 from rules.promql.evaluate import evaluate_plan, evaluate_windows
 from rules.promql.parse import parse
 from rules.promql.plan import (
@@ -37,7 +39,9 @@ _KIND_NAMES = {"matrix": "range vector", "string": "string"}
 
 @dataclass(frozen=True)
 class Vector:
-    """One value per series; `labels` carry `__name__` where Prometheus keeps it. A scalar has one, without labels."""
+    """
+    One value per series; `labels` include `__name__` if Prometheus keeps it. A scalar is one value without labels.
+    """
 
     labels: LabelSets
     values: Floats
@@ -47,6 +51,14 @@ class Vector:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def to_dicts(self) -> list[tuple[dict[str, str], float]]:
+        """Returns the elements with their labels as dicts."""
+        return [(dict(labels), value) for labels, value in self]
+
+    def index_by(self, label: str) -> dict[str, float]:
+        """Returns the values by one label, "" for elements without it; of equal labels the last element counts."""
+        return {labels.get(label, ""): value for labels, value in self.to_dicts()}
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class Matrix:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """A compiled expression; it holds no data and may be asked of any History."""
+    """A compiled expression; it holds no data and can be evaluated over any History."""
 
     text: str
     kind: Kind
@@ -74,7 +86,7 @@ class Query:
     _matchers: tuple[Matchers, ...] = field(repr=False)
 
     def evaluate_at(self, history: Source, at_ms: int, budget: QueryBudget | None = None) -> Vector:
-        """The value at one time. PromqlError where it has none, such as a many-to-many match."""
+        """Evaluates the query at one time. Raises PromqlError, for example for a many-to-many match."""
         series = self._evaluate_series(history, np.array([at_ms], np.int64), budget)
         present, values = series.present, series.values[:, 0]
         if present is None:
@@ -86,7 +98,7 @@ class Query:
     def evaluate_range(
         self, history: Source, start_ms: int, end_ms: int, step_ms: int, budget: QueryBudget | None = None
     ) -> Matrix:
-        """The values at start, start + step, … up to and including end; series never present are left out."""
+        """Evaluates at start, start + step, … up to and including end; series that are never present are left out."""
         if step_ms <= 0:
             raise PromqlError("the step of a range query must be greater than zero")
         if end_ms < start_ms:
@@ -101,7 +113,7 @@ class Query:
         return Matrix(labels, times, series.values[chosen], present[chosen])
 
     def read_samples(self, history: Source, at_ms: int, budget: QueryBudget | None = None) -> Iterator[Samples]:
-        """What a range vector holds at one time; series without samples are left out."""
+        """Yields the samples of a range vector at one time; series without samples are left out."""
         windows = evaluate_windows(self._plan, history, at_ms, budget or QueryBudget())
         for strip in windows.strips:
             window = slice(int(strip.low[0]), int(strip.high[0]))
@@ -112,17 +124,17 @@ class Query:
 
     @property
     def window_ms(self) -> int:
-        """How much of the past it needs: `reach_ms`, where of an instant selector the newest sample is enough."""
+        """How much of the past the query needs: `reach_ms` without the lookback of instant selectors."""
         return compute_reach_ms(self._plan, lookback_ms=0)
 
     def get_string(self) -> str:
-        """The value of a string literal."""
+        """Returns the value of a string literal."""
         if not isinstance(self._plan, Text):
             raise PromqlError("expected a string literal")
         return self._plan.value
 
     def is_fresh(self, history: History, at_ms: int) -> bool:
-        """False while a group that owns, or once owned, a series of a selected name is silent."""
+        """Returns False while a group that owns, or once owned, a series of a selected name is silent."""
         groups = {group for matchers in self._matchers for group in history.find_groups(matchers)}
         return not any(history.is_silent(group) for group in groups)
 
@@ -139,7 +151,7 @@ class Query:
 
 def compile(text: str, *, subquery_step_ms: int = 60_000) -> Query:  # noqa: A001 - read as promql.compile, as re.compile is
     """
-    A query ready to be asked; PromqlError where the text is none or uses what is not supported.
+    Compiles an expression; raises PromqlError if it is invalid or not supported.
 
     `subquery_step_ms` is the step of `[5m:]`, in Prometheus the global evaluation interval.
     """
@@ -150,7 +162,7 @@ def compile(text: str, *, subquery_step_ms: int = 60_000) -> Query:  # noqa: A00
 
 
 def parse_selector(text: str) -> Matchers:
-    """The matchers of a series selector, as `match[]` of the query API has them; PromqlError where it is none."""
+    """Parses a series selector, such as `match[]` of the query API, to its matchers; raises PromqlError."""
     plan = parse(text, 60_000)
     if not isinstance(plan, VectorSelector) or plan.time_modifiers != TimeModifiers():
         raise PromqlError('parse error: expected a series selector such as name{label="value"}')
@@ -158,11 +170,11 @@ def parse_selector(text: str) -> Matchers:
 
 
 def _sort_vector(plan: Node, vector: Vector) -> Vector:
-    """The order that topk, bottomk, sort and sort_desc promise for an instant query."""
+    """Sorts the result of an instant query as topk, bottomk, sort and sort_desc promise."""
     name = plan.op if isinstance(plan, Aggregate) else plan.name if isinstance(plan, Call) else ""
     if name not in ("topk", "bottomk", "sort", "sort_desc") or not len(vector):
         return vector
     descending = name in ("topk", "sort_desc")
-    # NaN comes last either way.
+    # NaN comes last in both directions.
     order = np.argsort(-vector.values if descending else vector.values, kind="stable")
     return Vector(tuple(vector.labels[row] for row in order.tolist()), vector.values[order])

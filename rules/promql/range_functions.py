@@ -1,5 +1,5 @@
 """
-Functions of a window over time; each sees a Strip, whose series have a value in every row.
+Functions of windows over time; each reads a Strip, whose series have a value in every row.
 
 The algorithms are Prometheus' own, see extrapolatedRate and its neighbours in promql/functions.go:
 https://prometheus.io/docs/prometheus/latest/querying/functions/
@@ -19,7 +19,7 @@ from rules.promql.values import Bools, Strip
 
 
 class WindowArguments(NamedTuple):
-    """What a window function is told besides the samples; one entry per step."""
+    """The arguments of a window function besides the samples; one entry per step."""
 
     starts: Times
     ends: Times
@@ -29,7 +29,7 @@ class WindowArguments(NamedTuple):
 
 
 Result = tuple[Floats, Bools]
-"""Values [series, steps] and whether there is one, [steps] or [series, steps]."""
+"""Values [series, steps], and which of them exist, [steps] or [series, steps]."""
 
 WindowFunction = Callable[[Strip, WindowArguments], Result]
 
@@ -43,7 +43,7 @@ def _has_two_samples(strip: Strip) -> Bools:
 
 
 def _extrapolate(strip: Strip, arguments: WindowArguments, *, counter: bool, per_second: bool) -> Result:
-    """Change within the window, stretched to its ends as far as samples would be expected there."""
+    """Computes the change within the window, extrapolated to its ends where further samples would be expected."""
     first, last = strip.first_rows(), strip.last_rows()
     first_values = strip.values[:, first]
     change = strip.values[:, last] - first_values
@@ -56,7 +56,7 @@ def _extrapolate(strip: Strip, arguments: WindowArguments, *, counter: bool, per
     to_start = np.where(to_start >= threshold, average_interval / 2, to_start)
     to_end = np.where(to_end >= threshold, average_interval / 2, to_end)
     if counter:
-        # A counter cannot have been below zero, so it is not stretched further back than to there.
+        # A counter was never below zero, so it is extrapolated back to zero at most.
         to_zero = np.where((change > 0) & (first_values >= 0), sampled_seconds * (first_values / change), np.inf)
         to_start = np.minimum(to_start, to_zero)
     factor = (sampled_seconds + to_start + to_end) / sampled_seconds
@@ -64,7 +64,7 @@ def _extrapolate(strip: Strip, arguments: WindowArguments, *, counter: bool, per
 
 
 def _sum_reset_losses(strip: Strip) -> Floats | float:
-    """What a counter had reached before each fall within the window."""
+    """Adds up the values that a counter had before each reset within the window."""
     low, high = int(strip.low.min()), int(strip.high.max())
     if high - low < 2:
         return 0.0
@@ -142,7 +142,7 @@ def first_over_time(strip: Strip, arguments: WindowArguments) -> Result:
 
 
 def _count_events(strip: Strip, events: Bools) -> Floats:
-    """How often something happened between two neighbours of the window; `happened` has one column fewer."""
+    """Counts the events within each window; `events` are between neighbouring rows, so it has one column fewer."""
     padded = np.concatenate([np.zeros((len(strip.values), 1)), events], axis=1)
     return strip.reduce(np.add, padded, skip=1)
 
@@ -157,7 +157,7 @@ def resets(strip: Strip, arguments: WindowArguments) -> Result:
 
 
 def _map_windows(strip: Strip, function: Callable[[Times, Floats, int], Floats], min_rows: int) -> Floats:
-    """`function` of the times and values of each window that has at least so many rows."""
+    """Applies `function` to the times and values of each window with at least `min_rows` rows."""
     result = np.zeros((len(strip.values), len(strip.low)))
     for step, (low, high) in enumerate(zip(strip.low.tolist(), strip.high.tolist(), strict=True)):
         if high - low >= min_rows:
@@ -189,7 +189,7 @@ def quantile_over_time(strip: Strip, arguments: WindowArguments) -> Result:
 
 
 def _fit_line(times: Times, values: Floats, origin_ms: int) -> tuple[Floats, Floats]:
-    """Slope per second, and value at the origin, of the least squares line through each row; Prometheus' formula."""
+    """Fits a line to each row with Prometheus' formula for least squares: slope per second, and value at the origin."""
     count, x = len(times), (times - origin_ms) / 1000
     sum_x, sum_xx = sum_rows(np.stack([x, x * x])).tolist()
     sum_y, sum_xy = sum_rows(values), sum_rows(values * x)

@@ -1,5 +1,5 @@
 """
-Selectors, ranges and subqueries: from History to series x steps.
+Evaluates selectors, ranges and subqueries: from History to series x steps.
 
 Windows are open to the left, as in Prometheus 3: https://prometheus.io/docs/prometheus/latest/migration/#promql
 """
@@ -20,7 +20,7 @@ MAX_STEPS = 11_000  # per series, as in Prometheus' query API
 
 
 def apply_time_modifiers(modifiers: TimeModifiers, context: EvaluationContext) -> Times:
-    """The times at which a selector with `offset` and `@` looks."""
+    """Returns the times that a selector with `offset` and `@` reads."""
     if modifiers.at_ms is None:
         return context.times - modifiers.offset_ms if modifiers.offset_ms else context.times
     fixed = {"start": context.start_ms, "end": context.end_ms}.get(str(modifiers.at_ms), modifiers.at_ms)
@@ -28,13 +28,13 @@ def apply_time_modifiers(modifiers: TimeModifiers, context: EvaluationContext) -
 
 
 def select_instant(node: VectorSelector, context: EvaluationContext) -> Series:
-    """The newest value of each series within the lookback; none where it has ended."""
+    """Returns the newest value of each series within the lookback; a series that has ended has none."""
     series, _ = select_instant_with_times(node, context)
     return series
 
 
 def select_instant_with_times(node: VectorSelector, context: EvaluationContext) -> tuple[Series, Floats]:
-    """The same with the time of each value, in seconds."""
+    """Returns the same with the time of each value, in seconds."""
     times = apply_time_modifiers(node.time_modifiers, context)
     selection = context.history.select(node.matchers)
     context.budget.reserve(len(selection.labels), len(times))
@@ -89,7 +89,7 @@ def _read_many_rows(group: SampleGroup, part: SelectionPart, times: Times, count
 
 
 def select_windows(node: Node, context: EvaluationContext) -> Windows:
-    """The windows of a range selector or a subquery."""
+    """Returns the windows of a range selector or a subquery."""
     if isinstance(node, MatrixSelector):
         return _select_range(node, context)
     if isinstance(node, Subquery):
@@ -129,7 +129,7 @@ def _evaluate_subquery(node: Subquery, context: EvaluationContext) -> Windows:
 def _build_strips(
     times: Times, values: Floats, present: Bools | None, starts: Times, ends: Times, rows: slice
 ) -> list[Strip]:
-    """Series that miss the same rows share a strip from which those rows are left out."""
+    """Builds a strip for the series that miss the same rows, without those rows."""
     if not len(times) or not len(values):
         return []
     if present is None:

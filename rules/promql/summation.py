@@ -1,9 +1,9 @@
 """
-Sums rounded once, as Prometheus' compensated (Kahan-Neumaier) sums nearly always are, in a few passes over an array.
+Sums that are rounded only once, as Prometheus' compensated (Kahan-Neumaier) sums nearly always are.
 
-Each number is cut at a bit so high that the upper parts add up without rounding (ExtractVector of Rump, Ogita and
-Oishi, "Accurate floating-point summation", 2008): what rounding would lose is in the lower parts. Only where nearly
-everything cancels are the numbers added one by one.
+Works in a few passes over an array. Each number is cut at a bit so high that the upper parts add up without rounding
+(ExtractVector of Rump, Ogita and Oishi, "Accurate floating-point summation", 2008); the lower parts hold what rounding
+would lose. Only where nearly everything cancels are the numbers added one by one.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from rules.history.blocks import Floats
 from rules.promql.values import Strip
 
 _SHRINK = 2.0**-600
-_LARGE = 1e150  # whose square is still a number
-_CANCELLED = 2.0**-45  # of the largest number: a sum below that has lost the lower parts too
+_LARGE = 1e150  # its square is still finite
+_CANCELLED = 2.0**-45  # of the largest number: a smaller sum has lost the lower parts too
 
 
 class CellGroups(NamedTuple):
-    """How groups of cells lie in an array; a result is [groups, steps]."""
+    """How groups of cells are arranged in an array; a result is [groups, steps]."""
 
-    reduce: Callable[[Floats], Floats]  # adds up each group, plainly
-    bound: Callable[[Floats], Floats]  # for each group, a number that no cell exceeds; infinite or NaN where one is
-    broadcast: Callable[[Floats], Floats]  # gives each cell what its group has
+    reduce: Callable[[Floats], Floats]  # plainly adds up each group
+    bound: Callable[[Floats], Floats]  # an upper bound of the cells of each group; infinite or NaN if a cell is
+    broadcast: Callable[[Floats], Floats]  # copies the number of each group to its cells
     cells: Callable[[Floats, int, int], Floats]  # the cells of one group at one step
 
 
 def sum_windows(strip: Strip, values: Floats) -> Floats:
-    """The sum of each window; meaningless where empty."""
+    """Returns the sum of each window; meaningless for an empty one."""
     return _reduce_windows(strip, values, None)
 
 
 def average_windows(strip: Strip) -> Floats:
-    """The mean of each window, which is finite where its sum would overflow; meaningless where empty."""
+    """Returns the mean of each window, finite even if the sum would overflow; meaningless for an empty one."""
     return _reduce_windows(strip, strip.values, strip.window_sizes())
 
 
 def sum_rows(values: Floats) -> Floats:
-    """The sum of each row."""
+    """Returns the sum of each row."""
     return sum_groups(values, _build_cell_groups(), None)[:, 0]
 
 
@@ -52,7 +52,7 @@ def _reduce_windows(strip: Strip, values: Floats, counts: Floats | None) -> Floa
 
 
 def _build_cell_groups(strip: Strip | None = None) -> CellGroups:
-    """Whole rows, or the windows of a strip."""
+    """Arranges whole rows, or the windows of a strip."""
     if strip is None:
         return CellGroups(_add_along_rows, _compute_norms, _identity, lambda values, row, _: values[row])
     low, high = strip.low, strip.high
@@ -69,7 +69,7 @@ def _add_along_rows(values: Floats) -> Floats:
 
 
 def _compute_norms(values: Floats) -> Floats:
-    # Never below the largest of the row, and one pass only.
+    # Never below the largest number of the row, in a single pass.
     norms: Floats = np.sqrt(np.einsum("ij,ij->i", values, values))
     return norms[:, None]
 
@@ -79,7 +79,7 @@ def _identity(bounds: Floats) -> Floats:
 
 
 def sum_groups(values: Floats, cell_groups: CellGroups, counts: Floats | None) -> Floats:
-    """The sum of each group, or with `counts` its mean; NaN and Inf come out as in a plain sum."""
+    """Returns the sum of each group, or with `counts` its mean; NaN and Inf spread as in a plain sum."""
     bounds = cell_groups.bound(values)
     if (bounds < _LARGE).all():
         return _sum_compensated(values, cell_groups, bounds, counts)
@@ -110,13 +110,13 @@ def _sum_compensated(values: Floats, cell_groups: CellGroups, bounds: Floats, co
         value = total + lower_total
     if counts is None:
         return value
-    # The rest that rounding left off makes the mean of equal values their value.
+    # The rounding error of the total, so that the mean of equal values is exactly their value.
     mean: Floats = value / counts + (lower_total - (value - total)) / counts
     return mean
 
 
 def _sum_neumaier(numbers: list[float]) -> tuple[float, float]:
-    """Neumaier's sum and compensation, as Prometheus has them."""
+    """Computes Neumaier's sum and compensation, as Prometheus does."""
     total = compensation = 0.0
     for number in numbers:
         new_total = total + number

@@ -1,4 +1,4 @@
-"""The values that flow between plan nodes: series x steps, windows over time, and the moment they are asked for."""
+"""The values that pass between plan nodes: instant vectors, windows over time, and the context of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats, Times
-from rules.history.selection import NAME, Matchers, Selection
+from rules.history.selection import Selection
+from rules.matchers import NAME, Matchers
 from rules.promql.plan import Memo, Node, PromqlError
 
 Bools = npt.NDArray[np.bool_]
 LabelSets = tuple[Labels, ...]
 
 MAX_CELLS = 10_000_000
-"""Of one array: 80 MB."""
+"""The limit of one array: 80 MB."""
 
 MAX_TOTAL_CELLS = 40_000_000
-"""Of all arrays of one evaluation: what is worked out first is held until its operator has the other side."""
+"""The limit of all arrays of one evaluation: an operator holds its first side while the second is computed."""
 
 MAX_VISITS = 1_000_000_000
-"""Of one evaluation: some seconds at worst."""
+"""The limit of cells that one evaluation visits: a few seconds at worst."""
 
 LABEL_SET_COST = 100
-"""Cells that could be looked at in the time that it takes to look at one set of labels."""
+"""The cost of processing one set of labels, in cell visits."""
 
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 
 
 class Source(Protocol):
-    """Where series come from: History itself, or a snapshot of it."""
+    """A source of series: History, or a snapshot of it."""
 
     def select(self, matchers: Matchers) -> Selection: ...
 
@@ -46,7 +47,7 @@ class Series(NamedTuple):
     present: Bools | None
 
     def mask(self) -> Bools:
-        """`present`, written out."""
+        """Returns `present` as an array."""
         return np.ones(self.values.shape, np.bool_) if self.present is None else self.present
 
 
@@ -60,7 +61,9 @@ class Strip(NamedTuple):
     rows: slice | npt.NDArray[np.intp]
 
     def reduce(self, ufunc: np.ufunc, values: Floats, skip: int = 0) -> Floats:
-        """`ufunc` over each window, without its first `skip` rows; [series, steps], meaningless where empty."""
+        """
+        Applies `ufunc` to each window, without its first `skip` rows; [series, steps], meaningless for an empty one.
+        """
         if len(self.low) == 1:
             low, high = int(self.low[0]) + skip, int(self.high[0])
             if low >= high:
@@ -74,20 +77,20 @@ class Strip(NamedTuple):
         return np.where(self.high - self.low > skip, reduced, 0.0) if skip else reduced
 
     def window_sizes(self) -> Floats:
-        """How many rows each window has; [steps]."""
+        """Returns the number of rows in each window; [steps]."""
         return (self.high - self.low).astype(np.float64)
 
     def first_rows(self) -> npt.NDArray[np.intp]:
-        """The first row of each window, a valid one even where the window is empty."""
+        """Returns the first row of each window, a valid row even if the window is empty."""
         return np.minimum(self.low, len(self.times) - 1)
 
     def last_rows(self) -> npt.NDArray[np.intp]:
-        """The last row of each window, a valid one even where the window is empty."""
+        """Returns the last row of each window, a valid row even if the window is empty."""
         return np.maximum(self.high - 1, 0)
 
 
 class QueryBudget:
-    """What one evaluation may still cost: a hostile expression must neither fill the memory nor hold up the host."""
+    """The remaining cost that one evaluation may cause, so that no expression fills the memory or blocks the host."""
 
     __slots__ = ("_held_cells", "_max_held_cells", "_remaining_visits")
 
@@ -97,14 +100,14 @@ class QueryBudget:
         self._remaining_visits = visits
 
     def release(self) -> None:
-        """Before the next of several evaluations that share one: the arrays of the one before are held no more."""
+        """Starts the next of several evaluations with one budget: the arrays of the previous one are freed."""
         self._held_cells = 0
 
     def reserve(self, series: int, cells_each: int) -> None:
-        """Before an array of so many cells is made; PromqlError where it would be too large."""
+        """Accounts for an array before it is made; raises PromqlError if it would be too large."""
         if series * cells_each > MAX_CELLS:
             raise PromqlError(
-                f"the query would hold {series} x {cells_each} cells at once, and {MAX_CELLS:,} is the most; "
+                f"the query would hold {series} x {cells_each} cells at once, and {MAX_CELLS:,} are allowed; "
                 f"use fewer series, a shorter range or a longer step"
             )
         self._held_cells += series * cells_each
@@ -116,11 +119,11 @@ class QueryBudget:
         self.spend(series * cells_each)
 
     def spend(self, cells: int) -> None:
-        """Before so many cells are looked at; PromqlError where the whole evaluation looks at too many."""
+        """Accounts for cells before they are visited; raises PromqlError if the whole evaluation visits too many."""
         self._remaining_visits -= cells
         if self._remaining_visits < 0:
             raise PromqlError(
-                f"the query would look at more than {MAX_VISITS:,} cells (series x steps x window); "
+                f"the query would visit more than {MAX_VISITS:,} cells (series x steps x window); "
                 f"use fewer series, a shorter range or a longer step"
             )
 
@@ -136,13 +139,13 @@ class Windows:
     range_ms: int
 
     def count_visits(self) -> int:
-        """How many cells all windows have together, one seen from several windows counted for each."""
+        """Counts the cells of all windows; a cell in several windows counts for each."""
         return sum(len(strip.values) * int((strip.high - strip.low).sum()) for strip in self.strips)
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What an expression is asked of, and when: one time in ms per step."""
+    """The History and the times of an evaluation: one time in ms per step."""
 
     history: Source
     times: Times
@@ -153,43 +156,43 @@ class EvaluationContext:
     budget: QueryBudget = field(default_factory=QueryBudget)
 
     def evaluate_series(self, node: Node) -> Series:
-        """The node as an instant vector."""
+        """Evaluates the node as an instant vector."""
         value = self.evaluate(node, self)
         if not isinstance(value, Series):
             raise PromqlError("expected an instant vector")
         return value
 
     def evaluate_scalar(self, node: Node) -> Floats:
-        """The node as one number per step."""
+        """Evaluates the node as one number per step."""
         value = self.evaluate(node, self)
         if not isinstance(value, np.ndarray):
             raise PromqlError("expected a scalar")
         return value
 
     def evaluate_text(self, node: Node) -> str:
-        """The node as a string."""
+        """Evaluates the node as a string."""
         value = self.evaluate(node, self)
         if not isinstance(value, str):
             raise PromqlError("expected a string")
         return value
 
     def evaluate_windows(self, node: Node) -> Windows:
-        """The node as a range vector."""
+        """Evaluates the node as a range vector."""
         return self.select_windows(node, self)
 
 
 def drop_metric_name(labels: Labels) -> Labels:
-    """Labels without the metric name."""
+    """Removes the metric name."""
     return tuple(pair for pair in labels if pair[0] != NAME)
 
 
 def drop_metric_names(labels: LabelSets) -> LabelSets:
-    """Each of the label sets without the metric name."""
+    """Removes the metric name from each label set."""
     return tuple(drop_metric_name(each) for each in labels)
 
 
 def format_labels(labels: Iterable[tuple[str, str]]) -> str:
-    """Labels as Prometheus prints them."""
+    """Formats labels as Prometheus prints them."""
     pairs = list(labels)
     name = next((value for key, value in pairs if key == NAME), "")
     inner = ", ".join(f'{key}="{value}"' for key, value in pairs if key != NAME)
@@ -198,9 +201,9 @@ def format_labels(labels: Iterable[tuple[str, str]]) -> str:
 
 def merge_same_labels(series: Series, memo: Memo, error: str = SAME_LABELSET, *, allow_join: bool = True) -> Series:
     """
-    The series with each label set once; series that share one are joined where they do not overlap.
+    Merges series with the same label set, which must not be present at the same step.
 
-    PromqlError with that text where two of them are present at the same step, or at all where `joining` is False.
+    Raises PromqlError with that text if they are, or, without `allow_join`, if two of them are present at all.
     """
     merged = memo.get_or_compute((series.labels,), lambda: _merge_label_sets(series.labels))
     if merged is None:

@@ -1,5 +1,5 @@
 """
-Which series of two vectors meet: one-to-one, group_left and group_right, and the set operators.
+Matches the series of two vectors: one-to-one, group_left and group_right, and the set operators.
 
 https://prometheus.io/docs/prometheus/latest/querying/operators/#vector-matching
 """
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.history.selection import NAME
+from rules.matchers import NAME
 from rules.promql.plan import Binary, Matching, PromqlError
 from rules.promql.values import LABEL_SET_COST, Bools, LabelSets, QueryBudget, Series, format_labels, merge_same_labels
 
@@ -26,7 +26,7 @@ _NOT_UNIQUE = "multiple matches for labels: grouping labels must ensure unique m
 
 
 class Signatures(NamedTuple):
-    """The match group of each row of both sides, as numbers; `labels` are what they stand for."""
+    """The match group of each row on both sides, as numbers; `labels` has the labels of each group."""
 
     lhs: Rows
     rhs: Rows
@@ -34,7 +34,7 @@ class Signatures(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Which row of the one side meets which of the other, and the labels of the result."""
+    """Pairs of matching rows, and the labels of their results."""
 
     lhs: Rows
     rhs: Rows
@@ -42,7 +42,7 @@ class Pairs(NamedTuple):
 
 
 class MatchedVectors(NamedTuple):
-    """Two vectors brought to the same rows."""
+    """Two vectors reduced to their matching rows."""
 
     lhs: Floats
     rhs: Floats
@@ -51,7 +51,7 @@ class MatchedVectors(NamedTuple):
 
 
 def compute_signatures(lhs: LabelSets, rhs: LabelSets, matching: Matching) -> Signatures:
-    """The match groups of two sets of series."""
+    """Computes the match groups of two sets of series."""
     names = frozenset(matching.labels)
     group_numbers: dict[Labels, int] = {}
 
@@ -70,7 +70,9 @@ def _compute_signature(labels: Labels, names: frozenset[str], on: bool) -> Label
 
 
 class _MatchPlan(NamedTuple):
-    """What labels alone decide; `pairs` is None where a match group has several rows on the side of one."""
+    """
+    The part of a match that labels alone decide; `pairs` is None if the "one" side has several rows in a match group.
+    """
 
     groups: Signatures
     pairs: Pairs | None
@@ -78,7 +80,7 @@ class _MatchPlan(NamedTuple):
 
 
 def match_vectors(node: Binary, lhs: Series, rhs: Series, budget: QueryBudget, *, drop_name: bool) -> MatchedVectors:
-    """Both sides brought to the pairs that match; PromqlError where a match is ambiguous."""
+    """Pairs the matching series of both sides; raises PromqlError for an ambiguous match."""
     budget.spend(LABEL_SET_COST * (len(lhs.labels) + len(rhs.labels)))
     plan = node.memo.get_or_compute(
         (lhs.labels, rhs.labels), lambda: _plan_match(node.matching, lhs.labels, rhs.labels, drop_name)
@@ -118,13 +120,13 @@ def _plan_match(matching: Matching, lhs: LabelSets, rhs: LabelSets, drop_name: b
 def _pair_present_rows(
     matching: Matching, lhs: Series, rhs: Series, groups: Signatures, budget: QueryBudget, drop_name: bool
 ) -> Pairs:
-    """The slow path: match groups with several rows on the side of one, of which only one may be present at a time."""
+    """Pairs rows if the "one" side has several in a match group: at most one of them may be present at a time. Slow."""
     swapped = matching.card == "one-to-many"
     one_side, many_side = (lhs, rhs) if swapped else (rhs, lhs)
     group_of = groups.lhs if swapped else groups.rhs
     counts = np.zeros((len(groups.labels), one_side.values.shape[1]), np.intp)
     np.add.at(counts, group_of, one_side.mask())
-    # Prometheus looks at neither side where the other is empty.
+    # Prometheus ignores a side while the other is empty.
     counts[:, ~many_side.mask().any(axis=0)] = 0
     if (counts > 1).any():
         group = int(np.argmax((counts > 1).any(axis=1)))
@@ -175,7 +177,7 @@ def _build_result_labels(many_labels: Labels, one_labels: Labels, matching: Matc
 
 
 def _reject_duplicates(groups: Rows, present: Bools) -> None:
-    """One-to-one allows one result per match group."""
+    """Raises PromqlError if a match group has two results at one step, which one-to-one forbids."""
     counts = np.zeros((int(groups.max()) + 1, present.shape[1]), np.intp)
     np.add.at(counts, groups, present)
     if (counts > 1).any():
@@ -183,7 +185,7 @@ def _reject_duplicates(groups: Rows, present: Bools) -> None:
 
 
 def apply_set_operator(node: Binary, lhs: Series, rhs: Series, budget: QueryBudget) -> Series:
-    """The set operators; rows stay where they are and are only marked absent."""
+    """Applies a set operator; rows stay in place, and are only marked absent."""
     budget.spend(LABEL_SET_COST * (len(lhs.labels) + len(rhs.labels)))
     groups = node.memo.get_or_compute(
         (lhs.labels, rhs.labels), lambda: compute_signatures(lhs.labels, rhs.labels, node.matching)

@@ -1,4 +1,4 @@
-"""What templates may cost: a hostile one must neither fill the memory nor hold up the tick."""
+"""Limits the work of templates: a hostile template must neither fill the memory nor delay the tick."""
 
 from __future__ import annotations
 
@@ -7,39 +7,38 @@ from collections.abc import Iterable
 from rules.templates.lexer import TemplateError
 
 MAX_TEXT_LENGTH = 1 << 20
-"""Characters of one text, be it made on the way or what a whole expansion writes."""
+"""Characters of one text: an intermediate value, or the output of a whole expansion."""
 
 STEP_COST = 16
-"""A node, an argument, an element of a loop: in the time, 16 characters could be put in upper case."""
+"""Cost of a node, an argument or a loop element: the time to convert 16 characters to upper case."""
 
 QUERY_COST = 1_000
-"""A query before it looks at anything; what it looks at is bounded by the language's own Effort."""
+"""Cost of a query before it reads samples; PromQL's own Effort bounds the samples."""
 
 SAMPLE_COST = 50
-"""One sample of a query's answer, which is held as an object with its labels."""
+"""Cost of one sample of a query's result, an object with its labels."""
 
 PATTERN_COST = 20_000
-"""A regular expression that is new and must be compiled; RE2 takes milliseconds for some short ones."""
+"""Cost of compiling a new regular expression; RE2 takes milliseconds for some short ones."""
 
 MATCH_COST = 32
-"""One place that a regular expression is found at."""
+"""Cost of one match of a regular expression."""
 
 MAX_PATTERNS = 100
-"""So many that were compiled are still known to RE2's Python module, which forgets beyond 128."""
+"""Compiled patterns that RE2's Python module still caches; it drops its cache beyond 128."""
 
 MAX_PER_EXPANSION = 4_000_000
-"""Of one expansion: about a second at worst, a thousandth of it for a text that people write."""
+"""Cost of one expansion: about a second at worst; an ordinary text takes a thousandth of it."""
 
 MAX_PER_EVALUATION = 32_000_000
-"""Of all expansions that one evaluation of a rule asks for: some seconds at worst."""
+"""Cost of all expansions of one evaluation of a rule: some seconds at worst."""
 
-
-_EXPANSION_EXCEEDED = "the template does more work than one may; loop over less or make shorter texts"
-_EVALUATION_EXCEEDED = "the templates of this rule do more work, over all its alerts, than they may together"
+_EXPANSION_EXCEEDED = "the template exceeds its work limit; loop over less or make shorter texts"
+_EVALUATION_EXCEEDED = "the templates of this rule exceed their common work limit over all its alerts"
 
 
 class Budget:
-    """What the templates of one evaluation of a rule may still cost, in characters touched."""
+    """The remaining work of the templates in one evaluation of a rule, in processed characters."""
 
     __slots__ = ("_compiled_patterns", "_remaining", "_shared_remaining")
 
@@ -49,36 +48,36 @@ class Budget:
         self._compiled_patterns: set[str] = set()
 
     def begin_expansion(self) -> None:
-        """Before each expansion."""
+        """Refills the budget of one expansion from the shared budget; called before each expansion."""
         total = self._shared_remaining + self._remaining
         self._remaining = min(total, MAX_PER_EXPANSION)
         self._shared_remaining = total - self._remaining
 
     def spend(self, cost: int) -> None:
-        """Before work that costs so much; TemplateError where too little is left."""
+        """Charges work before it is done; raises TemplateError when too little is left."""
         self._remaining -= cost
         if self._remaining < 0:
             raise TemplateError(_EXPANSION_EXCEEDED if self._shared_remaining else _EVALUATION_EXCEEDED)
 
     def charge_value(self, value: object) -> None:
-        """For a value that a function is given or gives; no deeper than its own length, which needs no walk."""
+        """Charges an argument or a result of a function by its length alone, without a walk into its elements."""
         if isinstance(value, str | dict):
             self.spend(len(value))
         elif isinstance(value, list):
             self.spend(SAMPLE_COST * len(value))
 
     def charge_pattern(self, pattern: str) -> None:
-        """Before a regular expression is compiled."""
+        """Charges a regular expression before it is compiled."""
         is_compiled = pattern in self._compiled_patterns and len(self._compiled_patterns) <= MAX_PATTERNS
         self.spend(STEP_COST if is_compiled else PATTERN_COST)
 
     def mark_compiled(self, pattern: str) -> None:
-        """After it was: the next time costs little. What fails is compiled anew each time."""
+        """Marks a pattern as compiled, so that its next use is cheap. A bad pattern is compiled anew each time."""
         self._compiled_patterns.add(pattern)
 
 
 def join_bounded(pieces: Iterable[str]) -> str:
-    """The pieces as one text; TemplateError as soon as it would be too long."""
+    """Joins the pieces; raises TemplateError as soon as the text would be too long."""
     out: list[str] = []
     length = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""The functions every Go template has: https://pkg.go.dev/text/template#hdr-Functions, src/text/template/funcs.go."""
+"""Go templates' built-in functions: https://pkg.go.dev/text/template#hdr-Functions, src/text/template/funcs.go."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _BAD_COMPARISON = "incompatible types for comparison"
 
 
 def is_true(value: object) -> bool:
-    """Go's notion of true: not zero, not empty, not nil."""
+    """True for a value that Go's templates treat as true: not zero, not empty, not nil."""
     return bool(value)
 
 
 def escape_query(text: str) -> str:
-    """url.QueryEscape: a space becomes `+`."""
+    """Escapes as url.QueryEscape: a space becomes `+`."""
     return urllib.parse.quote_plus(text, safe="-_.~", errors="replace")
 
 
@@ -132,7 +132,7 @@ def _lt(first: object, other: object) -> bool:
         raise TemplateError(_BAD_COMPARISON)
     if kind == "bool":
         raise TemplateError("invalid type for comparison")
-    return bool(first < other)  # type: ignore[operator]  # both are of one ordered kind: _kind saw to it
+    return bool(first < other)  # type: ignore[operator]  # _get_kind ensures that both have the same ordered kind
 
 
 def _le(first: object, other: object) -> bool:
@@ -146,7 +146,7 @@ def _call(function: object, *_: object) -> object:
 
 
 def _gt(first: object, other: object) -> bool:
-    """Go has it as not(<=), so that NaN is greater than everything."""
+    """Compares as Go does with not(<=), so that NaN is greater than everything."""
     return not _le(first, other)
 
 
@@ -165,9 +165,9 @@ def _println(*args: object) -> str:
 @cache
 def get_builtins() -> Mapping[str, tuple[Callable[..., object], tuple[str, ...], bool]]:
     """
-    Name to (function, its parameters' Go types, whether the last may repeat).
+    Maps each name to its function, the Go types of its parameters, and true when the last parameter may repeat.
 
-    `and` and `or` are not here: the interpreter evaluates them itself, argument by argument.
+    `and` and `or` are absent: the interpreter evaluates them itself, argument by argument.
     """
     variadic, unary, binary = (("any",), True), (("any",), False), (("any", "any"), False)
     table: dict[str, tuple[Callable[..., object], tuple[tuple[str, ...], bool]]] = {

@@ -1,7 +1,7 @@
 """
 The functions Prometheus adds to Go's: https://prometheus.io/docs/prometheus/latest/configuration/template_reference/.
 
-Each is written after prometheus/template/template.go; a failure is a TemplateError in its words.
+Each follows prometheus/template/template.go; a failure is a TemplateError with the same message.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rules.templates.times import Duration, Time
 from rules.templates.values import QueryResult, QuerySample, StringMap, format_go_float, get_type_name, quote
 
 QueryFunction = Callable[[str], Sequence[tuple[Sequence[tuple[str, str]], float]]]
-"""Answers a PromQL expression with (labels, value) pairs; it may raise any Exception with a readable message."""
+"""Evaluates a PromQL expression to (labels, value) pairs; it may raise any Exception with a readable message."""
 
 Function = tuple[Callable[..., object], tuple[str, ...], bool]
-"""A function, the Go types of its parameters, and whether the last may repeat."""
+"""A function, the Go types of its parameters, and true when the last parameter may repeat."""
 
 MAX_PATTERN_BYTES = 1 << 20
-"""Bytes that a compiled regular expression may take; with RE2's own 8 MiB a short one takes a quarter of a second."""
+"""Bytes of a compiled regular expression; with RE2's default of 8 MiB a short one can take a quarter of a second."""
 
 _MAX_NS = 2**63
 _LARGE_PREFIXES = ("k", "M", "G", "T", "P", "E", "Z", "Y")
@@ -41,7 +41,7 @@ _MID_WORD_CHARACTERS = "'’.:·"
 
 @dataclass(frozen=True)
 class ExpansionContext:
-    """What a template may ask of the world: the time in ms, the agent's address, PromQL at that time; its budget."""
+    """The inputs of template functions: the time in ms, the agent's address, PromQL at that time, and the budget."""
 
     now_ms: int
     external_url: str
@@ -50,12 +50,12 @@ class ExpansionContext:
 
 
 def list_function_names() -> frozenset[str]:
-    """Every function a template may name."""
+    """Returns the name of every function that a template may use."""
     return frozenset((*get_builtins(), *build_functions(ExpansionContext(0, "", lambda text: ())), "and", "or"))
 
 
 def build_functions(context: ExpansionContext) -> dict[str, Function]:
-    """Every function of a template with these surroundings, except `and` and `or`."""
+    """Returns every template function bound to the context, except `and` and `or`."""
     url, budget = urllib.parse.urlsplit(context.external_url), context.budget
     table: dict[str, tuple[Callable[..., object], tuple[str, ...]]] = {
         "externalURL": (lambda: context.external_url, ()),
@@ -95,7 +95,7 @@ def build_functions(context: ExpansionContext) -> dict[str, Function]:
 
 
 def to_float(value: object) -> float:
-    """A float of what Go's convertToFloat takes: a number, a string that is one, or a duration, in seconds."""
+    """Converts as Go's convertToFloat: a number, a numeric string, or a duration to its seconds."""
     if isinstance(value, Duration):
         return value.ns / 1e9
     if isinstance(value, float | int) and not isinstance(value, bool):
@@ -112,10 +112,10 @@ def _collect_args(*values: object) -> dict[str, object]:
 
 
 def _run_query(context: ExpansionContext, text: str) -> QueryResult:
-    context.budget.spend(QUERY_COST + 10 * len(text))  # its parser takes longer for a character than any function here
+    context.budget.spend(QUERY_COST + 10 * len(text))  # a query's parser is slower per character than any function here
     try:
         return QueryResult(QuerySample(StringMap(labels), value) for labels, value in context.query(text))
-    except Exception as error:  # whatever a query dies of is this template's error, never the rule's
+    except Exception as error:  # a failed query is the template's error, never the rule's
         raise TemplateError(str(error)) from error
 
 
@@ -131,7 +131,7 @@ def _sort_by_label(label: str, samples: QueryResult) -> QueryResult:
 
 def _compile_pattern(pattern: str, budget: Budget) -> re.Pattern[str]:
     options = re2.Options()
-    options.log_errors = False  # the error is in the template's text already; RE2 would print it once more
+    options.log_errors = False  # the template's text reports the error; RE2 would also print it
     options.max_mem = MAX_PATTERN_BYTES
     budget.charge_pattern(pattern)
     try:
@@ -164,7 +164,7 @@ def _replace_matches(pattern: re.Pattern[str], replacement: str, text: str, budg
 
 
 def _expand_replacement(replacement: str, match: re.Match[str]) -> Iterator[str]:
-    """Go's Regexp.Expand: `$1x` is the group named "1x", which nobody has; `${1}x` is what was meant."""
+    """Expands as Go's Regexp.Expand: `$1x` is the group named "1x", which does not exist; `${1}x` is group 1."""
     end = 0
     for reference in _REFERENCE.finditer(replacement):
         yield replacement[end : reference.start()]
@@ -180,7 +180,7 @@ def _get_group(name: str, match: re.Match[str]) -> str:
 
 
 def _to_upper(character: str) -> str:
-    """Sign by sign, as Go: `ß` has no single upper case and stays."""
+    """Converts one character, as Go does: `ß` has no single upper case and stays."""
     return upper if len(upper := character.upper()) == 1 else character
 
 
@@ -189,7 +189,7 @@ def _to_lower(character: str) -> str:
 
 
 def _to_title(text: str) -> str:
-    """The first letter of each word in upper case, the rest left: golang.org/x/text/cases.Title with NoLower."""
+    """Converts the first letter of each word to upper case: golang.org/x/text/cases.Title with NoLower."""
     out: list[str] = []
     inside_word = False
     for index, character in enumerate(text):
@@ -205,7 +205,7 @@ def _to_title(text: str) -> str:
 
 
 def _split_host_port(text: str) -> tuple[str, str] | None:
-    """net.SplitHostPort, or None where it gives an error."""
+    """Splits as net.SplitHostPort; returns None where Go returns an error."""
     host, colon, port = text.rpartition(":")
     if not colon or "]" in port:
         return None
@@ -294,7 +294,7 @@ def _to_nanoseconds(value: object, kind: str) -> int:
 
 def _to_time(value: object) -> Time:
     ns = _to_nanoseconds(value, "timestamp")
-    ms = abs(ns) // 1_000_000 * (-1 if ns < 0 else 1)  # all that Prometheus keeps of a time
+    ms = abs(ns) // 1_000_000 * (-1 if ns < 0 else 1)  # Prometheus keeps milliseconds
     return Time(ms * 1_000_000, "*time.Time")
 
 

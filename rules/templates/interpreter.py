@@ -1,4 +1,4 @@
-"""Runs a parsed Go template: https://pkg.go.dev/text/template, src/text/template/exec.go and its error texts."""
+"""Executes a parsed template as Go's src/text/template/exec.go, with its error texts: https://pkg.go.dev/text/template."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from rules.templates.values import (
     get_type_name,
 )
 
-MAX_DEPTH = 50  # templates calling templates
+MAX_DEPTH = 50  # nested template calls
 
 _ABSENT = object()
 _TYPES: dict[str, type] = {
@@ -65,7 +65,7 @@ class _LoopExit(Exception):  # noqa: N818 - it is a jump, not an error
 
 
 class Interpreter:
-    """One expansion of one text; use it once."""
+    """Expands one text, once."""
 
     def __init__(self, name: str, text: str, bodies: Mapping[str, Body], context: ExpansionContext) -> None:
         self.name = name
@@ -80,7 +80,7 @@ class Interpreter:
         self.variables: list[tuple[str, object]] = []
 
     def run(self, data: object) -> str:
-        """The whole text; raises TemplateError."""
+        """Returns the expanded text; raises TemplateError."""
         self.budget.begin_expansion()
         self.variables = [("$", data)]
         self.walk_body(self.bodies[self.name], data)
@@ -297,7 +297,7 @@ class Interpreter:
         dot: object,
         final: object,
     ) -> list[object]:
-        """The values for a function's parameters; the first of `args` is the function itself."""
+        """Evaluates the arguments for a function's parameters; the first of `args` is the function itself."""
         parameters, repeats = signature
         count = len(args[1:]) + (final is not _ABSENT)
         self.check_argument_count(node, name, len(parameters), repeats, count)
@@ -310,7 +310,7 @@ class Interpreter:
         return values
 
     def call_function(self, node: object, name: str, call: Callable[..., object], values: Sequence[object]) -> object:
-        """What a function or method gives; what it is given and gives is charged."""
+        """Calls a function or method; charges its arguments and its result to the budget."""
         try:
             for value in values:
                 self.budget.charge_value(value)
@@ -363,7 +363,7 @@ class Interpreter:
 
 
 def _find_last_node(node: Operand) -> Operand:
-    """Where Go is when it looks for a field: after a parenthesis still at what it met last inside."""
+    """Returns the node that Go names in a field error: after a parenthesis, the last node inside it."""
     while isinstance(node, Chain | Pipe):
         node = node.node if isinstance(node, Chain) else node.commands[-1].args[-1]
     return node

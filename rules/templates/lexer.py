@@ -1,7 +1,7 @@
 """
 Cuts the text of a Go template into tokens: https://pkg.go.dev/text/template, src/text/template/parse/lex.go.
 
-Positions count characters from the start of the text; trim markers (`{{-`, `-}}`) and comments are dealt with here.
+Positions count characters from the start of the text. The lexer also handles trim markers (`{{-`, `-}}`) and comments.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _PUNCTUATION = {"|": "pipe", "=": "assign", "(": "left paren", ")": "right paren
 
 
 class TemplateError(Exception):
-    """What is wrong with a template, in the words of Go's text/template."""
+    """An error of a template, with the message of Go's text/template."""
 
 
 class Token(NamedTuple):
-    """One piece of a template; `kind` is text, left, right, end of file, or the name of a lexical class."""
+    """One piece of a template; `kind` is text, left, right, EOF, or the name of a lexical class."""
 
     kind: str
     text: str
@@ -41,7 +41,7 @@ class Token(NamedTuple):
 
 
 class LexicalError(TemplateError):
-    """A character that cannot stand where it stands, with its line."""
+    """A misplaced character, with its line."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -49,12 +49,12 @@ class LexicalError(TemplateError):
 
 
 def tokenize(text: str) -> list[Token]:
-    """The tokens of a whole template, ended by one of kind `EOF`."""
+    """Returns the tokens of a whole template, the last of kind `EOF`."""
     return list(_Lexer(text).run())
 
 
 def unquote(source: str) -> str:
-    """The value of a Go string or character literal, quotes included in what is passed; raises ValueError."""
+    """Returns the value of a Go string or character literal, given with its quotes; raises ValueError."""
     if source[0] == "`":
         return source[1:-1]
     parts = [_unescape(escape, plain) for escape, plain in _ESCAPE.findall(source[1:-1])]

@@ -1,4 +1,4 @@
-"""The tree of a Go template; `str()` of a node is how Go prints it in an error."""
+"""The syntax tree of a Go template; `str()` of a node is its form in Go's error messages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Nil:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A bool, number or string written in the template; `source` is how it was written."""
+    """A bool, number or string literal; `source` is its text in the template."""
 
     position: int
     source: str
@@ -72,7 +72,7 @@ class Identifier:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Fields of what a parenthesis gives: `(first (query "m")).Value`."""
+    """Fields of the value of a parenthesis: `(first (query "m")).Value`."""
 
     position: int
     node: Operand
@@ -94,7 +94,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """Commands whose results flow on; `declares` names the variables set, `assigns` is true for `=`."""
+    """Commands, each with the previous result as last argument; `is_assign` is true for `=`, false for `:=`."""
 
     position: int
     line: int

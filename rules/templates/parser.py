@@ -1,4 +1,4 @@
-"""Tokens to tree: https://pkg.go.dev/text/template, src/text/template/parse/parse.go and its error texts."""
+"""Parses tokens as Go's src/text/template/parse/parse.go, with its error texts: https://pkg.go.dev/text/template."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from rules.templates.nodes import (
 )
 from rules.templates.times import METHODS_BY_KIND
 
-MAX_DEPTH = 100  # nested blocks and parentheses; the interpreter is recursive and so is this parser
-MAX_VARIABLES = 200  # in one place; each is looked for among all
+MAX_DEPTH = 100  # nested blocks and parentheses; both the parser and the interpreter are recursive
+MAX_VARIABLES = 200  # visible at one point; each lookup searches all of them
 
 
 def parse(name: str, text: str, functions: Collection[str]) -> dict[str, Body]:
-    """The named templates in a text, the text itself under `name`; raises TemplateError with Go's words."""
+    """Returns the named templates of a text, the text itself under `name`; raises TemplateError with Go's message."""
     try:
         return _Parser(name, text, functions).parse_templates()
     except LexicalError as error:
@@ -140,7 +140,7 @@ class _Parser:
         return self.unquote_token(token)
 
     def parse_items(self) -> tuple[Body, str]:
-        """Nodes up to an `else` or `end`, and which of them it was; the token after `else` is not yet read."""
+        """Returns the nodes up to `else` or `end`, and that keyword; does not read the token after `else`."""
         self.enter_nested()
         body: list[Node] = []
         while self.peek().kind != "EOF":
@@ -324,7 +324,7 @@ class _Parser:
         return chain
 
     def infer_kind(self, node: Operand) -> str:
-        """Whether it is a time or a duration, where that can be seen; fails where it has not the method asked for."""
+        """Returns `time`, `duration` or an empty text for an unknown type; fails for a method that the type lacks."""
         if isinstance(node, Pipe):
             return self.infer_kind(node.commands[-1].args[0])
         if isinstance(node, Identifier):

@@ -1,7 +1,7 @@
 """
 The templates of labels and annotations: a small Go text/template interpreter with Prometheus' functions.
 
-A template is parsed when its rule is loaded; expanding it never fails, what went wrong becomes its text.
+A template is parsed when its rule is loaded. Expanding never raises: the text then contains the error.
 https://prometheus.io/docs/prometheus/latest/configuration/template_reference/
 """
 
@@ -21,10 +21,10 @@ from rules.templates.values import StringMap, TemplateRecord
 __all__ = ["Budget", "QueryFunction", "Scope", "Template", "TemplateError"]
 
 MAX_LENGTH = 64 << 10
-"""Characters of a template, as many as an expression may have."""
+"""Characters of a template; the same limit as for an expression."""
 
 MAX_REASON_LENGTH = 2_000
-"""Characters of what went wrong, which quotes the template and its values."""
+"""Characters of an error, which quotes the template and its values."""
 
 _PROLOGUE = (
     "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{{$externalURL := .ExternalURL}}{{$value := .Value}}"
@@ -34,9 +34,9 @@ _PROLOGUE = (
 @dataclass(frozen=True, slots=True)
 class Scope:
     """
-    What one alert gives its templates; `labels` are the sample's, with `__name__`; `query` may raise.
+    The inputs that one alert gives its templates; `labels` are the sample's, with `__name__`; `query` may raise.
 
-    Alerts of one evaluation of a rule have one `budget` together.
+    All alerts of one evaluation of a rule share one `budget`.
     """
 
     labels: Mapping[str, str]
@@ -50,7 +50,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Template:
-    """One label's or annotation's text, checked; without `{{` it is its own expansion."""
+    """The parsed text of one label or annotation; a text without `{{` expands to itself."""
 
     name: str
     text: str
@@ -58,7 +58,7 @@ class Template:
 
     @classmethod
     def parse(cls, alert: str, text: str) -> Template:
-        """The template of an alert's label or annotation; raises TemplateError where its syntax is wrong."""
+        """Parses an alert's label or annotation; raises TemplateError for wrong syntax."""
         name = "__alert_" + alert
         if "{{" not in text:
             return cls(name, text, {})
@@ -71,16 +71,16 @@ class Template:
 
     @classmethod
     def from_literal(cls, text: str) -> Template:
-        """A text that is no template: what the labels of a recording rule are."""
+        """Wraps a text that is no template, such as a label of a recording rule."""
         return cls("", text, {})
 
     def expand(self, scope: Scope) -> str:
-        """The text for one alert; never raises: `<error expanding template: ...>` says what went wrong."""
+        """Returns the text for one alert; never raises: an error becomes `<error expanding template: ...>`."""
         if not self.bodies:
             return self.text
         try:
             return self._interpret(scope)
-        except Exception as error:  # a template may do anything; an alert is worth more than its text
+        except Exception as error:  # no error of a template may lose the alert
             reason = "nested too deeply" if isinstance(error, RecursionError) else error
             return (
                 f"<error expanding template: error executing template {self.name}: {str(reason)[:MAX_REASON_LENGTH]}>"

@@ -1,8 +1,8 @@
 """
-What `toTime` and `toDuration` give, with the methods that Go's have: https://pkg.go.dev/time.
+The results of `toTime` and `toDuration`, with the methods of Go's types: https://pkg.go.dev/time.
 
-Left out is what no template can call (Clock, Date, ISOWeek and Zone give several values, In takes a location) and what
-depends on the host (Local): times are in UTC, as Prometheus'.
+Methods that no template can call are absent: Clock, Date, ISOWeek and Zone return several values, In takes a location.
+So is Local, which depends on the host: times are in UTC, as in Prometheus.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rules.templates.values import Method, NamedInt, TemplateRecord
 
 _SECOND, _MINUTE, _HOUR = 10**9, 60 * 10**9, 3600 * 10**9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR_1_NS = 62_135_596_800 * _SECOND  # Go rounds since its own zero time, 1 January of the year 1
+_YEAR_1_NS = 62_135_596_800 * _SECOND  # Go rounds from its zero time, 1 January of the year 1
 _MAX_NS = 2**63
 _MONTHS = (
     *("", "January", "February", "March", "April", "May", "June"),
@@ -26,7 +26,7 @@ _MONTHS = (
 )
 _DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
-# In the order in which time.Format looks; a name is no word of the layout where it goes on in lower case.
+# In the order of time.Format; a name followed by a lower-case letter is no word of the layout.
 _LAYOUT = re.compile(
     r"January|Jan(?![a-z])|Monday|Mon(?![a-z])|MST|0[1-6]|002|15|1|2006|2|_2(?!006)|__2|3|4|5|PM|pm"
     r"|[-Z](?:070000|07:00:00|0700|07:00|07)|[.,](?:0+|9+)(?!\d)"
@@ -35,14 +35,14 @@ _LAYOUT = re.compile(
 
 @dataclass(frozen=True)
 class Duration(TemplateRecord):
-    """A time.Duration in nanoseconds; what `toDuration` gives is a pointer to one, as its type says."""
+    """A time.Duration in nanoseconds; `toDuration` returns a pointer to one, as `type_name` tells."""
 
     ns: int
     type_name: str = field(default="time.Duration", compare=False)
 
     @property
     def is_pointer(self) -> bool:
-        """Whether it is one: that is always true, and cannot be compared."""
+        """True for a pointer, which is always true in a condition and cannot be compared."""
         return self.type_name.startswith("*")
 
     def __bool__(self) -> bool:
@@ -53,14 +53,14 @@ class Duration(TemplateRecord):
         return DURATION_METHODS
 
     def round_to(self, step: Duration) -> Duration:
-        """To the nearest multiple of the step, halves away from zero."""
+        """Rounds to the nearest multiple of the step, halves away from zero."""
         if step.ns <= 0:
             return self
         size = (abs(self.ns) * 2 + step.ns) // (2 * step.ns) * step.ns
         return Duration(_clamp(-size if self.ns < 0 else size))
 
     def truncate_to(self, step: Duration) -> Duration:
-        """Towards zero to a multiple of the step."""
+        """Rounds towards zero to a multiple of the step."""
         if step.ns <= 0:
             return self
         size = abs(self.ns) // step.ns * step.ns
@@ -80,7 +80,7 @@ class Duration(TemplateRecord):
 
 @dataclass(frozen=True)
 class Time(TemplateRecord):
-    """A time.Time in UTC, in nanoseconds since 1970; what `toTime` gives is a pointer to one, as its type says."""
+    """A time.Time in UTC, in nanoseconds since 1970; `toTime` returns a pointer to one, as `type_name` tells."""
 
     ns: int
     type_name: str = field(default="time.Time", compare=False)
@@ -91,14 +91,14 @@ class Time(TemplateRecord):
 
     @property
     def utc_datetime(self) -> datetime:
-        """Without what is below a microsecond."""
+        """The time, truncated to microseconds."""
         try:
             return _EPOCH + timedelta(microseconds=self.ns // 1000)
         except OverflowError:
             raise TemplateError("the time is outside the years 1 to 9999") from None
 
     def add_date(self, years: int, months: int, days: int) -> Time:
-        """Go's AddDate: a day that the month has not is one of the next month."""
+        """Adds as Go's AddDate: a day past the end of the month falls into the next month."""
         date = self.utc_datetime
         total_months = (date.year + years) * 12 + date.month - 1 + months
         try:
@@ -108,20 +108,20 @@ class Time(TemplateRecord):
         return Time((month_start.days + date.day - 1 + days) * 24 * _HOUR + self.ns % (24 * _HOUR))
 
     def subtract(self, other: Time) -> Duration:
-        """The time between, at most what a Duration can hold."""
+        """Returns the difference, clamped to the range of a Duration."""
         return Duration(_clamp(self.ns - other.ns))
 
     def round_to(self, step: Duration) -> Time:
-        """To the nearest multiple of the step since the year 1, halves up."""
+        """Rounds to the nearest multiple of the step since the year 1, halves up."""
         excess = (self.ns + _YEAR_1_NS) % step.ns if step.ns > 0 else 0
         return Time(self.ns - excess if excess * 2 < step.ns or not excess else self.ns - excess + step.ns)
 
     def truncate_to(self, step: Duration) -> Time:
-        """Down to a multiple of the step since the year 1."""
+        """Rounds down to a multiple of the step since the year 1."""
         return Time(self.ns - (self.ns + _YEAR_1_NS) % step.ns if step.ns > 0 else self.ns)
 
     def format(self, layout: str) -> str:
-        """The layout with its words replaced: https://pkg.go.dev/time#Layout."""
+        """Formats the time by a Go layout: https://pkg.go.dev/time#Layout."""
         words = _build_layout_words(self.utc_datetime)
         return _LAYOUT.sub(lambda match: words.get(match[0]) or self._format_fraction_or_zone(match[0]), layout)
 
@@ -225,4 +225,4 @@ TIME_METHODS: Mapping[str, Method] = {
 }
 
 METHODS_BY_KIND: Mapping[str, Mapping[str, Method]] = {"time": TIME_METHODS, "duration": DURATION_METHODS}
-"""What a Method gives, or one of the functions toTime and toDuration, by the name of its kind."""
+"""The methods of times and durations, by the kind that a Method or one of toTime and toDuration returns."""

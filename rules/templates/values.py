@@ -1,7 +1,7 @@
 """
-The values a template works on and how Go prints them: https://pkg.go.dev/fmt.
+The values of templates, and their text as Go's fmt prints it: https://pkg.go.dev/fmt.
 
-A Go float64 is a float, an int an int, a string a str, nil None, a map a dict, a slice a list.
+A Go float64 is a Python float, an int an int, a string a str, nil None, a map a dict, and a slice a list.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import NamedTuple
 
+from rules.numbers import format_float, format_plain, format_scientific
 from rules.templates.budget import join_bounded
 
-MAX_WIDTH = 1_000_000  # Go's own cap on a width or precision in a verb
+MAX_WIDTH = 1_000_000  # Go's limit for a width or precision in a verb
 
 _VERB = re.compile(
     r"%(?P<flags>[-+# 0]*)(?P<first>\[[^\]]*\])?(?P<width>\*|\d+)?"
@@ -27,11 +27,11 @@ _QUOTES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t"
 
 
 class StringMap(dict[str, str]):
-    """A map[string]string: a key it lacks is the empty string."""
+    """A map[string]string: a missing key reads as the empty string."""
 
 
 class Method(NamedTuple):
-    """A method of a Record: its function, the Go types of its parameters, and the kind of time it gives, if one."""
+    """A record's method: its function, the Go types of its parameters, and `time` or `duration` for such a result."""
 
     call: Callable[..., object]
     parameters: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Method(NamedTuple):
 
 
 class TemplateRecord:
-    """A Go struct: its fields and methods by name."""
+    """A Go struct with fields and methods by name."""
 
     type_name = "struct {}"
 
@@ -58,7 +58,7 @@ class TemplateRecord:
 
 @dataclass(frozen=True)
 class QuerySample(TemplateRecord):
-    """One sample of the `query` function, its fields spelt as in templates."""
+    """One sample of the `query` function, with the field names of templates."""
 
     Labels: StringMap
     Value: float
@@ -70,7 +70,7 @@ class QuerySample(TemplateRecord):
 
 
 class QueryResult(list[QuerySample]):
-    """What `query` gives: samples in the order of evaluation."""
+    """The result of `query`: samples in the order of evaluation."""
 
 
 class NamedInt(int):
@@ -86,7 +86,7 @@ class NamedInt(int):
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """`(toTime 0).Month.String`."""
+        """The methods that a template may call, as in `(toTime 0).Month.String`."""
         return {"String": Method(str)}
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class NamedInt(int):
 
 
 def get_type_name(value: object) -> str:
-    """The Go type of a value, as it stands in Go's errors."""
+    """Returns the Go type of a value, as Go's errors name it."""
     if isinstance(value, TemplateRecord | NamedInt):
         return value.type_name
     for kind, name in _TYPES:
@@ -116,36 +116,20 @@ _TYPES: tuple[tuple[type, str], ...] = (
 
 
 def format_go_float(value: float, verb: str = "g", precision: int | None = None) -> str:
-    """A float64 as Go prints it with %v: the shortest digits that read back, an exponent below -4 and from 6 on."""
+    """Formats a float64 as Go's %v: the shortest digits that read back, an exponent below -4 and from 6 on."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
     if precision is not None:
         return f"{value:.{precision}{verb}}"
-    parts = Decimal(repr(value)).normalize().as_tuple()
-    exponent = len(parts.digits) + int(parts.exponent) - 1 if value else 0
-    sign = "-" if parts.sign else ""
-    significand = "".join(map(str, parts.digits))
-    if verb in "eE" or (verb in "gG" and not -4 <= exponent < 6):
-        return _format_with_exponent(sign, significand, exponent)
-    return sign + _format_without_exponent(significand, exponent)
-
-
-def _format_with_exponent(sign: str, digits: str, exponent: int) -> str:
-    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
-    return f"{sign}{digits[0]}{fraction}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
-
-
-def _format_without_exponent(digits: str, exponent: int) -> str:
-    if exponent < 0:
-        return "0." + "0" * (-exponent - 1) + digits
-    integer_part = digits[: exponent + 1].ljust(exponent + 1, "0")
-    return f"{integer_part}.{digits[exponent + 1 :]}" if len(digits) > exponent + 1 else integer_part
+    if verb in "eE":
+        return format_scientific(value)
+    return format_float(value, -4, 6) if verb in "gG" else format_plain(value)
 
 
 def format_value(value: object) -> str:
-    """A value as Go's %v has it; nil inside something is `<nil>`."""
+    """Formats a value as Go's %v; a nested nil is `<nil>`."""
     if value is None:
         return "<nil>"
     if isinstance(value, bool):
@@ -160,12 +144,12 @@ def format_value(value: object) -> str:
 
 
 def join_spaced(texts: Iterable[str]) -> str:
-    """Texts with a space between each."""
+    """Joins texts with a space between two."""
     return join_bounded(f" {text}" if index else text for index, text in enumerate(texts))
 
 
 def sprint(values: Sequence[object]) -> str:
-    """fmt.Sprint: a space between two neighbours where neither is a string."""
+    """Formats as fmt.Sprint: a space between two neighbours when neither is a string."""
     return join_bounded(_sprint_pieces(values))
 
 
@@ -177,7 +161,7 @@ def _sprint_pieces(values: Sequence[object]) -> Iterator[str]:
 
 
 def quote(text: str) -> str:
-    """strconv.Quote."""
+    """Quotes as strconv.Quote."""
     return '"' + "".join(_quote_character(character) for character in text) + '"'
 
 
@@ -193,7 +177,7 @@ def _quote_character(character: str) -> str:
 
 
 def sprintf(template: str, values: Sequence[object]) -> str:
-    """fmt.Sprintf, with Go's `%!verb(type=value)` where a verb does not fit."""
+    """Formats as fmt.Sprintf, with Go's `%!verb(type=value)` for a verb that does not fit."""
     return join_bounded(_Printer(values).format_pieces(template))
 
 
@@ -238,7 +222,7 @@ class _Printer:
         return None, error_text
 
     def seek_argument(self, argument: str | None) -> bool:
-        """Goes on with the argument of an index such as `[2]`; False where there is none of that number."""
+        """Moves to the argument of an index such as `[2]`; returns False when there is no such argument."""
         if argument is None:
             return True
         self.reordered = True
@@ -250,7 +234,7 @@ class _Printer:
 
     def format_verb(self, match: re.Match[str]) -> str:
         flags, verb = match["flags"], match["verb"]
-        # Go's own rule: `%[1]*d` and `%6.[1]f` are well, `%[1]6d` and `%[1].2f` are not.
+        # Go's rule: `%[1]*d` and `%6.[1]f` are valid, `%[1]6d` and `%[1].2f` are not.
         has_literal_size = (match["width"] or "*") != "*" or (match["precision"] is not None and not match["width"])
         is_valid_index = self.seek_argument(match["first"]) and not (match["first"] and has_literal_size)
         width, bad_width = self.parse_size(match["width"], "%!(BADWIDTH)")
@@ -268,7 +252,7 @@ class _Printer:
 
 
 def pad_text(text: str, flags: str, width: int) -> str:
-    """A text brought to a width: left with `-`, zeros after the sign with `0`, else spaces before."""
+    """Pads a text to a width: to the right with `-`, with zeros after the sign with `0`, else spaces before."""
     if width < 0 or "-" in flags:
         return text.ljust(abs(width))
     if "0" in flags and text[-1:].isalnum():
@@ -278,7 +262,7 @@ def pad_text(text: str, flags: str, width: int) -> str:
 
 
 def format_argument(verb: str, flags: str, precision: int | None, value: object) -> str:
-    """One value by one verb, without its width."""
+    """Formats one value by one verb, without the width."""
     if verb == "T":
         return get_type_name(value)
     if value is None:

@@ -1,5 +1,5 @@
 """
-`steadytok rules test`: promtool's unit tests of rule files, read, run and reported.
+`steadytok rules test`: reads, runs and reports unit tests of rule files in promtool's format.
 
-Runs the same evaluator as the agent over written samples; nothing of it is imported by the running agent.
+Feeds the samples of a test file to the agent's own rule evaluator. The running agent imports nothing of this room.
 """

@@ -1,4 +1,4 @@
-"""What the unit tests of a rule file showed: one result per test, and as text with what differs."""
+"""Results of the unit tests of a rule file, one per test, and their text with the differences."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ Item = tuple[Labels, Any]
 
 @dataclass(frozen=True)
 class Result:
-    """How one item of `alert_rule_test` or `promql_expr_test` went."""
+    """The outcome of one item of `alert_rule_test` or `promql_expr_test`."""
 
     test: str
-    """The `name` of the test it belongs to."""
+    """The `name` of the item's test."""
     kind: str
     """`alert` or `expr`."""
     subject: str
     """The alert's name, or the expression."""
     eval_time: str
-    """As the file has it."""
+    """The time as written in the file."""
     expected: tuple[Item, ...]
     actual: tuple[Item, ...] = ()
     ok: bool = False
     error: str | None = None
     has_run: bool = True
-    """False where a rule had failed before; `error` is the rule's."""
+    """False when a rule failed before; `error` is then the rule's."""
 
     @property
     def failure(self) -> str:
-        """What is wrong, and what was expected (-) and got (+); what is right stands without a sign."""
+        """The error, or the differences: expected items with `-`, actual items with `+`, equal items without sign."""
         subject = f"alertname: {self.subject}" if self.kind == "alert" else f"expr: {quote(self.subject)}"
         heading = f"{format_test_name(self.test)}{subject}, time: {self.eval_time or '0s'}"
         if self.error is not None:
@@ -45,7 +45,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the tests of one file went; no failures is success. `errors` are of no test: the file's or the rules' own."""
+    """The outcome of one test file; success means no failures. `errors` are those of the file or of the rules."""
 
     path: Path
     results: tuple[Result, ...] = ()
@@ -59,7 +59,7 @@ class Verdict:
 
     @property
     def is_passed(self) -> bool:
-        """Whether all is well."""
+        """True without failures."""
         return not self.failures
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Verdict:
 
 
 def format_test_name(test: str) -> str:
-    """How a failure says which test it is of."""
+    """Returns the prefix that names the test in a failure; empty for an unnamed test."""
     return f"name: {test}, " if test else ""
 
 
@@ -86,13 +86,13 @@ def _diff_lines(result: Result) -> Iterator[str]:
         yield from (f"  - {before}",) if before is not None else ()
         yield from (f"  + {after}",) if after is not None else ()
     if not expected:
-        yield "  (nothing was expected)"
+        yield "  (expected nothing)"
     if not actual:
-        yield "  (nothing was got)"
+        yield "  (got nothing)"
 
 
 def _number_items(items: Sequence[Item]) -> dict[tuple[Labels, int], Item]:
-    """The items by their labels; those that share theirs by their place among themselves, too."""
+    """Returns the items by their labels and a number, which tells items with equal labels apart."""
     numbered: dict[tuple[Labels, int], Item] = {}
     for item in sorted(items):
         numbered[item[0], sum(labels == item[0] for labels, _ in numbered)] = item
@@ -108,7 +108,7 @@ def _format_sample(item: Item) -> str:
 
 
 def format_labels(labels: Labels) -> str:
-    """Labels as promtool prints them."""
+    """Formats labels as promtool prints them."""
     name = next((value for label, value in labels if label == "__name__"), "")
     pairs = ", ".join(f"{label}={quote(value)}" for label, value in labels if label != "__name__")
     return f"{name}{{{pairs}}}"
@@ -118,7 +118,7 @@ Equal = Callable[[Any, Any], bool]
 
 
 def compare_result(result: Result, actual_items: Sequence[Item], equal: Equal) -> Result:
-    """The result with what was got; it is right where both sides have the same labels with equal values."""
+    """Returns the result with its actual items; `ok` when both sides have the same labels with equal values."""
     expected, actual = tuple(sorted(result.expected)), tuple(sorted(actual_items))
     pairs = zip(expected, actual, strict=False)
     ok = len(expected) == len(actual) and all(a[0] == b[0] and equal(a[1], b[1]) for a, b in pairs)

@@ -1,8 +1,9 @@
 """
 Runs the unit tests of rule files, in the format and with the verdicts of `promtool test rules`.
 
-Every group is evaluated each `evaluation_interval`, whatever its own interval; only firing alerts are compared, with
-exact labels and annotations; an expression is asked at its `eval_time`; a rule that fails to evaluate fails its test.
+Every group is evaluated each `evaluation_interval`, and its own interval is ignored. Only firing alerts are compared,
+with exact labels and annotations. An expression is evaluated at its `eval_time`. A rule that fails to evaluate fails
+its test.
 https://prometheus.io/docs/prometheus/latest/configuration/unit_testing_rules/
 """
 
@@ -19,9 +20,10 @@ from rules.alerts import AlertState
 from rules.durations import format_duration
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
+from rules.model import RuleSet
 from rules.promql import PromqlError
 from rules.promql import compile as compile_query
-from rules.rulefile import RuleFileError, RuleSet, load_rules
+from rules.rulefile import RuleFileError, load_rules
 from rules.unittests.report import Result, Verdict, compare_result, format_test_name
 from rules.unittests.test_file import (
     STALE,
@@ -44,7 +46,7 @@ MAX_SERIES = 1_000_000
 
 
 def run_test_file(path: Path) -> Verdict:
-    """Runs every test of a file; never raises, a file that cannot be read or run is a failure."""
+    """Runs every test of a file; never raises: a file that cannot be read or run is a failure."""
     try:
         tests = read_test_file(path)
         paths, warnings = _find_rule_files(tests)
@@ -87,7 +89,7 @@ class _CaseRun:
         self.case = case
         self.tests = tests
         self.errors: list[str] = []
-        """Of rules; the first evaluation with one is the last."""
+        """Errors of rules; the run ends after the first evaluation with an error."""
         self.history = History(case.end_ms + DAY_MS + rule_set.reach_ms, series_cap=MAX_SERIES)
         self.evaluator = RuleEvaluator(
             rule_set,
@@ -144,7 +146,7 @@ def _make_expr_result(test: ExprTest, case: Case) -> Result:
 
 
 class _SeriesFeed:
-    """Lets History see the input series up to a time, each in a sampling group of its own: `_` is no stale marker."""
+    """Records the input series up to a time, each in its own sampling group, since `_` is no stale marker."""
 
     def __init__(self, case: Case, history: History) -> None:
         self.case = case

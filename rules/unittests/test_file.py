@@ -1,5 +1,5 @@
 """
-Reads the test files of `promtool test rules`, as strictly: unknown keys and wrong types are errors with their place.
+Reads the test files of `promtool test rules`; unknown keys and wrong types are errors with line and column.
 
 https://prometheus.io/docs/prometheus/latest/configuration/unit_testing_rules/
 """
@@ -42,14 +42,14 @@ _CASE_KEYS = (
 
 
 class TestFileError(Exception):
-    """A test file that cannot be run; the message names file and place."""
+    """A test file that cannot be run; the message names file, line and column."""
 
     __test__ = False
 
 
 @dataclass(frozen=True)
 class InputSeries:
-    """A series, `__name__` among its labels, and its values per interval: None is no sample, STALE its end."""
+    """A series, `__name__` among its labels, with a value per interval: None is no sample, STALE ends the series."""
 
     labels: Labels
     values: tuple[float | str | None, ...]
@@ -81,7 +81,7 @@ class ExprTest:
 
 @dataclass(frozen=True)
 class Case:
-    """One item of `tests`; times in ms, those of evaluations from `start_ms` on."""
+    """One item of `tests`; times in ms, evaluation times counted from `start_ms`."""
 
     name: str
     interval_ms: int
@@ -94,7 +94,7 @@ class Case:
 
     @property
     def end_ms(self) -> int:
-        """The last time anything is asked, from the start."""
+        """The time of the last check, counted from the start."""
         eval_times = [test.eval_ms for test in self.alert_tests] + [test.eval_ms for test in self.expr_tests]
         return max(eval_times, default=0)
 
@@ -112,7 +112,7 @@ class TestFile:
 
 
 def read_test_file(path: Path) -> TestFile:
-    """The file, checked whole; raises TestFileError."""
+    """Reads and checks the whole file; raises TestFileError."""
     reader = _Reader(path)
     try:
         root = load_yaml(path.read_bytes())
@@ -124,7 +124,7 @@ def read_test_file(path: Path) -> TestFile:
 
 
 def parse_metric(text: str) -> Labels:
-    """The labels of `name{label="value"}`, name as `__name__`; raises ValueError."""
+    """Returns the labels of `name{label="value"}`, the name as `__name__`; raises ValueError."""
     if text.strip() in ("", "{}"):
         return ()
     selector = promql_parser.parse(text)
@@ -139,7 +139,7 @@ def parse_metric(text: str) -> Labels:
 
 
 def parse_values(text: str) -> tuple[float | str | None, ...]:
-    """The values of promtool's expanding notation (`0+10x5 _ _x3 7x2 stale`); raises ValueError."""
+    """Returns the values of promtool's notation (`0+10x5 _ _x3 7x2 stale`); raises ValueError."""
     values: list[float | str | None] = []
     for word in text.split():
         values += _expand_word(word)
@@ -165,7 +165,7 @@ def _expand_word(word: str) -> Sequence[float | str | None]:
 def _count_up(value: float, step: float, times: int) -> Iterator[float]:
     for _ in range(times + 1):
         yield value
-        value += step  # one after the other, as promtool does it: the rounding is part of the result
+        value += step  # repeated addition, as in promtool, so that the rounding is the same
 
 
 def _parse_count(text: str) -> int:
@@ -207,7 +207,7 @@ class _Reader:
         try:
             return round(float(text or 0) * 1000)
         except ValueError:
-            pass  # not Unix seconds: then a date
+            pass  # not Unix seconds, so a date
         try:
             return round(datetime.fromisoformat(text).timestamp() * 1000)
         except ValueError:
@@ -309,5 +309,5 @@ class _Reader:
 
 
 def is_same_number(expected: float, actual: float, fuzzy: bool) -> bool:
-    """Equal; with fuzzy also one unit in the last place apart. NaN is not itself, as in promtool."""
+    """True for equal numbers; `fuzzy` allows one unit in the last place. NaN equals nothing, as in promtool."""
     return expected == actual or (fuzzy and math.nextafter(expected, actual) == actual)

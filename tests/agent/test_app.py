@@ -1,4 +1,4 @@
-"""The real agent as a process, on pictures of machines: what it shows, survives, and how it ends."""
+"""The real agent as a process, on recorded files of machines: what it serves, survives, and how it ends."""
 
 from __future__ import annotations
 
@@ -19,78 +19,78 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import processes
 
 
-class Running:
-    """An agent process and how to talk to it."""
+class RunningAgent:
+    """An agent process, its configuration, its log and its address."""
 
     def __init__(self, home: Path, root: Path) -> None:
         self.home = home
         self.root = root
         self.config = home / "steadytok.yml"
         self.log = home / "log"
-        self.address = f"127.0.0.1:{processes.free_port()}"
+        self.address = f"127.0.0.1:{processes.find_free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def configure(self, more: str = "") -> None:
         state = f'state: {{dir: "{self.home}/state"}}'
         self.config.write_text(f'web: {{listen: "{self.address}"}}\nengine: {{enabled: false}}\n{state}\n{more}')
 
-    def arguments(self) -> list[str]:
+    def build_arguments(self) -> list[str]:
         run = [sys.executable, "-m", "agent", "run", "--plain"]
         return [*run, "--config", str(self.config), "--root", str(self.root)]
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def values(self) -> dict[str, float]:
-        text = processes.get(f"http://{self.address}/metrics") or ""
+    def read_values(self) -> dict[str, float]:
+        text = processes.fetch(f"http://{self.address}/metrics") or ""
         return {
-            _series(sample.name, sample.labels): sample.value
+            _format_series(sample.name, sample.labels): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
 
-    def logged(self, text: str) -> bool:
+    def has_logged(self, text: str) -> bool:
         return text in self.log.read_text()
 
 
-def _series(name: str, labels: dict[str, str]) -> str:
+def _format_series(name: str, labels: dict[str, str]) -> str:
     pairs = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
     return f"{name}{{{pairs}}}" if pairs else name
 
 
 @contextlib.contextmanager
-def agent(home: Path, root: Path, more: str = "") -> Iterator[Running]:
-    running = Running(home, root)
+def run_agent(home: Path, root: Path, more: str = "") -> Iterator[RunningAgent]:
+    running = RunningAgent(home, root)
     running.configure(more)
-    with processes.running(running.arguments(), running.log) as process:
+    with processes.run_process(running.build_arguments(), running.log) as process:
         running.process = process
-        processes.until(lambda: processes.get(f"http://{running.address}/-/ready") is not None, 30, "ready")
+        processes.wait_until(lambda: processes.fetch(f"http://{running.address}/-/ready") is not None, 30, "ready")
         yield running
 
 
 def test_the_metrics_are_the_machines(tmp_path: Path, two_nodes: Path, two_nodes_expected: dict[str, float]) -> None:
-    """Every value that is in the files of a two-node machine is on /metrics, in the eye's collectors too."""
-    with agent(tmp_path, two_nodes) as running:
-        wanted = two_nodes_expected.keys()
-        processes.until(lambda: wanted <= running.values().keys(), 20, "every series is there")
-        values = running.values()
+    """Every value in the files of a two-node machine is on /metrics, also those that the eye reads."""
+    with run_agent(tmp_path, two_nodes) as running:
+        expected_series = two_nodes_expected.keys()
+        processes.wait_until(lambda: expected_series <= running.read_values().keys(), 20, "every series is there")
+        values = running.read_values()
 
-        assert {series: values[series] for series in wanted} == pytest.approx(two_nodes_expected)
+        assert {series: values[series] for series in expected_series} == pytest.approx(two_nodes_expected)
         assert values['steadytok_collector_success{collector="hwmon"}'] == 1.0
-        assert processes.get(f"http://{running.address}/-/healthy") == "steadytok is healthy.\n"
-        assert "<title>steadytok</title>" in (processes.get(f"http://{running.address}/") or "")
+        assert processes.fetch(f"http://{running.address}/-/healthy") == "steadytok is healthy.\n"
+        assert "<title>steadytok</title>" in (processes.fetch(f"http://{running.address}/") or "")
 
 
 @pytest.mark.parametrize("damage", ["empty", "binary", "huge", "vanished", "a folder"])
 def test_damaged_files_are_missing_and_counted(tmp_path: Path, two_nodes: Path, damage: str) -> None:
-    """A file that becomes unreadable takes its own values away, is counted, and hides nobody else's."""
-    with agent(tmp_path, two_nodes) as running:
+    """A file that becomes unreadable loses only its own values, and is counted as missing."""
+    with run_agent(tmp_path, two_nodes) as running:
         series = 'steadytok_numastat_numa_hit_total{node="1"}'
-        processes.until(lambda: series in running.values(), 20, "the node is there")
+        processes.wait_until(lambda: series in running.read_values(), 20, "the node is there")
         _damage(two_nodes / "sys/devices/system/node/node1/numastat", damage)
-        processes.until(lambda: series not in running.values(), 20, "its values are gone")
-        values = running.values()
+        processes.wait_until(lambda: series not in running.read_values(), 20, "its values are gone")
+        values = running.read_values()
 
         assert values['steadytok_collector_missing_readings{collector="numastat"}'] >= 1
         assert 'steadytok_numastat_numa_hit_total{node="0"}' in values
@@ -111,14 +111,14 @@ def _damage(path: Path, damage: str) -> None:
 
 @pytest.mark.deep
 def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path) -> None:
-    """A FIFO in a file's place: that collector fails with a growing age, all others stay on time."""
-    with agent(tmp_path, two_nodes) as running:
-        processes.until(lambda: "steadytok_meminfo_mem_total_bytes" in running.values(), 20, "readings")
+    """With a FIFO in place of a file, its collector fails with a growing age; all others stay on time."""
+    with run_agent(tmp_path, two_nodes) as running:
+        processes.wait_until(lambda: "steadytok_meminfo_mem_total_bytes" in running.read_values(), 20, "readings")
         (two_nodes / "proc/meminfo").unlink()
         os.mkfifo(two_nodes / "proc/meminfo")
         age = 'steadytok_collector_age_seconds{collector="meminfo"}'
-        processes.until(lambda: running.values().get(age, 0) > 4, 20, "its age grows")
-        values = running.values()
+        processes.wait_until(lambda: running.read_values().get(age, 0) > 4, 20, "its age grows")
+        values = running.read_values()
 
         assert values['steadytok_collector_success{collector="meminfo"}'] == 0.0
         assert values['steadytok_collector_overruns_total{collector="meminfo"}'] >= 2
@@ -129,44 +129,44 @@ def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path)
 
 
 def test_hanging_up_reads_the_configuration_again(tmp_path: Path, two_nodes: Path) -> None:
-    """A good new file is taken over; a bad one is refused with its fault and changes nothing."""
-    with agent(tmp_path, two_nodes) as running:
+    """On SIGHUP a valid file is applied; an invalid one is refused with its fault and changes nothing."""
+    with run_agent(tmp_path, two_nodes) as running:
         series = "steadytok_meminfo_mem_total_bytes"
-        processes.until(lambda: series in running.values(), 20, "readings")
+        processes.wait_until(lambda: series in running.read_values(), 20, "readings")
         running.configure("collectors: {meminfo: {intervall: 2s}}")
-        running.signal(signal.SIGHUP)
-        processes.until(lambda: running.logged("did you mean 'interval'?"), 10, "the fault is told")
-        assert series in running.values()
+        running.send_signal(signal.SIGHUP)
+        processes.wait_until(lambda: running.has_logged("did you mean 'interval'?"), 10, "the fault is logged")
+        assert series in running.read_values()
 
         running.configure("collectors: {meminfo: {enabled: false}}")
-        running.signal(signal.SIGHUP)
-        processes.until(lambda: series not in running.values(), 10, "the collector is gone")
-        assert 'steadytok_numastat_numa_hit_total{node="0"}' in running.values()
+        running.send_signal(signal.SIGHUP)
+        processes.wait_until(lambda: series not in running.read_values(), 10, "the collector is gone")
+        assert 'steadytok_numastat_numa_hit_total{node="0"}' in running.read_values()
 
 
 @pytest.mark.deep
 def test_hanging_up_can_begin_what_was_off_and_slow_what_was_fast(tmp_path: Path, two_nodes: Path) -> None:
-    """A reload may enable a collector of the eye, and may move one to the schedule: both go on reading."""
+    """A reload may enable a collector in the eye, and may make one slow: both continue to read."""
     off = "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}"
-    with agent(tmp_path, two_nodes, off) as running:
-        processes.until(lambda: "steadytok_meminfo_mem_total_bytes" in running.values(), 20, "readings")
-        assert 'steadytok_collector_success{collector="hwmon"}' not in running.values()
+    with run_agent(tmp_path, two_nodes, off) as running:
+        processes.wait_until(lambda: "steadytok_meminfo_mem_total_bytes" in running.read_values(), 20, "readings")
+        assert 'steadytok_collector_success{collector="hwmon"}' not in running.read_values()
         running.configure("collectors: {meminfo: {interval: 6s}}")
-        running.signal(signal.SIGHUP)
+        running.send_signal(signal.SIGHUP)
         success = 'steadytok_collector_success{collector="hwmon"}'
-        processes.until(lambda: running.values().get(success) == 1.0, 30, "the eye reads hwmon")
+        processes.wait_until(lambda: running.read_values().get(success) == 1.0, 30, "the eye reads hwmon")
         interval = 'steadytok_collector_interval_seconds{collector="meminfo"}'
-        processes.until(lambda: running.values().get(interval) == 6.0, 10, "meminfo has its new interval")
+        processes.wait_until(lambda: running.read_values().get(interval) == 6.0, 10, "meminfo has its new interval")
         age = 'steadytok_collector_age_seconds{collector="meminfo"}'
-        processes.until(lambda: running.values()[age] > 4, 15, "meminfo waits for the schedule")
-        processes.until(lambda: running.values()[age] < 2, 15, "meminfo is read again")
+        processes.wait_until(lambda: running.read_values()[age] > 4, 15, "meminfo waits for the schedule")
+        processes.wait_until(lambda: running.read_values()[age] < 2, 15, "meminfo is read again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_cleanly(tmp_path: Path, two_nodes: Path, number: int) -> None:
     """Ctrl-C and SIGTERM end the agent and its children with status 0 and without a traceback."""
-    with agent(tmp_path, two_nodes) as running:
-        running.signal(number)
+    with run_agent(tmp_path, two_nodes) as running:
+        running.send_signal(number)
         assert running.process is not None
 
         assert running.process.wait(15) == 0
@@ -175,42 +175,42 @@ def test_it_ends_cleanly(tmp_path: Path, two_nodes: Path, number: int) -> None:
 
 @pytest.mark.deep
 def test_what_history_will_take_is_said(tmp_path: Path, two_nodes: Path) -> None:
-    """Once the first readings are in, one line has the series, how long they are kept and the memory for it."""
-    with agent(tmp_path, two_nodes) as running:
-        processes.until(lambda: running.logged('"event":"history"'), 15, "the line is there")
+    """Once the first readings have arrived, one line logs the series, their retention and the memory for them."""
+    with run_agent(tmp_path, two_nodes) as running:
+        processes.wait_until(lambda: running.has_logged('"event":"history"'), 15, "the line is there")
         (line,) = [line for line in running.log.read_text().splitlines() if '"event":"history"' in line]
-        told = json.loads(line)
+        event = json.loads(line)
 
-    assert told["keep"] == "1h"
-    assert told["series"] > 300
-    assert told["memory"].endswith("MiB")
+    assert event["keep"] == "1h"
+    assert event["series"] > 300
+    assert event["memory"].endswith("MiB")
 
 
 def test_on_a_terminal_there_is_a_live_table(tmp_path: Path, two_nodes: Path) -> None:
     """On a terminal the table is drawn with memory by node, and Ctrl-C ends it cleanly with status 0."""
-    running = Running(tmp_path, two_nodes)
+    running = RunningAgent(tmp_path, two_nodes)
     running.configure()
     primary, secondary = pty.openpty()
-    arguments = [argument for argument in running.arguments() if argument != "--plain"]
+    arguments = [argument for argument in running.build_arguments() if argument != "--plain"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
     process = subprocess.Popen(
         arguments, stdin=secondary, stdout=secondary, stderr=secondary, env=environment, start_new_session=True
     )
     os.close(secondary)
-    shown = ""
-    while "available of" not in shown:
-        shown += os.read(primary, 65536).decode("utf-8", "replace")
+    output = ""
+    while "Ctrl-C ends" not in output.partition("GiB left")[2]:
+        output += os.read(primary, 65536).decode("utf-8", "replace")
     process.send_signal(signal.SIGINT)
-    status = _drained(process, primary)
+    status = _wait_and_drain(process, primary)
     os.close(primary)
 
-    assert "node 1" in shown
-    assert "Ctrl-C ends" in shown
+    assert "node 1" in output
+    assert "Ctrl-C ends" in output
     assert status == 0
 
 
-def _drained(process: subprocess.Popen[bytes], primary: int) -> int:
-    """The exit status; a terminal that nobody reads would block the process that writes to it."""
+def _wait_and_drain(process: subprocess.Popen[bytes], primary: int) -> int:
+    """Waits for the exit status, and reads the terminal meanwhile: a full one would block its writer."""
     while process.poll() is None:
         if select.select([primary], [], [], 0.1)[0]:
             try:
@@ -220,44 +220,44 @@ def _drained(process: subprocess.Popen[bytes], primary: int) -> int:
     return process.wait(15)
 
 
-def finished(arguments: list[str]) -> tuple[int, str]:
+def run_to_end(arguments: list[str]) -> tuple[int, str]:
     result = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=50)
     return result.returncode, result.stderr
 
 
 def test_a_bad_configuration_is_told_and_ends_with_2(tmp_path: Path, two_nodes: Path) -> None:
-    """The message names file, path and what was expected; nothing is started."""
-    running = Running(tmp_path, two_nodes)
+    """The message names the file, the path in it and the expected value; nothing is started."""
+    running = RunningAgent(tmp_path, two_nodes)
     running.configure("sample: {interval: fast}")
-    status, told = finished(running.arguments())
+    status, errors = run_to_end(running.build_arguments())
 
     assert status == 2
     expected = "$.sample.interval: expected a duration such as 1s, 500ms or 1h30m, found 'fast'"
-    assert told == f"steadytok: {running.config}: {expected}\n"
+    assert errors == f"steadytok: {running.config}: {expected}\n"
 
 
 def test_a_taken_port_is_told_and_ends_with_1(tmp_path: Path, two_nodes: Path) -> None:
-    """Where another program has the address, the agent says so and what to set."""
-    with agent(tmp_path, two_nodes) as first:
-        second = Running(tmp_path / "second", two_nodes)
+    """Where another program uses the address, the error says so, and which setting to change."""
+    with run_agent(tmp_path, two_nodes) as first:
+        second = RunningAgent(tmp_path / "second", two_nodes)
         second.home.mkdir()
         second.address = first.address
         second.configure()
-        status, told = finished(second.arguments())
+        status, errors = run_to_end(second.build_arguments())
 
     assert status == 1
-    assert "set web.listen to a free address" in told
-    assert "Traceback" not in told
+    assert "set web.listen to a free address" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_second_agent_with_the_same_state_is_refused(tmp_path: Path, two_nodes: Path) -> None:
-    """One agent at a time has a state folder."""
-    with agent(tmp_path, two_nodes) as first:
-        second = Running(tmp_path, two_nodes)
+    """Only one agent at a time can use a state folder."""
+    with run_agent(tmp_path, two_nodes) as first:
+        second = RunningAgent(tmp_path, two_nodes)
         second.config = tmp_path / "second.yml"
         second.configure()
-        status, told = finished(second.arguments())
+        status, errors = run_to_end(second.build_arguments())
 
     assert first.process is not None
     assert status == 1
-    assert "another steadytok runs with the state folder" in told
+    assert "another steadytok runs with the state folder" in errors

@@ -1,4 +1,4 @@
-"""The real agent as a process: reloads, full disks, foreign folders. For tests/agent/test_app.py."""
+"""The real agent as a process: reloads, full disks, third-party collectors. Continues test_app.py."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests import processes
 RUN = [sys.executable, "-m", "agent", "run", "--plain", "--config"]
 
 
-class Running:
-    """An agent on a small machine, how to talk to it, and what it says."""
+class RunningAgent:
+    """An agent process on a small machine, its configuration, its log and its address."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.config = home / "steadytok.yml"
         self.log = home / "log"
         self.root = home / "machine"
-        self.address = f"127.0.0.1:{processes.free_port()}"
+        self.address = f"127.0.0.1:{processes.find_free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
         (self.root / "proc").mkdir(parents=True)
         (self.root / "proc/meminfo").write_text("MemTotal: 1000 kB\n")
@@ -38,33 +38,33 @@ class Running:
         state = f'state: {{dir: "{self.home}/state"}}'
         self.config.write_text(f'web: {{listen: "{self.address}"}}\nengine: {{enabled: false}}\n{state}\n{more}')
 
-    def reload(self, more: str, said: str = "configuration reloaded") -> None:
-        before = self.log.read_text().count(said)
+    def reload(self, more: str, message: str = "configuration reloaded") -> None:
+        before = self.log.read_text().count(message)
         self.configure(more)
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
-        processes.until(lambda: self.log.read_text().count(said) > before, 20, said)
+        processes.wait_until(lambda: self.log.read_text().count(message) > before, 20, message)
 
-    def metrics(self) -> str:
-        return processes.get(f"http://{self.address}/metrics") or ""
+    def fetch_metrics(self) -> str:
+        return processes.fetch(f"http://{self.address}/metrics") or ""
 
-    def value(self, series: str) -> float | None:
-        found = [line for line in self.metrics().splitlines() if line.startswith(f"{series} ")]
-        return float(found[0].split()[-1]) if found else None
+    def read_value(self, series: str) -> float | None:
+        lines = [line for line in self.fetch_metrics().splitlines() if line.startswith(f"{series} ")]
+        return float(lines[0].split()[-1]) if lines else None
 
-    def threads(self) -> int:
+    def count_threads(self) -> int:
         assert self.process is not None
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
 
 
 @contextlib.contextmanager
-def agent(home: Path, more: str = "") -> Iterator[Running]:
-    running = Running(home)
+def run_agent(home: Path, more: str = "") -> Iterator[RunningAgent]:
+    running = RunningAgent(home)
     running.configure(more)
-    with processes.running([*RUN, str(running.config), "--root", str(running.root)], running.log) as process:
+    with processes.run_process([*RUN, str(running.config), "--root", str(running.root)], running.log) as process:
         running.process = process
-        processes.until(
-            lambda: processes.get(f"http://{running.address}/-/ready") is not None,
+        processes.wait_until(
+            lambda: processes.fetch(f"http://{running.address}/-/ready") is not None,
             30,
             "ready",
         )
@@ -72,75 +72,75 @@ def agent(home: Path, more: str = "") -> Iterator[Running]:
 
 
 def test_a_reload_that_makes_a_collector_slow_does_not_stop_it(tmp_path: Path) -> None:
-    """A collector whose interval a reload raises above five seconds is read again and again."""
-    with agent(tmp_path, "sample: {stale_after: 1}") as running:
+    """A collector whose interval a reload raises above five seconds continues to read."""
+    with run_agent(tmp_path, "sample: {stale_after: 1}") as running:
         running.reload("sample: {stale_after: 1}\ncollectors: {meminfo: {interval: 6s}}")
         (running.root / "proc/meminfo").write_text("MemTotal: 2000 kB\n")
 
-        processes.until(
-            lambda: running.value("steadytok_meminfo_mem_total_bytes") == 2_048_000,
+        processes.wait_until(
+            lambda: running.read_value("steadytok_meminfo_mem_total_bytes") == 2_048_000,
             20,
             "the new value",
         )
 
 
 def test_a_reload_starts_the_eye(tmp_path: Path) -> None:
-    """The first isolated collector that a reload enables is read, as if it had been there at the start."""
-    with agent(tmp_path, "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}") as running:
+    """The first isolated collector that a reload enables is read as if it had been enabled at the start."""
+    with run_agent(tmp_path, "collectors: {hwmon: {enabled: false}, cpufreq: {enabled: false}}") as running:
         running.reload("collectors: {cpufreq: {enabled: false}}")
 
-        processes.until(
-            lambda: "steadytok_hwmon_temperature_celsius{" in running.metrics(),
+        processes.wait_until(
+            lambda: "steadytok_hwmon_temperature_celsius{" in running.fetch_metrics(),
             15,
             "hwmon is read",
         )
 
 
 def test_switching_a_collector_off_and_on_costs_no_threads(tmp_path: Path) -> None:
-    """However often a reload removes and adds a collector, it has one thread."""
+    """However often a reload removes and adds a collector, the number of threads stays."""
     off = "collectors: {meminfo: {enabled: false}, vmstat: {enabled: false}}"
-    with agent(tmp_path) as running:
+    with run_agent(tmp_path) as running:
         running.reload(off)
         running.reload("")
-        before = running.threads()
+        before = running.count_threads()
         for _ in range(4):
             running.reload(off)
             running.reload("")
 
-        assert running.threads() <= before
+        assert running.count_threads() <= before
 
 
 @pytest.mark.parametrize("value", ["2024-99-99", "!!int x", "[" * 3000])
 def test_a_reload_says_every_fault(value: str, tmp_path: Path) -> None:
-    """Whatever a new file holds, a reload that is not taken over is said to be so."""
-    with agent(tmp_path) as running:
-        running.reload(f"x: {value}", said="the new configuration is not used")
+    """Whatever a new file holds, a refused reload is logged."""
+    with run_agent(tmp_path) as running:
+        running.reload(f"x: {value}", message="the new configuration is not used")
 
 
 def test_rules_look_back_no_further_than_what_is_kept_now(tmp_path: Path) -> None:
     """`sample.keep` changes only with a restart, so a reload cannot bring rules that need the new one."""
     rules = tmp_path / "long.yml"
     rules.write_text('groups: [{name: g, rules: [{alert: Long, expr: "max_over_time(up[90m]) > 0"}]}]')
-    with agent(tmp_path) as running:
+    with run_agent(tmp_path) as running:
         running.reload(
             f'sample: {{keep: 2h}}\nrules: {{files: ["{rules}"]}}',
-            said="the new configuration is not used",
+            message="the new configuration is not used",
         )
 
 
 def test_a_reload_says_what_it_cannot_change(tmp_path: Path) -> None:
-    """Another hand comes only with a restart, and each reload that asks for one says so."""
-    with agent(tmp_path) as running:
+    """Another hand needs a restart, and each reload with one logs that."""
+    with run_agent(tmp_path) as running:
         for _ in range(2):
-            running.reload("remediation: {hand: /run/other.sock}", said='"settings":["remediation.hand"]')
+            running.reload("remediation: {hand: /run/other.sock}", message='"settings":["remediation.hand"]')
         running.reload("remediation: {hand: socket}")
         assert running.log.read_text().count("only with a restart") == 2
 
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_full_disk_costs_lines_and_not_the_agent(number: int, tmp_path: Path) -> None:
-    """Standard output or error on a full disk: what cannot be written is lost, the agent runs on."""
-    running = Running(tmp_path)
+    """With standard output or error on a full disk, lines are lost and the agent continues."""
+    running = RunningAgent(tmp_path)
     running.configure()
     arguments = [*RUN, str(running.config), "--root", str(running.root)]
     with Path("/dev/full").open("wb") as full, Path(os.devnull).open("wb") as nowhere:
@@ -148,8 +148,8 @@ def test_a_full_disk_costs_lines_and_not_the_agent(number: int, tmp_path: Path) 
         process = subprocess.Popen(arguments, **streams)
         try:
             age = 'steadytok_collector_age_seconds{collector="meminfo"}'
-            processes.until(lambda: (running.value(age) or 9.0) < 9.0, 20, "readings")
-            processes.until(lambda: "steadytok_tick_seconds" in running.metrics(), 20, "ticks")
+            processes.wait_until(lambda: (running.read_value(age) or 9.0) < 9.0, 20, "readings")
+            processes.wait_until(lambda: "steadytok_tick_seconds" in running.fetch_metrics(), 20, "ticks")
 
             assert process.poll() is None
         finally:
@@ -158,10 +158,10 @@ def test_a_full_disk_costs_lines_and_not_the_agent(number: int, tmp_path: Path) 
 
 
 def test_a_folder_of_our_rooms_names_is_not_run(tmp_path: Path) -> None:
-    """Started in a folder that has an `agent` of its own, the eye is ours all the same."""
+    """Started in a folder that has an `agent` package, the eye still runs the installed one."""
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent/__init__.py").write_text("")
-    running = Running(tmp_path)
+    running = RunningAgent(tmp_path)
     running.configure()
     start = "import sys; from agent.__main__ import main; sys.argv[0] = 'steadytok'; main()"
     arguments = [
@@ -177,8 +177,8 @@ def test_a_folder_of_our_rooms_names_is_not_run(tmp_path: Path) -> None:
     with running.log.open("wb") as log:
         process = subprocess.Popen(arguments, cwd=tmp_path, stdout=log, stderr=log)
         try:
-            processes.until(
-                lambda: "steadytok_hwmon_temperature_celsius{" in running.metrics(),
+            processes.wait_until(
+                lambda: "steadytok_hwmon_temperature_celsius{" in running.fetch_metrics(),
                 15,
                 "hwmon is read",
             )
@@ -188,19 +188,19 @@ def test_a_folder_of_our_rooms_names_is_not_run(tmp_path: Path) -> None:
 
 
 def test_an_agent_without_collectors_runs(tmp_path: Path) -> None:
-    """Every collector may be switched off; rules and the agent's own readings go on."""
+    """With every collector disabled, rules and self-metrics continue."""
     from agent.sampling.plugins import load_collectors
 
     off = ", ".join(f"{name}: {{enabled: false}}" for name in load_collectors())
-    with agent(tmp_path, f"collectors: {{{off}}}") as running:
-        processes.until(lambda: "steadytok_build_info" in running.metrics(), 10, "ticks")
+    with run_agent(tmp_path, f"collectors: {{{off}}}") as running:
+        processes.wait_until(lambda: "steadytok_build_info" in running.fetch_metrics(), 10, "ticks")
 
         assert running.process is not None
         assert running.process.poll() is None
 
 
 def test_a_third_partys_collector_in_the_eye(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An isolated collector of a third party's is read, what it prints is no answer, and hwmon goes on beside it."""
+    """A third party's isolated collector is read; text that it prints is ignored, and hwmon is read beside it."""
     package = tmp_path / "lib"
     (package / "acme-1.dist-info").mkdir(parents=True)
     (package / "acme-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
@@ -211,10 +211,10 @@ def test_a_third_partys_collector_in_the_eye(tmp_path: Path, monkeypatch: pytest
         'def collect(host):\n    print("hello")\n    yield VALUE.sample(1.0)\n'
     )
     monkeypatch.setenv("PYTHONPATH", f"{package}:{os.environ.get('PYTHONPATH', '')}")
-    with agent(tmp_path, "collectors: {acme: {enabled: true}}") as running:
-        processes.until(lambda: running.value("steadytok_acme_value") == 1.0, 15, "acme is read")
-        processes.until(
-            lambda: "steadytok_hwmon_temperature_celsius{" in running.metrics(),
+    with run_agent(tmp_path, "collectors: {acme: {enabled: true}}") as running:
+        processes.wait_until(lambda: running.read_value("steadytok_acme_value") == 1.0, 15, "acme is read")
+        processes.wait_until(
+            lambda: "steadytok_hwmon_temperature_celsius{" in running.fetch_metrics(),
             15,
             "hwmon is read",
         )

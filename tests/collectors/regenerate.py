@@ -1,5 +1,5 @@
 """
-Writes `expected.prom` of the collectors named (all without names) from their fixture machines.
+Writes `expected.prom` of the named collectors (of all, without names) from their fixture machines.
 
     python tests/collectors/regenerate.py meminfo numastat
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, only this folder is on the path
 
-from test_every_collector import HERE, NAMES, exposition, machine, read  # needs the path above
+from test_every_collector import HERE, NAMES, find_root, read_collector, render_exposition  # needs the path above
 
 
 def main(names: list[str]) -> None:
-    """Regenerates each and says how many lines it has now."""
+    """Regenerates each collector's file and prints its number of lines."""
     for name in names or NAMES:
-        text = exposition(read(name, machine(name)).samples)
+        text = render_exposition(read_collector(name, find_root(name)).samples)
         (HERE / name).mkdir(exist_ok=True)
         (HERE / name / "expected.prom").write_text(text)
-        print(f"{name}: {text.count(chr(10))} samples")  # noqa: T201  # a command's answer
+        print(f"{name}: {text.count(chr(10))} samples")  # noqa: T201  # the command's output
 
 
 if __name__ == "__main__":

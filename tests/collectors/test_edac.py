@@ -1,4 +1,4 @@
-"""The traps of edac: two layouts of the same errors, labels with anything in them, files a driver does not have."""
+"""The traps of edac: two layouts of the same errors, labels with any content, files that a driver lacks."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ DIMMS = {
 
 
 def test_rows_are_read_where_there_is_nothing_else(machine: Machine, series: Series) -> None:
-    """The older layout names a DIMM by its row and channel, and does not tell its uncorrectable errors."""
-    found = series(edac.collect(machine(ROWS)))
+    """The older layout names a DIMM by row and channel, and has no uncorrectable errors per DIMM."""
+    values = series(edac.collect(machine(ROWS)))
 
-    assert {name: value for name, value in found.items() if "_dimm_" in name} == {
+    assert {name: value for name, value in values.items() if "_dimm_" in name} == {
         f'{DIMM}{{controller="mc0",dimm="csrow0_ch0",label="CPU_SrcID#0_MC#0_Chan#0_DIMM#0"}}': 7
     }
 
 
 def test_both_layouts_tell_of_the_same_errors(machine: Machine, series: Series) -> None:
-    """Where both are, each error is counted once."""
-    found = series(edac.collect(machine(ROWS | DIMMS)))
+    """Where both layouts exist, each error is counted once."""
+    values = series(edac.collect(machine(ROWS | DIMMS)))
 
-    assert {name: value for name, value in found.items() if name.startswith(DIMM)} == {
+    assert {name: value for name, value in values.items() if name.startswith(DIMM)} == {
         f'{DIMM}{{controller="mc0",dimm="dimm0",label="CPU_SrcID#0_MC#0_Chan#0_DIMM#0"}}': 7
     }
 
 
 def test_dimms_without_counts_leave_the_rows(machine: Machine, series: Series) -> None:
     """Before Linux 4.7 dimm*/ has labels and no counts: the rows have them."""
-    found = series(edac.collect(machine(ROWS | {f"{MC}/dimm0/dimm_label": "A1"})))
+    values = series(edac.collect(machine(ROWS | {f"{MC}/dimm0/dimm_label": "A1"})))
 
-    assert sum(name.startswith(DIMM) for name in found) == 1
+    assert sum(name.startswith(DIMM) for name in values) == 1
 
 
 def test_ranks_count_like_dimms(machine: Machine, series: Series) -> None:
     """Some controllers show ranks instead of DIMMs."""
     files = {path.replace("dimm0/", "rank12/"): text for path, text in DIMMS.items()}
-    found = series(edac.collect(machine(files | {f"{MC}/ce_count": "7"})))
+    values = series(edac.collect(machine(files | {f"{MC}/ce_count": "7"})))
 
-    assert f'{DIMM}{{controller="mc0",dimm="rank12",label="CPU_SrcID#0_MC#0_Chan#0_DIMM#0"}}' in found
+    assert f'{DIMM}{{controller="mc0",dimm="rank12",label="CPU_SrcID#0_MC#0_Chan#0_DIMM#0"}}' in values
 
 
 def test_a_driver_may_not_count_uncorrectable_errors(machine: Machine, series: Series) -> None:
@@ -73,7 +73,7 @@ def test_a_negative_count_is_no_count(machine: Machine, series: Series) -> None:
 
 
 def test_a_label_may_have_spaces(machine: Machine, series: Series) -> None:
-    """What is printed on the board is passed on as it is."""
+    """The label printed on the board is passed on unchanged."""
     host = machine(ROWS | {f"{MC}/csrow0/ch0_dimm_label": "DIMM A1 (blue) \n"})
 
     assert f'{DIMM}{{controller="mc0",dimm="csrow0_ch0",label="DIMM A1 (blue)"}}' in series(edac.collect(host))

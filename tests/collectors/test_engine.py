@@ -1,4 +1,4 @@
-"""The traps of engines: names that look alike, ranks that repeat each other, and engines that do not answer."""
+"""The traps of engines: names that look alike, ranks that repeat each other, engines that do not answer."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ URL = "http://127.0.0.1:8000"
 PAGE = {"http/127.0.0.1:8000/metrics": ""}
 
 
-def _read(host: Host, series: Series, *targets: engine.Target) -> dict[str, float]:
-    found = series(engine.collect(host, engine.Config(engines=targets)))
-    return {name.removeprefix("steadytok_engine_"): value for name, value in found.items()}
+def _read_values(host: Host, series: Series, *targets: engine.EngineEndpoint) -> dict[str, float]:
+    values = series(engine.collect(host, engine.Config(engines=targets)))
+    return {name.removeprefix("steadytok_engine_"): value for name, value in values.items()}
 
 
-def _answer(machine: Machine, text: str) -> Host:
+def _serve_text(machine: Machine, text: str) -> Host:
     return machine(dict.fromkeys(PAGE, text))
 
 
-def _target(kind: str = "auto", url: str = URL, name: str = "e") -> engine.Target:
-    return engine.Target(name=name, url=url, kind=kind)  # type: ignore[arg-type]  # parametrised tests give plain words
+def _make_target(kind: str = "auto", url: str = URL, name: str = "e") -> engine.EngineEndpoint:
+    return engine.EngineEndpoint(name=name, url=url, kind=kind)  # type: ignore[arg-type]  # parametrised tests give plain words
 
 
 @contextmanager
-def _server(text: str) -> Iterator[str]:
-    """A real engine's door on a free port."""
+def _start_server(text: str) -> Iterator[str]:
+    """Serves the text as an engine's metrics on a free port."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -56,13 +56,13 @@ def _server(text: str) -> Iterator[str]:
 
 
 @contextmanager
-def _dripping_server() -> Iterator[tuple[str, list[socket.socket]]]:
-    """A door that answers with a byte now and then, for ever, and the connections it has had."""
+def _start_dripping_server() -> Iterator[tuple[str, list[socket.socket]]]:
+    """Serves an endless answer of a byte now and then; yields its URL and its connections."""
     connections: list[socket.socket] = []
-    over = threading.Event()
+    stopped = threading.Event()
 
     def drip() -> None:
-        while not over.wait(0.05):
+        while not stopped.wait(0.05):
             try:
                 connections.append(listener.accept()[0])
                 connections[-1].sendall(b"HTTP/1.0 200 OK\r\n\r\n")
@@ -78,37 +78,37 @@ def _dripping_server() -> Iterator[tuple[str, list[socket.socket]]]:
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections
         finally:
-            over.set()
+            stopped.set()
             thread.join()
             for connection in connections:
                 connection.close()
 
 
 def test_names_are_exact(machine: Machine, series: Series) -> None:
-    """Requests waiting by reason are not requests waiting, and the time a counter was born is not the counter."""
-    host = _answer(
+    """Requests waiting by reason are not requests waiting, and a counter's creation time is not the counter."""
+    host = _serve_text(
         machine,
         'vllm:num_requests_waiting{engine="0"} 3\nvllm:num_requests_waiting_by_reason{reason="capacity"} 2\n'
         "vllm:generation_tokens_created 1.7e9",
     )
 
-    assert _read(host, series, _target("vllm")) == {
+    assert _read_values(host, series, _make_target("vllm")) == {
         'up{engine="e",kind="vllm"}': 1,
         'requests_waiting{engine="e"}': 3,
     }
 
 
 def test_replicas_add_up_and_the_fullest_cache_counts(machine: Machine, series: Series) -> None:
-    """vLLM's data-parallel engines each have their tokens and their cache."""
+    """vLLM's data-parallel engines each have their own tokens and cache."""
     text = "".join(
         f'vllm:generation_tokens_total{{engine="{number}"}} {100 * (number + 1)}\n'
         f'vllm:kv_cache_usage_perc{{engine="{number}"}} 0.{number + 1}\n'
         for number in range(3)
     )
-    found = _read(_answer(machine, text), series, _target("vllm"))
+    values = _read_values(_serve_text(machine, text), series, _make_target("vllm"))
 
-    assert found['generated_tokens_total{engine="e"}'] == 600
-    assert found['kv_cache_usage_ratio{engine="e"}'] == 0.3
+    assert values['generated_tokens_total{engine="e"}'] == 600
+    assert values['kv_cache_usage_ratio{engine="e"}'] == 0.3
 
 
 def test_ranks_of_one_replica_do_not_add_up(machine: Machine, series: Series) -> None:
@@ -119,17 +119,17 @@ def test_ranks_of_one_replica_do_not_add_up(machine: Machine, series: Series) ->
         for tp in range(4)
     )
 
-    assert _read(_answer(machine, text), series, _target())['generated_tokens_total{engine="e"}'] == 300
+    assert _read_values(_serve_text(machine, text), series, _make_target())['generated_tokens_total{engine="e"}'] == 300
 
 
 def test_tokens_that_move_now_come_before_those_at_the_end(machine: Machine, series: Series) -> None:
-    """SGLang counts generated tokens while it runs, and once more when requests end."""
+    """SGLang counts generated tokens while it runs, and again when requests end."""
     live = 'sglang:realtime_tokens_total{mode="decode"} 500\nsglang:realtime_tokens_total{mode="prefill_compute"} 70\n'
     ended = "sglang:generation_tokens_total 400\nsglang:prompt_tokens_total 60\n"
     name = 'generated_tokens_total{engine="e"}'
 
-    assert _read(_answer(machine, ended + live), series, _target())[name] == 500
-    assert _read(_answer(machine, ended), series, _target())[name] == 400
+    assert _read_values(_serve_text(machine, ended + live), series, _make_target())[name] == 500
+    assert _read_values(_serve_text(machine, ended), series, _make_target())[name] == 400
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,18 @@ def test_tokens_that_move_now_come_before_those_at_the_end(machine: Machine, ser
 def test_decode_time_is_the_one_that_moves_with_each_token(
     machine: Machine, series: Series, text: str, seconds: float
 ) -> None:
-    """vLLM's inter-token latency, under its new or old name, is live; decode time is known at a request's end."""
-    assert _read(_answer(machine, text), series, _target("vllm"))['decode_seconds_total{engine="e"}'] == seconds
+    """vLLM's inter-token latency, under its new or old name, is live; decode time appears when a request ends."""
+    assert (
+        _read_values(_serve_text(machine, text), series, _make_target("vllm"))['decode_seconds_total{engine="e"}']
+        == seconds
+    )
 
 
 def test_absent_there_is_absent_here(machine: Machine, series: Series) -> None:
-    """llama.cpp has no metric of its KV cache any more: that is no 0, and no fault."""
-    host = _answer(machine, "llamacpp:tokens_predicted_total 7\nllamacpp:requests_processing 0\n")
+    """llama.cpp no longer has a metric of its KV cache: that is no 0, and no fault."""
+    host = _serve_text(machine, "llamacpp:tokens_predicted_total 7\nllamacpp:requests_processing 0\n")
 
-    assert _read(host, series, _target()) == {
+    assert _read_values(host, series, _make_target()) == {
         'up{engine="e",kind="llama.cpp"}': 1,
         'generated_tokens_total{engine="e"}': 7,
         'requests_running{engine="e"}': 0,
@@ -160,38 +163,41 @@ def test_absent_there_is_absent_here(machine: Machine, series: Series) -> None:
 
 
 def test_one_unreadable_series_makes_its_metric_missing(machine: Machine, series: Series) -> None:
-    """A sum over two replicas of which one cannot be read would be wrong; the rest of the answer is right."""
-    host = _answer(
+    """A sum over two replicas with an unreadable one would be wrong; the rest of the answer is right."""
+    host = _serve_text(
         machine,
         'vllm:generation_tokens_total{engine="0"} 5\nvllm:generation_tokens_total{engine="1"} what\n'
         "vllm:num_requests_running 1\n",
     )
 
-    assert _read(host, series, _target()) == {'up{engine="e",kind="vllm"}': 1, 'requests_running{engine="e"}': 1}
+    assert _read_values(host, series, _make_target()) == {
+        'up{engine="e",kind="vllm"}': 1,
+        'requests_running{engine="e"}': 1,
+    }
     assert len(host.take_notes()) == 1
 
 
 @pytest.mark.parametrize("text", ["<html></html>", '{"detail":"Not Found"}', "ok"])
 def test_a_page_is_no_engine(machine: Machine, series: Series, text: str) -> None:
-    """What answers with something else than metrics is not up."""
-    host = _answer(machine, text)
+    """An answer other than metrics means that the engine is down."""
+    host = _serve_text(machine, text)
 
-    assert _read(host, series, _target("vllm")) == {'up{engine="e",kind="vllm"}': 0}
+    assert _read_values(host, series, _make_target("vllm")) == {'up{engine="e",kind="vllm"}': 0}
     assert len(host.take_notes()) == 1
 
 
 def test_metrics_of_something_else_are_told(machine: Machine, series: Series) -> None:
-    """An engine whose statistics are switched off is up and tells nothing; a stranger is no engine."""
-    host = _answer(machine, "process_cpu_seconds_total 5\n")
+    """An engine with its statistics switched off is up without values; another program is no engine."""
+    host = _serve_text(machine, "process_cpu_seconds_total 5\n")
 
-    assert _read(host, series, _target("vllm")) == {'up{engine="e",kind="vllm"}': 1}
-    assert _read(host, series, _target("auto")) == {'up{engine="e",kind="auto"}': 0}
+    assert _read_values(host, series, _make_target("vllm")) == {'up{engine="e",kind="vllm"}': 1}
+    assert _read_values(host, series, _make_target("auto")) == {'up{engine="e",kind="auto"}': 0}
     assert len(host.take_notes()) == 2
 
 
 @pytest.mark.parametrize("kind", DIALECTS)
 def test_engines_are_known_by_their_prefix(kind: str) -> None:
-    """Each kind is found by a sample, on the first line or later, and not by a comment."""
+    """Each kind is detected by a sample, on the first line or later, and not by a comment."""
     prefix = DIALECTS[kind].prefix
 
     assert detect_kind(f"{prefix}x 1") == kind
@@ -200,15 +206,15 @@ def test_engines_are_known_by_their_prefix(kind: str) -> None:
 
 
 def test_a_dead_engine_keeps_the_kind_it_had(machine: Machine, series: Series) -> None:
-    """An engine whose kind was found goes down as itself, in the same series."""
-    host = _answer(machine, "llamacpp:n_decode_total 1\n")
+    """An engine whose kind was detected goes down in the same series."""
+    host = _serve_text(machine, "llamacpp:n_decode_total 1\n")
     up = 'up{engine="e",kind="llama.cpp"}'
 
-    assert _read(host, series, _target())[up] == 1
+    assert _read_values(host, series, _make_target())[up] == 1
 
-    _answer(machine, "")
+    _serve_text(machine, "")
 
-    assert _read(host, series, _target()) == {up: 0}
+    assert _read_values(host, series, _make_target()) == {up: 0}
 
 
 @pytest.mark.parametrize(
@@ -223,27 +229,27 @@ def test_a_dead_engine_keeps_the_kind_it_had(machine: Machine, series: Series) -
     ],
 )
 def test_where_metrics_are(url: str, expected: str) -> None:
-    """/metrics is added where it is not written; llama.cpp's router needs its query."""
+    """/metrics is added where it is missing; llama.cpp's router needs its query."""
     assert engine.metrics_url(url) == expected
 
 
 def test_a_dead_engine_hides_no_other(series: Series) -> None:
-    """One that refuses, one that never answers and one that lives: the last is read."""
+    """With one engine that refuses, one that never answers and one that lives, the last is read."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
-        nobody = closed.getsockname()[1]
+        closed_port = closed.getsockname()[1]
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as silent,
-        _server("llamacpp:tokens_predicted_total 7\n") as alive,
+        _start_server("llamacpp:tokens_predicted_total 7\n") as alive,
     ):
-        found = _read(
+        values = _read_values(
             Host("/"),
             series,
-            _target("vllm", f"http://127.0.0.1:{nobody}", "refused"),
-            _target("vllm", f"http://127.0.0.1:{silent.getsockname()[1]}", "silent"),
-            _target("auto", alive, "alive"),
+            _make_target("vllm", f"http://127.0.0.1:{closed_port}", "refused"),
+            _make_target("vllm", f"http://127.0.0.1:{silent.getsockname()[1]}", "silent"),
+            _make_target("auto", alive, "alive"),
         )
 
-    assert found == {
+    assert values == {
         'up{engine="refused",kind="vllm"}': 0,
         'up{engine="silent",kind="vllm"}': 0,
         'up{engine="alive",kind="llama.cpp"}': 1,
@@ -252,17 +258,17 @@ def test_a_dead_engine_hides_no_other(series: Series) -> None:
 
 
 def test_what_speaks_no_http_is_down_and_asked_again(series: Series) -> None:
-    """A door that answers in another tongue, or a URL that is none, ends the question and no other."""
+    """An answer that is not HTTP, or a malformed URL, fails that request and no other."""
     host = Host("/")
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        strange = _target("vllm", f"http://127.0.0.1:{listener.getsockname()[1]}", "strange")
+        strange = _make_target("vllm", f"http://127.0.0.1:{listener.getsockname()[1]}", "strange")
         for _ in range(2):
             thread = threading.Thread(target=_greet, args=(listener,))
             thread.start()
-            found = _read(host, series, strange, _target("vllm", "http://[::1", "typo"))
+            values = _read_values(host, series, strange, _make_target("vllm", "http://[::1", "typo"))
             thread.join()
 
-            assert found == {'up{engine="strange",kind="vllm"}': 0, 'up{engine="typo",kind="vllm"}': 0}
+            assert values == {'up{engine="strange",kind="vllm"}': 0, 'up{engine="typo",kind="vllm"}': 0}
     assert len(host.take_notes()) == 4
 
 
@@ -274,10 +280,10 @@ def _greet(listener: socket.socket) -> None:
 
 
 def test_a_question_that_is_open_is_not_asked_again(series: Series) -> None:
-    """An engine that drips its answer costs one connection, however many passes go by."""
+    """An engine that drips its answer costs one connection over any number of passes."""
     host = Host("/")
-    with _dripping_server() as (url, connections):
-        answers = [_read(host, series, _target("vllm", url)) for _ in range(3)]
+    with _start_dripping_server() as (url, connections):
+        answers = [_read_values(host, series, _make_target("vllm", url)) for _ in range(3)]
 
         assert len(connections) == 1
     assert answers == [{'up{engine="e",kind="vllm"}': 0}] * 3
@@ -285,14 +291,14 @@ def test_a_question_that_is_open_is_not_asked_again(series: Series) -> None:
 
 
 def test_an_engine_that_comes_back_is_read(series: Series) -> None:
-    """After a failure the next pass asks again."""
+    """After a failure the next pass sends a new request."""
     host = Host("/")
-    with _server("nothing useful") as url:
-        assert _read(host, series, _target("reference", url)) == {'up{engine="e",kind="reference"}': 0}
-    with _server("steadytok_reference_duty 0.5\n") as url:
-        assert _read(host, series, _target("reference", url))['duty{engine="e"}'] == 0.5
+    with _start_server("nothing useful") as url:
+        assert _read_values(host, series, _make_target("reference", url)) == {'up{engine="e",kind="reference"}': 0}
+    with _start_server("steadytok_reference_duty 0.5\n") as url:
+        assert _read_values(host, series, _make_target("reference", url))['duty{engine="e"}'] == 0.5
 
 
 def test_without_engines_there_is_nothing(series: Series) -> None:
-    """Nothing is configured by default, and nothing is asked."""
-    assert _read(Host("/"), series) == {}
+    """By default no engine is configured, and no request is sent."""
+    assert _read_values(Host("/"), series) == {}

@@ -1,16 +1,16 @@
 """
-What every collector owes: one generic test for each promise, run for each file in collectors/ without an underscore.
+Tests the contract of every collector: one generic test for each promise, run for each collector of the folder.
 
 A collector NAME has a folder `tests/collectors/NAME/` beside this file:
 
     root/            the machine: files as the kernel shows them (links are kept)
-    expected.prom    what must be read there, as Prometheus text; `python tests/collectors/regenerate.py NAME` writes it
+    expected.prom    the expected readings, as Prometheus text; `python tests/collectors/regenerate.py NAME` writes it
     config.json      optional: the operator's keys, for a collector with a Config
     may_differ.txt   optional: lines `PATH-GLOB METRIC reason`: this metric may have another value, or go, when that
                      file is damaged
 
-A join (a module with AFTER) is given the Samples of its source collectors, by their names, read from its own root/;
-where it has no root/, from the root/ of its first source.
+A join (a module with AFTER) gets the Samples of its source collectors by their names, read from its own root/, or
+from the root/ of its first source if it has none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import msgspec
 import pytest
 
 import collectors
-from collectors import Host, Metric, Sample
+from collectors import EngineAddress, Host, Metric, Sample
 
 HERE = Path(__file__).parent
 NAMES = sorted(module.name for module in pkgutil.iter_modules(collectors.__path__) if not module.name.startswith("_"))
@@ -48,7 +48,7 @@ GARBAGE = {
     "folder": None,
     "gone": None,
 }
-UNREADABLE = ("binary", "huge", "folder")  # whatever the file is for, this cannot be what it says
+UNREADABLE = ("binary", "huge", "folder")  # no file can have this content
 BASE_UNIT_SLIPS = re.compile(
     r"_(ms|us|milliseconds|microseconds|minutes|hours|kb|kib|mb|mib|gib|kilobytes|khz|mhz|ghz|megahertz"
     r"|millidegrees?|fahrenheit|percent|microjoules|watt_hours|jiffies|ticks)(_total)?$"
@@ -56,20 +56,20 @@ BASE_UNIT_SLIPS = re.compile(
 
 
 class Pass(NamedTuple):
-    """What one pass of a collector gave: its Samples, and how many readings it and its sources counted as missing."""
+    """The result of one pass: its Samples, and how many readings it and its sources counted as missing."""
 
     samples: list[Sample]
     missing: int
 
 
-def read(name: str, root: Path, *, configured: bool = True) -> Pass:
-    """One pass of a collector over a machine, with the configuration of its fixture folder or with its defaults."""
+def read_collector(name: str, root: Path, *, configured: bool = True) -> Pass:
+    """Runs one pass of a collector over a machine, with the configuration of its fixture folder or its defaults."""
     module = importlib.import_module(f"collectors.{name}")
     host = Host(root)
-    extra = _extra(module, name, configured)
+    extra = _build_config_arguments(module, name, configured)
     missing = 0
     if hasattr(module, "AFTER"):
-        sources = {source: read(source, root, configured=configured) for source in module.AFTER}
+        sources = {source: read_collector(source, root, configured=configured) for source in module.AFTER}
         missing = sum(source.missing for source in sources.values())
         readings = list(module.join({source: done.samples for source, done in sources.items()}, host, *extra))
     else:
@@ -78,22 +78,22 @@ def read(name: str, root: Path, *, configured: bool = True) -> Pass:
     return Pass(samples, missing + len(host.take_notes()) + len(readings) - len(samples))
 
 
-def machine(name: str) -> Path:
-    """The root folder of a collector's fixture machine."""
+def find_root(name: str) -> Path:
+    """Returns the root folder of a collector's fixture machine."""
     root = HERE / name / "root"
     module = importlib.import_module(f"collectors.{name}")
     if not root.is_dir() and hasattr(module, "AFTER"):
-        return machine(module.AFTER[0])
+        return find_root(module.AFTER[0])
     return root
 
 
-def exposition(samples: list[Sample]) -> str:
-    """Sorted lines `name{labels} value`."""
-    return "".join(sorted(f"{line}\n" for line in map(_line, samples)))
+def render_exposition(samples: list[Sample]) -> str:
+    """Returns sorted lines `name{labels} value`."""
+    return "".join(sorted(f"{line}\n" for line in map(_format_line, samples)))
 
 
-def _extra(module: Any, name: str, configured: bool) -> list[Any]:
-    """The configuration as further arguments: one for a collector with a Config, none for the others."""
+def _build_config_arguments(module: Any, name: str, configured: bool) -> list[Any]:
+    """Returns the configuration as further arguments: one for a collector with a Config, none for the others."""
     if not hasattr(module, "Config"):
         return []
     file = HERE / name / "config.json"
@@ -102,28 +102,28 @@ def _extra(module: Any, name: str, configured: bool) -> list[Any]:
     return [msgspec.convert(json.loads(file.read_text()), module.Config)]
 
 
-def _line(sample: Sample) -> str:
-    pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in sample.labels)
+def _format_line(sample: Sample) -> str:
+    pairs = ",".join(f'{name}="{_escape(value)}"' for name, value in sample.labels)
     value = int(sample.value) if sample.value.is_integer() and abs(sample.value) < 1e15 else sample.value
     return f"{sample.metric.name}{{{pairs}}} {value!r}" if pairs else f"{sample.metric.name} {value!r}"
 
 
-def _escaped(value: str) -> str:
+def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 @cache
-def _expected(name: str) -> tuple[Sample, ...]:
-    return tuple(read(name, machine(name)).samples)
+def _read_expected(name: str) -> tuple[Sample, ...]:
+    return tuple(read_collector(name, find_root(name)).samples)
 
 
-def _files(root: Path) -> list[str]:
-    found = (Path(folder, file) for folder, _, files in os.walk(root) for file in files)
-    return sorted(str(path.relative_to(root)) for path in found if not path.is_symlink())
+def _list_files(root: Path) -> list[str]:
+    paths = (Path(folder, file) for folder, _, files in os.walk(root) for file in files)
+    return sorted(str(path.relative_to(root)) for path in paths if not path.is_symlink())
 
 
 @contextmanager
-def _damaged(root: Path, files: list[str], kind: str) -> Iterator[None]:
+def _damage_files(root: Path, files: list[str], kind: str) -> Iterator[None]:
     for file in files:
         (root / file).rename(root / f"{file}.whole")
         if kind == "folder":
@@ -139,14 +139,14 @@ def _damaged(root: Path, files: list[str], kind: str) -> Iterator[None]:
             (root / f"{file}.whole").replace(root / file)
 
 
-def _may_differ(name: str, files: list[str]) -> set[str]:
+def _list_excused(name: str, files: list[str]) -> set[str]:
     list_file = HERE / name / "may_differ.txt"
     lines = [line.split(maxsplit=2) for line in list_file.read_text().splitlines()] if list_file.exists() else []
     return {metric for glob, metric, _reason in lines if any(fnmatch.fnmatch(file, glob) for file in files)}
 
 
-def _known(sample: Sample, expected: list[Sample], garbage: str) -> bool:
-    """Whether this is an expected sample, but for labels that the damaged file would have given."""
+def _is_expected(sample: Sample, expected: list[Sample], garbage: str) -> bool:
+    """True for an expected sample, apart from labels that come from the damaged file."""
     return any(
         sample.metric.name == other.metric.name
         and sample.value == other.value
@@ -155,77 +155,78 @@ def _known(sample: Sample, expected: list[Sample], garbage: str) -> bool:
     )
 
 
-def _invented(name: str, samples: list[Sample], files: list[str], kind: str) -> list[Sample]:
-    expected = list(_expected(name))
+def _find_invented(name: str, samples: list[Sample], files: list[str], kind: str) -> list[Sample]:
+    expected = list(_read_expected(name))
     garbage = (GARBAGE[kind] or b"").decode("utf-8", "ignore")[:100]
-    strange = [sample for sample in samples if sample not in expected]
-    excused = _may_differ(name, files)
-    return [sample for sample in strange if sample.metric.name not in excused and not _known(sample, expected, garbage)]
+    unexpected = [sample for sample in samples if sample not in expected]
+    excused = _list_excused(name, files)
+    candidates = [sample for sample in unexpected if sample.metric.name not in excused]
+    return [sample for sample in candidates if not _is_expected(sample, expected, garbage)]
 
 
-def _series(samples: list[Sample] | tuple[Sample, ...]) -> set[str]:
-    return {_line(sample) for sample in samples}
+def _format_series(samples: list[Sample] | tuple[Sample, ...]) -> set[str]:
+    return {_format_line(sample) for sample in samples}
 
 
-def _twins(files: list[str]) -> set[str]:
-    """The files that exist more than once but for a number in their path: node0/meminfo and node1/meminfo."""
+def _find_twins(files: list[str]) -> set[str]:
+    """Returns the files whose paths differ only in a number, such as node0/meminfo and node1/meminfo."""
     shapes = Counter(re.sub(r"\d+", "0", file) for file in files)
     return {file for file in files if shapes[re.sub(r"\d+", "0", file)] > 1}
 
 
 @pytest.fixture(name="copy")
-def _copy(name: str, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(machine(name), tmp_path / "root", symlinks=True))
+def _copy_machine(name: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(find_root(name), tmp_path / "root", symlinks=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reads_its_machine_as_expected(name: str) -> None:
-    """Every value that is in the fixture's files is read, and nothing that is not."""
+    """Exactly the values of the fixture's files are read."""
     expected = (HERE / name / "expected.prom").read_text()
 
-    assert exposition(read(name, machine(name)).samples) == expected
+    assert render_exposition(read_collector(name, find_root(name)).samples) == expected
     assert expected
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_silent_without_the_hardware(name: str, tmp_path: Path) -> None:
-    """On an empty machine nobody has configured anything for there is nothing, and that is no error."""
-    assert read(name, tmp_path, configured=False).samples == []
+    """An empty machine without a configuration gives no samples, and that is no error."""
+    assert read_collector(name, tmp_path, configured=False).samples == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_garbage_is_never_a_reading(name: str, kind: str, copy: Path) -> None:
     """One damaged file, each in turn, gives no value that was not there before."""
-    for file in _files(copy):
-        with _damaged(copy, [file], kind):
-            samples = read(name, copy).samples
+    for file in _list_files(copy):
+        with _damage_files(copy, [file], kind):
+            samples = read_collector(name, copy).samples
 
-        assert _invented(name, samples, [file], kind) == [], file
+        assert _find_invented(name, samples, [file], kind) == [], file
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_all_garbage_is_never_a_reading(name: str, kind: str, copy: Path) -> None:
     """A machine whose every file is damaged gives no value that was not there before."""
-    files = _files(copy)
-    with _damaged(copy, files, kind):
-        samples = read(name, copy).samples
+    files = _list_files(copy)
+    with _damage_files(copy, files, kind):
+        samples = read_collector(name, copy).samples
 
-    assert _invented(name, samples, files, kind) == []
+    assert _find_invented(name, samples, files, kind) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", [kind for kind in GARBAGE if kind != "gone"])
 def test_a_bad_file_hides_no_more_than_a_missing_one(name: str, kind: str, copy: Path) -> None:
-    """What can be read without a file can be read beside a damaged one."""
-    for file in _files(copy):
-        with _damaged(copy, [file], "gone"):
-            without = _series(read(name, copy).samples) & _series(_expected(name))
-        with _damaged(copy, [file], kind):
-            beside = _series(read(name, copy).samples)
+    """All samples that a missing file leaves readable are readable beside a damaged one too."""
+    for file in _list_files(copy):
+        with _damage_files(copy, [file], "gone"):
+            without = _format_series(read_collector(name, copy).samples) & _format_series(_read_expected(name))
+        with _damage_files(copy, [file], kind):
+            beside = _format_series(read_collector(name, copy).samples)
 
-        excused = _may_differ(name, [file])
+        excused = _list_excused(name, [file])
         assert {line for line in without - beside if re.split(r"[{ ]", line)[0] not in excused} == set(), file
 
 
@@ -233,34 +234,34 @@ def test_a_bad_file_hides_no_more_than_a_missing_one(name: str, kind: str, copy:
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_a_bad_file_never_hides_its_neighbours(name: str, kind: str, copy: Path) -> None:
     """Where a file has a twin (another node, CPU, chip), no metric with several series loses all of them."""
-    several = Counter(sample.metric.name for sample in _expected(name))
-    for file in _twins(_files(copy)):
-        with _damaged(copy, [file], kind):
-            left = {sample.metric.name for sample in read(name, copy).samples}
-        lost = {metric for metric, count in several.items() if count > 1} - left
+    series_counts = Counter(sample.metric.name for sample in _read_expected(name))
+    for file in _find_twins(_list_files(copy)):
+        with _damage_files(copy, [file], kind):
+            remaining = {sample.metric.name for sample in read_collector(name, copy).samples}
+        lost = {metric for metric, count in series_counts.items() if count > 1} - remaining
 
-        assert lost <= _may_differ(name, [file]), file
+        assert lost <= _list_excused(name, [file]), file
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", [kind for kind in GARBAGE if kind not in ("empty", "gone")])
 def test_what_is_missing_is_counted(name: str, kind: str, copy: Path) -> None:
     """A reading that a damaged file took away leaves a note, or a None in its place."""
-    for file in _files(copy):
+    for file in _list_files(copy):
         text = (copy / file).read_text().strip()
         if kind not in UNREADABLE and "\n" not in text and not re.fullmatch(r"-?\d+", text):
-            continue  # one word may be what this file says: a name, a governor
-        with _damaged(copy, [file], kind):
-            samples, missing = read(name, copy)
+            continue  # one word may be a valid content of this file: a name, a governor
+        with _damage_files(copy, [file], kind):
+            samples, missing = read_collector(name, copy)
 
-        assert missing > 0 or not _series(_expected(name)) - _series(samples), file
+        assert missing > 0 or not _format_series(_read_expected(name)) - _format_series(samples), file
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_pass_the_conventions(name: str) -> None:
     """Prefix, snake_case, base units, `_total` on counters and on nothing else, help that is a sentence."""
     module = importlib.import_module(f"collectors.{name}")
-    metrics: set[Metric] = {*module.METRICS, *(sample.metric for sample in _expected(name))}
+    metrics: set[Metric] = {*module.METRICS, *(sample.metric for sample in _read_expected(name))}
 
     for metric in metrics:
         assert re.fullmatch(rf"steadytok_{name}_[a-z0-9]+(_[a-z0-9]+)*", metric.name)
@@ -274,7 +275,7 @@ def test_names_pass_the_conventions(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_series_are_well_formed(name: str) -> None:
     """No series comes twice; labels are sorted, valid and never empty; values are finite floats."""
-    samples = _expected(name)
+    samples = _read_expected(name)
 
     assert len({(sample.metric.name, sample.labels) for sample in samples}) == len(samples)
     for sample in samples:
@@ -288,13 +289,30 @@ def test_series_are_well_formed(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_pass_reads_the_same(name: str) -> None:
-    """What a collector keeps from pass to pass changes no value of a machine that stands still."""
+    """State that a collector keeps between passes changes no value of an unchanged machine."""
     module = importlib.import_module(f"collectors.{name}")
     if hasattr(module, "AFTER"):
         pytest.skip("a join is a function of its sources' Samples")
-    host = Host(machine(name))
-    extra = _extra(module, name, configured=True)
+    host = Host(find_root(name))
+    extra = _build_config_arguments(module, name, configured=True)
     first = [reading for reading in module.collect(host, *extra) if reading is not None]
     second = [reading for reading in module.collect(host, *extra) if reading is not None]
 
-    assert _series(second) == _series(first)
+    assert _format_series(second) == _format_series(first)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_optional_constants_keep_the_contract(name: str, tmp_path: Path) -> None:
+    """Hints are one sentence, uevents are names of subsystems, and functions of the configuration take its defaults."""
+    module = importlib.import_module(f"collectors.{name}")
+    for hint in ("HINT_ABSENT", "HINT_REFUSED"):
+        assert re.fullmatch(r"\S.{10,180}[^.\s]", getattr(module, hint, "a sentence of the agent")), hint
+    uevents = getattr(module, "UEVENTS", ())
+    assert isinstance(uevents, tuple)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", subsystem) for subsystem in uevents)
+    if hasattr(module, "with_engines"):
+        config = module.with_engines(module.Config(), [EngineAddress("r1", "http://127.0.0.1:8000")])
+        assert isinstance(config, module.Config)
+        assert [reading for reading in module.collect(Host(tmp_path), config) if reading is None] == []
+    if hasattr(module, "sandbox_addresses"):
+        assert list(module.sandbox_addresses(module.Config())) == []  # the default configuration connects to no address

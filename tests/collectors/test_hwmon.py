@@ -1,4 +1,4 @@
-"""The traps of hwmon: alarms that are cleared by reading, limits nobody set, buses that are slow, broken sensors."""
+"""The traps of hwmon: alarms that reading clears, unset limits, slow buses, broken sensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collectors import Host, Reading, hwmon
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
-BUDGETS = (hwmon._CHIP_BUDGET, hwmon._PASS_BUDGET, hwmon.DEADLINE, hwmon.INTERVAL)  # as they are outside of tests
+BUDGETS = (hwmon._CHIP_BUDGET, hwmon._PASS_BUDGET, hwmon.DEADLINE, hwmon.INTERVAL)  # their values outside of tests
 FOLDER = "sys/class/hwmon/hwmon0"
 DIMM = {
     f"{FOLDER}/name": "spd5118",
@@ -22,9 +22,9 @@ DIMM = {
     f"{FOLDER}/temp1_max": "55000",
     f"{FOLDER}/temp1_crit": "85000",
 }
-NOW = 'steadytok_hwmon_temperature_celsius{chip="spd5118",sensor="temp1"}'
-MAXIMUM = NOW.replace("_celsius", "_max_celsius")
-CRITICAL = NOW.replace("_celsius", "_critical_celsius")
+TEMPERATURE = 'steadytok_hwmon_temperature_celsius{chip="spd5118",sensor="temp1"}'
+MAXIMUM = TEMPERATURE.replace("_celsius", "_max_celsius")
+CRITICAL = TEMPERATURE.replace("_celsius", "_critical_celsius")
 
 
 def _read(host: Host, series: Series, config: hwmon.Config | None = None) -> dict[str, float]:
@@ -32,16 +32,16 @@ def _read(host: Host, series: Series, config: hwmon.Config | None = None) -> dic
 
 
 def test_alarms_are_never_opened(machine: Machine, series: Series) -> None:
-    """Reading an alarm clears it for everybody: here each is a FIFO, and opening it would never end."""
+    """Reading an alarm clears it for everybody: here each is a FIFO, and opening it would block for ever."""
     host = machine(DIMM)
     for alarm in ("temp1_max_alarm", "temp1_crit_alarm", "temp1_alarm"):
         os.mkfifo(host.path(f"{FOLDER}/{alarm}"))
 
-    assert _read(host, series)[NOW] == 48.25
+    assert _read(host, series)[TEMPERATURE] == 48.25
 
 
 def test_a_chip_that_is_not_named_is_never_read(machine: Machine, series: Series) -> None:
-    """Some chips take seconds or ask the BMC: of those that are not on the list only the name is read."""
+    """Some chips take seconds or ask the BMC: of unlisted chips only the name is read."""
     host = machine({f"{FOLDER}/name": "power_meter"})
     os.mkfifo(host.path(f"{FOLDER}/temp1_input"))
 
@@ -49,57 +49,57 @@ def test_a_chip_that_is_not_named_is_never_read(machine: Machine, series: Series
 
 
 def test_the_operator_names_chips(machine: Machine, series: Series) -> None:
-    """The list is the operator's: with another one another chip is read."""
+    """The configured list decides which chips are read."""
     host = machine(DIMM)
 
     assert _read(host, series, hwmon.Config(chips=("jc42",))) == {}
-    assert _read(Host(host.root), series, hwmon.Config(chips=("spd5118",)))[NOW] == 48.25
+    assert _read(Host(host.root), series, hwmon.Config(chips=("spd5118",)))[TEMPERATURE] == 48.25
 
 
 @pytest.mark.parametrize("unset", ["0", "-1000"])
 def test_a_limit_of_zero_is_no_limit(machine: Machine, series: Series, unset: str) -> None:
-    """After a resume some chips have limits of 0 °C, which everything exceeds; that is nobody's limit."""
+    """After a resume some chips have limits of 0 °C, which every value exceeds: such a limit is ignored."""
     host = machine(DIMM | {f"{FOLDER}/temp1_crit": unset})
-    found = _read(host, series)
+    values = _read(host, series)
 
-    assert (found[NOW], found[MAXIMUM]) == (48.25, 55)
-    assert CRITICAL not in found
+    assert (values[TEMPERATURE], values[MAXIMUM]) == (48.25, 55)
+    assert CRITICAL not in values
     assert host.take_notes() == []
 
 
 @pytest.mark.parametrize("implausible", ["-128000", "255000", "-40001"])
 def test_what_no_server_survives_is_missing(machine: Machine, series: Series, implausible: str) -> None:
-    """A sensor that is not there reads as -128 or 255 °C; that is a missing reading, and said so."""
+    """An absent sensor reads as -128 or 255 °C: that is a missing reading, with a note."""
     host = machine(DIMM | {f"{FOLDER}/temp1_input": implausible})
 
-    assert NOW not in _read(host, series)
+    assert TEMPERATURE not in _read(host, series)
     assert len(host.take_notes()) == 1
 
 
 def test_a_sensor_that_reports_a_fault_is_not_believed(machine: Machine, series: Series) -> None:
-    """temp1_fault of 1 means that the input says nothing."""
+    """temp1_fault of 1 means that the input is invalid."""
     host = machine(DIMM | {f"{FOLDER}/temp1_fault": "1"})
 
-    assert NOW not in _read(host, series)
+    assert TEMPERATURE not in _read(host, series)
 
     machine({f"{FOLDER}/temp1_fault": "0"})
 
-    assert _read(host, series)[NOW] == 48.25
+    assert _read(host, series)[TEMPERATURE] == 48.25
 
 
 def test_limits_are_read_once_a_minute(machine: Machine, series: Series) -> None:
-    """The bus of the DIMMs is shared with the firmware: inputs in every pass, the rest in every thirtieth."""
+    """The DIMMs' bus is shared with the firmware: inputs are read in every pass, the rest in every thirtieth."""
     host = machine(DIMM)
     _read(host, series)
     machine({f"{FOLDER}/temp1_input": "49000", f"{FOLDER}/temp1_crit": "95000"})
     passes = [_read(host, series) for _ in range(30)]
 
-    assert [found[NOW] for found in passes] == [49.0] * 30
-    assert [found[CRITICAL] for found in passes] == [85.0] * 29 + [95.0]
+    assert [values[TEMPERATURE] for values in passes] == [49.0] * 30
+    assert [values[CRITICAL] for values in passes] == [85.0] * 29 + [95.0]
 
 
 def test_a_chip_that_appears_is_found_at_once(machine: Machine, series: Series) -> None:
-    """A new folder does not wait for the minute."""
+    """A new folder is read in the next pass."""
     host = machine(DIMM)
     _read(host, series)
     machine({"sys/class/hwmon/hwmon1/name": "k10temp", "sys/class/hwmon/hwmon1/temp1_input": "70125"})
@@ -108,11 +108,11 @@ def test_a_chip_that_appears_is_found_at_once(machine: Machine, series: Series) 
 
 
 def test_a_device_is_named_by_its_link(machine: Machine, series: Series) -> None:
-    """Two DIMMs differ by the bus and address that the `device` link ends in."""
+    """Two DIMMs differ by the bus and address at the end of their `device` link."""
     host = machine(DIMM)
     Path(host.path(f"{FOLDER}/device")).symlink_to("../../../3-0050")
 
-    assert _read(host, series)[NOW.replace('",sensor', '",device="3-0050",sensor')] == 48.25
+    assert _read(host, series)[TEMPERATURE.replace('",sensor', '",device="3-0050",sensor')] == 48.25
 
 
 def test_cores_are_read_only_when_asked_for(machine: Machine, series: Series) -> None:
@@ -131,44 +131,44 @@ def test_cores_are_read_only_when_asked_for(machine: Machine, series: Series) ->
 
 
 def test_a_fan_that_stands_still_is_a_reading(machine: Machine, series: Series) -> None:
-    """0 revolutions are what a dead fan has; the same chip's temperatures are not asked for."""
+    """A dead fan has 0 revolutions; the same chip's temperatures are not read."""
     host = machine({f"{FOLDER}/name": "nct6775", f"{FOLDER}/fan1_input": "0", f"{FOLDER}/temp1_input": "30000"})
 
     assert _read(host, series) == {'steadytok_hwmon_fan_rpm{chip="nct6775",sensor="fan1"}': 0.0}
 
 
-def _dimms(count: int) -> dict[str, str]:
+def _make_dimms(count: int) -> dict[str, str]:
     files = {"name": "spd5118", "temp1_input": "48000", "temp1_crit": "85000"}
     return {f"sys/class/hwmon/hwmon{n}/{file}": text for n in range(count) for file, text in files.items()}
 
 
-def _celsius(host: Host) -> list[str]:
-    """The chips whose temperature one pass gives, told apart by their bus and address."""
+def _list_devices(host: Host) -> list[str]:
+    """The chips whose temperature one pass gives, by bus and address."""
     readings = (reading for reading in hwmon.collect(host, hwmon.Config()) if reading is not None)
     return [dict(sample.labels)["device"] for sample in readings if sample.metric is hwmon.TEMPERATURE]
 
 
 def test_budgets_end_before_the_deadline() -> None:
-    """Whichever chips hang, the pass is over before gather counts it as overrun."""
+    """Whichever chips hang, the pass is over before it counts as overrun."""
 
     assert sorted(set(BUDGETS)) == list(BUDGETS)
 
 
 def test_a_chip_that_never_answers_hides_no_other(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A FIFO blocks as a stuck bus does: the other chips come in every pass, at the price of one thread in all."""
+    """A FIFO blocks as a stuck bus does: the other chips are read in every pass, for one thread in all."""
     monkeypatch.setattr(hwmon, "_CHIP_BUDGET", 1.0)
     before = set(threading.enumerate())
-    host = machine(_dimms(6))
+    host = machine(_make_dimms(6))
     for n in range(6):
         Path(host.path(f"sys/class/hwmon/hwmon{n}/device")).symlink_to(f"../../../3-005{n}")
     stuck = Path(host.path("sys/class/hwmon/hwmon2/temp1_input"))
     stuck.unlink()
     os.mkfifo(stuck)
     others = ["3-0050", "3-0051", "3-0053", "3-0054", "3-0055"]
-    first = _celsius(host)
+    first = _list_devices(host)
     reasons = [note for note in host.take_notes() if note.path == "sys/class/hwmon/hwmon2"]
     threads = set(threading.enumerate()) - before
-    passes = [_celsius(host) for _ in range(10)]
+    passes = [_list_devices(host) for _ in range(10)]
 
     assert [first, *passes] == [others] * 11
     assert [note.reason for note in reasons] == ["did not return within 1 s"]
@@ -185,6 +185,6 @@ def test_a_chip_that_never_answers_hides_no_other(machine: Machine, monkeypatch:
         assert time.monotonic() < end, "the thread that was stuck has not ended"
         time.sleep(0.005)
 
-    assert sorted(_celsius(host)) == sorted([*others, "3-0052"])
+    assert sorted(_list_devices(host)) == sorted([*others, "3-0052"])
     assert host.take_notes() == []
     assert set(threading.enumerate()) - before < threads

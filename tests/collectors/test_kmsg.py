@@ -1,4 +1,4 @@
-"""The traps of the kernel log: who may write it, records that come once, kills told twice, overruns."""
+"""The traps of the kernel log: its writers, records that come once, kills with two lines, overruns."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ KILL = (
 KILLED = "Out of memory: Killed process 123 (python3) total-vm:1kB, anon-rss:1kB"
 
 
-def _log(*texts: str, first: int = 1, priority: int = 6) -> dict[str, str]:
+def _make_log(*texts: str, first: int = 1, priority: int = 6) -> dict[str, str]:
     records = (f"{priority},{first + number},{1000 + number},-;{text}" for number, text in enumerate(texts))
     return {"dev/kmsg": "\n".join(records), "proc/stat": "cpu  1 0 0 0\nbtime 1760000000"}
 
 
-def _kills(found: Mapping[str, float]) -> dict[str, float]:
-    return {name.split('"')[1]: value for name, value in found.items() if "kmsg_oom_kills_total" in name and value}
+def _select_kills(values: Mapping[str, float]) -> dict[str, float]:
+    return {name.split('"')[1]: value for name, value in values.items() if "kmsg_oom_kills_total" in name and value}
 
 
 @pytest.mark.parametrize(
@@ -63,65 +63,65 @@ def _kills(found: Mapping[str, float]) -> dict[str, float]:
     ],
 )
 def test_kills_are_understood(text: str, expected: kmsg.Kill | None) -> None:
-    """Constraint, nodes, victim and cgroup are taken from the kernel's own lines, old and new."""
+    """Constraint, nodes, victim and cgroup come from the kernel's own lines, old and new."""
     assert kmsg.parse_kill(text) == expected
 
 
 def test_a_kill_told_twice_is_one_kill(machine: Machine, series: Series) -> None:
     """The summary line and the line about the process are one kill."""
-    assert _kills(series(kmsg.collect(machine(_log(KILL, KILLED))))) == {"none": 1}
+    assert _select_kills(series(kmsg.collect(machine(_make_log(KILL, KILLED))))) == {"none": 1}
 
 
 def test_an_old_kernel_tells_in_one_line(machine: Machine, series: Series) -> None:
     """Without a summary line, as before Linux 5.0, the line about the process counts."""
-    assert _kills(series(kmsg.collect(machine(_log(KILLED))))) == {"none": 1}
+    assert _select_kills(series(kmsg.collect(machine(_make_log(KILLED))))) == {"none": 1}
 
 
 def test_a_group_killed_as_a_whole_counts_each(machine: Machine, series: Series) -> None:
     """memory.oom.group kills further processes without a summary line of their own."""
     summary = KILL.replace("NONE", "MEMCG").replace("global_oom", "oom_memcg=/x")
     first, second = (f"Memory cgroup out of memory: Killed process {pid} (python3)" for pid in (123, 124))
-    host = machine(_log(summary, first, "Tasks in /x are going to be killed due to memory.oom.group set", second))
+    host = machine(_make_log(summary, first, "Tasks in /x are going to be killed due to memory.oom.group set", second))
 
-    assert _kills(series(kmsg.collect(host))) == {"memcg": 2}
+    assert _select_kills(series(kmsg.collect(host))) == {"memcg": 2}
 
 
 def test_each_record_counts_once(machine: Machine, series: Series) -> None:
-    """The log is looked at again and again; only what is new counts."""
-    host = machine(_log(KILL))
+    """The log is read in every pass; only new records count."""
+    host = machine(_make_log(KILL))
     list(kmsg.collect(host))
 
-    assert _kills(series(kmsg.collect(host))) == {"none": 1}
+    assert _select_kills(series(kmsg.collect(host))) == {"none": 1}
 
-    machine(_log(KILL, KILLED, KILL.replace("pid=123", "pid=124")))
+    machine(_make_log(KILL, KILLED, KILL.replace("pid=123", "pid=124")))
 
-    assert _kills(series(kmsg.collect(host))) == {"none": 2}
+    assert _select_kills(series(kmsg.collect(host))) == {"none": 2}
 
 
 def test_programs_are_not_the_kernel(machine: Machine, series: Series) -> None:
-    """A program that writes the kernel's words into the log kills nobody: its facility is not 0."""
-    host = machine(_log(KILL, KILLED, "mce: [Hardware Error]: Machine check events logged", priority=1 << 3 | 6))
+    """A program that writes the kernel's words into the log has a facility other than 0, and does not count."""
+    host = machine(_make_log(KILL, KILLED, "mce: [Hardware Error]: Machine check events logged", priority=1 << 3 | 6))
 
     assert set(series(kmsg.collect(host)).values()) == {0.0}
 
 
 def test_the_last_kill_has_its_time(machine: Machine, series: Series) -> None:
-    """Of kills of one constraint only the last is told, at the boot's Unix time plus the record's."""
-    host = machine(_log(KILL, KILL.replace("pid=123", "pid=9").replace("task=python3", "task=other")))
-    found = series(kmsg.collect(host))
+    """Of one constraint's kills only the last is reported, at the boot's Unix time plus the record's."""
+    host = machine(_make_log(KILL, KILL.replace("pid=123", "pid=9").replace("task=python3", "task=other")))
+    values = series(kmsg.collect(host))
     name = "steadytok_kmsg_last_oom_kill_timestamp_seconds"
 
-    assert {series: value for series, value in found.items() if series.startswith(name)} == {
+    assert {series: value for series, value in values.items() if series.startswith(name)} == {
         f'{name}{{cgroup="/x",constraint="none",victim="other"}}': 1760000000.001001
     }
 
 
 def test_kills_of_two_constraints_keep_their_names(machine: Machine, series: Series) -> None:
-    """A kill of one kind leaves the victim of another kind told, so that its alert keeps its name."""
+    """A kill with one constraint leaves another's victim in place, so that its alert keeps its name."""
     confined = KILL.replace("NONE,nodemask=(null)", "MEMORY_POLICY,nodemask=1").replace("pid=123", "pid=9")
-    found = series(kmsg.collect(machine(_log(KILL, confined.replace("task=python3", "task=other")))))
+    values = series(kmsg.collect(machine(_make_log(KILL, confined.replace("task=python3", "task=other")))))
 
-    assert {name.split("victim=")[1] for name in found if "last_oom_kill" in name} == {'"python3"}', '"other"}'}
+    assert {name.split("victim=")[1] for name in values if "last_oom_kill" in name} == {'"python3"}', '"other"}'}
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_kills_of_two_constraints_keep_their_names(machine: Machine, series: Ser
     ],
 )
 def test_heat_is_understood(machine: Machine, series: Series, text: str) -> None:
-    """The wordings of several kernels count; the end of it does not."""
-    host = machine(_log(text, "CPU12: Core temperature/speed normal"))
+    """The wordings of several kernels count; the end of throttling does not."""
+    host = machine(_make_log(text, "CPU12: Core temperature/speed normal"))
 
     assert series(kmsg.collect(host))["steadytok_kmsg_throttle_messages_total"] == 1
 
 
 def test_a_log_that_cannot_be_read_counts_nothing(machine: Machine, series: Series) -> None:
-    """Without a single record there is no 0 either, and one note says why."""
+    """Without a single record there is no 0 either, and one note has the reason."""
     host = machine({"dev/kmsg": "Operation not permitted"})
 
     assert series(kmsg.collect(host)) == {}
@@ -148,7 +148,7 @@ def test_a_log_that_cannot_be_read_counts_nothing(machine: Machine, series: Seri
 
 
 def test_an_overrun_is_survived() -> None:
-    """EPIPE says that records were lost: that is noted, and the reading goes on with what is left."""
+    """EPIPE means that records were lost: it is noted, and the remaining records are read."""
     overrun, nothing_left = BrokenPipeError(errno.EPIPE, "Broken pipe"), BlockingIOError(errno.EAGAIN, "")
     answers: Iterator[bytes | OSError] = iter([b"first", overrun, b"second", nothing_left])
     host = Host("/nonexistent")
@@ -164,31 +164,31 @@ def test_an_overrun_is_survived() -> None:
 
 
 def test_a_device_gives_one_record_per_read() -> None:
-    """A descriptor that keeps messages apart, as the device does, is read until it would block."""
+    """A descriptor with separate messages, like the device, is read until it would block."""
     reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
     try:
         for text in (b"6,1,5,-;one\n KEY=value\n", b"6,2,6,-;two\n"):
             os.write(writer, text)
-        found = list(read_records(lambda: os.read(reader, 8192), Host("/nonexistent")))
+        records = list(read_records(lambda: os.read(reader, 8192), Host("/nonexistent")))
     finally:
         os.close(reader)
         os.close(writer)
 
-    assert [parse_record(record.decode()) for record in found] == [(0, 1, 5, "one"), (0, 2, 6, "two")]
+    assert [parse_record(record.decode()) for record in records] == [(0, 1, 5, "one"), (0, 2, 6, "two")]
 
 
 def test_this_host_starts_at_zero(series: Series) -> None:
-    """On a live host what was in the log before the first look counts as nothing."""
+    """On a live host the records before the first pass do not count."""
     host = Host("/")
-    found = series(kmsg.collect(host))
-    if not found:
+    values = series(kmsg.collect(host))
+    if not values:
         pytest.skip(f"this user may not read the kernel log: {host.take_notes()}")
 
-    assert {value for name, value in found.items() if name.split("{")[0].endswith("_total")} == {0.0}
+    assert {value for name, value in values.items() if name.split("{")[0].endswith("_total")} == {0.0}
 
 
 def test_what_the_kernel_escapes_is_restored() -> None:
-    """A backslash in a cgroup's name comes as \\x5c, and continuation lines are no text."""
+    """A backslash in a cgroup's name, written as an escape, is restored; continuation lines are no text."""
     record = parse_record("6,5,9,-,caller=T1;a\\x5cx2db; c\n SUBSYSTEM=cpu")
 
     assert record is not None
@@ -197,7 +197,7 @@ def test_what_the_kernel_escapes_is_restored() -> None:
 
 @given(st.integers(0, 191), st.integers(0, 2**63), st.integers(0, 2**63), st.text(st.characters(codec="ascii")))
 def test_every_record_comes_back(priority: int, sequence: int, microseconds: int, text: str) -> None:
-    """Whatever is in a message, the parts of its record are found again, up to the end of the line."""
+    """For any message, the parts of its record are parsed up to the end of the line."""
     text = text.replace("\\x", "")
     record = parse_record(f"{priority},{sequence},{microseconds},-;{text}")
 
@@ -209,7 +209,7 @@ def test_every_record_comes_back(priority: int, sequence: int, microseconds: int
 @example("6,1;text")
 @example("-6,1,2,-;text")
 def test_nothing_else_is_a_record(text: str) -> None:
-    """Text without the head of a record is none, and never an error."""
+    """Text without a record's head gives None, and never an error."""
     record = parse_record(text)
 
     assert record is None or text.split(",")[0].isdecimal()

@@ -1,4 +1,4 @@
-"""The host's memory and each node's: units, new fields, what a node can still give."""
+"""The memory of the host and of each node: units, new fields, available memory."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ ZONES = """Node 0, zone   Normal
 """
 
 
-def available(machine: Machine, series: Series, meminfo_text: str, zoneinfo: str = ZONES) -> float | None:
-    """The node's available bytes, if there are any."""
+def read_available(machine: Machine, series: Series, meminfo_text: str, zoneinfo: str = ZONES) -> float | None:
+    """Returns the node's available bytes, if there are any."""
     host = machine({"sys/devices/system/node/node0/meminfo": meminfo_text, "proc/zoneinfo": zoneinfo})
     return series(node_meminfo.collect(host)).get(f'{PREFIX}_available_bytes{{node="0"}}')
 
@@ -59,7 +59,7 @@ def test_fields_are_named_in_snake_case(field: str, name: str) -> None:
 
 
 def test_a_field_of_a_newer_kernel_is_read(machine: Machine, series: Series) -> None:
-    """A field that nobody knew has a series of its own, with the same Metric at each pass."""
+    """An unlisted field has a series of its own, with the same Metric in each pass."""
     host = machine({"proc/meminfo": "MemTotal: 8 kB\nHotNewThing(x): 3 kB\n"})
     first, second = list(meminfo.collect(host)), list(meminfo.collect(host))
 
@@ -77,10 +77,13 @@ def test_two_fields_never_share_a_series(machine: Machine) -> None:
 
 
 def test_huge_pages_are_counts(machine: Machine, series: Series) -> None:
-    """HugePages_Total is a number of pages; no series claims that it is bytes."""
-    read = series(meminfo.collect(machine({"proc/meminfo": "HugePages_Total: 512\nHugePages_New: 4\n"})))
+    """HugePages_Total is a number of pages; no series has it in bytes."""
+    values = series(meminfo.collect(machine({"proc/meminfo": "HugePages_Total: 512\nHugePages_New: 4\n"})))
 
-    assert read == {'steadytok_meminfo_huge_pages{state="total"}': 512, 'steadytok_meminfo_huge_pages{state="new"}': 4}
+    assert values == {
+        'steadytok_meminfo_huge_pages{state="total"}': 512,
+        'steadytok_meminfo_huge_pages{state="new"}': 4,
+    }
 
 
 @pytest.mark.parametrize(
@@ -89,90 +92,90 @@ def test_huge_pages_are_counts(machine: Machine, series: Series) -> None:
 def test_a_wrong_unit_is_missing_and_counted(machine: Machine, series: Series, line: str) -> None:
     """A cut or strange line gives no value, one note, and leaves the lines beside it."""
     host = machine({"proc/meminfo": f"MemTotal: 8 kB\n{line}\nMapped: 2 kB\n"})
-    read = series(meminfo.collect(host))
+    values = series(meminfo.collect(host))
 
-    assert read == {"steadytok_meminfo_mem_total_bytes": 8192, "steadytok_meminfo_mapped_bytes": 2048}
+    assert values == {"steadytok_meminfo_mem_total_bytes": 8192, "steadytok_meminfo_mapped_bytes": 2048}
     assert len(host.take_notes()) == 1
 
 
 def test_available_is_free_and_what_can_be_dropped(machine: Machine, series: Series) -> None:
-    """Free + page cache that nobody maps + reclaimable slab - low watermark."""
-    wanted = 2000 + (30000 + 500000 - 400000) + 7000 - 1000 * 4
+    """Available memory is free + unmapped page cache + reclaimable slab - low watermark."""
+    expected = 2000 + (30000 + 500000 - 400000) + 7000 - 1000 * 4
 
-    assert available(machine, series, NODE) == wanted * 1024
+    assert read_available(machine, series, NODE) == expected * 1024
 
 
 def test_available_does_not_depend_on_the_page_size(machine: Machine, series: Series) -> None:
-    """The same node with pages of 64 KiB: sixteen times fewer pages, the same bytes."""
+    """The same node with pages of 64 KiB has sixteen times fewer pages and the same bytes."""
     large_pages = ZONES.replace("1000", "125").replace("250000", "15625")
-    wanted = 2000 + 130000 + 7000 - 125 * 64
+    expected = 2000 + 130000 + 7000 - 125 * 64
 
-    assert available(machine, series, NODE, large_pages) == wanted * 1024
+    assert read_available(machine, series, NODE, large_pages) == expected * 1024
 
 
 def test_more_mapped_than_cached_takes_nothing_away(machine: Machine, series: Series) -> None:
     """Mapped shared memory may exceed the page cache; the term is then 0, not negative."""
     mapped = NODE.replace("400000", "900000")
 
-    assert available(machine, series, mapped) == (2000 + 7000 - 4000) * 1024
+    assert read_available(machine, series, mapped) == (2000 + 7000 - 4000) * 1024
 
 
 def test_available_is_never_below_zero(machine: Machine, series: Series) -> None:
-    """A node below its watermark has nothing left."""
+    """A node below its watermark has 0 available."""
     full = NODE.replace("2000", "20").replace("400000", "900000").replace("7000", "70")
 
-    assert available(machine, series, full) == 0
+    assert read_available(machine, series, full) == 0
 
 
 @pytest.mark.parametrize("field", ["MemFree", "Active(file)", "Inactive(file)", "Mapped", "SReclaimable"])
 def test_available_needs_every_term(machine: Machine, series: Series, field: str) -> None:
-    """Without one of its terms it is missing: a sum without a term would be invented."""
+    """Without one of its terms the value is missing, since a partial sum would be wrong."""
     lines = [line for line in NODE.splitlines() if f" {field}:" not in line]
 
-    assert available(machine, series, "\n".join(lines)) is None
+    assert read_available(machine, series, "\n".join(lines)) is None
 
 
 def test_available_without_zoneinfo_leaves_the_watermark_out(machine: Machine, series: Series) -> None:
-    """An unreadable zoneinfo costs the watermark, and is counted at each pass."""
+    """An unreadable zoneinfo omits the watermark, and is noted in each pass."""
     host = machine({"sys/devices/system/node/node0/meminfo": NODE})
-    read = [series(node_meminfo.collect(host)) for _ in range(2)]
+    values = [series(node_meminfo.collect(host)) for _ in range(2)]
 
-    assert [one[f'{PREFIX}_available_bytes{{node="0"}}'] for one in read] == [139000 * 1024] * 2
+    assert [one[f'{PREFIX}_available_bytes{{node="0"}}'] for one in values] == [139000 * 1024] * 2
     assert [note.path for note in host.take_notes()] == ["proc/zoneinfo"] * 2
 
 
 def test_zoneinfo_is_read_anew_when_a_node_appears(machine: Machine, series: Series) -> None:
-    """A node that comes while the agent runs has its watermark at once."""
+    """A node that appears while the agent runs has its watermark at once."""
     host = machine({"sys/devices/system/node/node0/meminfo": NODE, "proc/zoneinfo": ZONES})
     list(node_meminfo.collect(host))
     machine({"sys/devices/system/node/node4/meminfo": NODE, "proc/zoneinfo": ZONES + ZONES.replace("Node 0", "Node 4")})
-    read = series(node_meminfo.collect(host))
+    values = series(node_meminfo.collect(host))
 
-    assert read[f'{PREFIX}_available_bytes{{node="4"}}'] == 135000 * 1024
+    assert values[f'{PREFIX}_available_bytes{{node="4"}}'] == 135000 * 1024
 
 
 def test_zoneinfo_is_read_anew_after_a_while(machine: Machine, series: Series) -> None:
-    """A watermark that an operator changes is seen within two minutes of passes."""
+    """An operator's change of a watermark shows within two minutes of passes."""
     host = machine({"sys/devices/system/node/node0/meminfo": NODE, "proc/zoneinfo": ZONES})
     list(node_meminfo.collect(host))
     machine({"proc/zoneinfo": ZONES.replace("1000", "2000")})
-    read = [series(node_meminfo.collect(host))[f'{PREFIX}_available_bytes{{node="0"}}'] for _ in range(120)]
+    values = [series(node_meminfo.collect(host))[f'{PREFIX}_available_bytes{{node="0"}}'] for _ in range(120)]
 
-    assert (read[0], read[-1]) == (135000 * 1024, 131000 * 1024)
+    assert (values[0], values[-1]) == (135000 * 1024, 131000 * 1024)
 
 
 def test_watermarks_that_are_lost_later_stay_known(machine: Machine, series: Series) -> None:
-    """Zoneinfo that was read once and cannot be read again does not make the node look larger."""
+    """A zoneinfo that becomes unreadable does not make the node look larger."""
     host = machine({"sys/devices/system/node/node0/meminfo": NODE, "proc/zoneinfo": ZONES})
     list(node_meminfo.collect(host))
     machine({"proc/zoneinfo": "<unknown>"})
-    read = [series(node_meminfo.collect(host))[f'{PREFIX}_available_bytes{{node="0"}}'] for _ in range(120)]
+    values = [series(node_meminfo.collect(host))[f'{PREFIX}_available_bytes{{node="0"}}'] for _ in range(120)]
 
-    assert set(read) == {135000 * 1024}
+    assert set(values) == {135000 * 1024}
 
 
 def test_no_number_of_fields_can_exhaust_memory(machine: Machine) -> None:
-    """Names that change at each pass are given up after some hundreds."""
+    """Field names that change in each pass are dropped after some hundreds."""
     host = machine({})
     for turn in range(20):
         machine({"proc/meminfo": "".join(f"A{turn}x{number}: 1 kB\n" for number in range(100))})
@@ -184,11 +187,11 @@ def test_no_number_of_fields_can_exhaust_memory(machine: Machine) -> None:
 
 @given(st.text() | st.from_regex(r"(Node 0 )?[A-Za-z_()]{1,8}: +\d{1,20}( kB)?\n?"))
 def test_any_text_gives_samples_or_none(text: str) -> None:
-    """No text raises, and every name that comes out is a valid one in bytes."""
+    """No text raises, and every resulting name is valid and in bytes."""
     huge_pages = gauge("steadytok_meminfo_huge_pages", "")
-    known: tuple[tuple[str, Metric], ...] = ()
+    metrics: tuple[tuple[str, Metric], ...] = ()
     samples = list(
-        FieldSeries("steadytok_meminfo", known, huge_pages).make_samples(Host("/nowhere"), "proc/meminfo", text, ())
+        FieldSeries("steadytok_meminfo", metrics, huge_pages).make_samples(Host("/nowhere"), "proc/meminfo", text, ())
     )
 
     assert len(samples) <= len(parse_fields(text))

@@ -1,4 +1,4 @@
-"""Allocations by node: what the counters are, and when they stand still."""
+"""Allocations by node: the counters, and the switch that stops them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SWITCH = "proc/sys/vm/numa_stat"
 
 
 def test_counters_that_are_switched_off_are_missing(machine: Machine) -> None:
-    """Under vm.numa_stat=0 the files still have numbers; they stand still, so they are no readings."""
+    """Under vm.numa_stat=0 the files keep their last numbers, which are no readings."""
     host = machine({NODE.format(0): TEXT, NODE.format(1): TEXT, SWITCH: "0\n"})
 
     assert list(numastat.collect(host)) == []
@@ -44,12 +44,12 @@ def test_no_name_or_help_speaks_of_pages_or_bytes() -> None:
 
 
 def test_one_bad_line_hides_no_other(machine: Machine, series: Series) -> None:
-    """A counter that cannot be read is missing and counted; the five beside it are there."""
+    """An unreadable counter is missing and noted; the five beside it are read."""
     host = machine({NODE.format(0): TEXT.replace("numa_miss 2", "numa_miss"), NODE.format(10): TEXT})
-    read = series(numastat.collect(host))
+    values = series(numastat.collect(host))
 
-    assert len(read) == 11
-    assert 'steadytok_numastat_numa_miss_total{node="0"}' not in read
+    assert len(values) == 11
+    assert 'steadytok_numastat_numa_miss_total{node="0"}' not in values
     assert [note.path for note in host.take_notes()] == [NODE.format(0)]
 
 
@@ -63,7 +63,7 @@ def test_folders_that_only_look_like_nodes_are_passed_over(machine: Machine) -> 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the file is written anew for each example
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])) | st.from_regex(r"([a-z_]{1,12} \d{1,25}\n){1,7}"))
 def test_any_text_gives_numbers_or_nothing(machine: Machine, text: str) -> None:
-    """No text raises, and every number that comes out stands in the text."""
+    """No text raises, and every resulting number's name is in the text."""
     host = machine({NODE.format(0): text})
 
     for reading in numastat.collect(host):

@@ -1,4 +1,4 @@
-"""Pressure stall information: seconds, and silence where the kernel has none."""
+"""Pressure stall information: seconds, and no readings where the kernel has none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_kernel_without_psi_is_no_error(machine: Machine) -> None:
 
 
 def test_stalled_is_not_told_for_cpu(machine: Machine, series: Series) -> None:
-    """The kernel reports `full` for cpu as 0 and says it is undefined; it is not passed on."""
+    """The kernel's `full` for cpu is 0 and documented as undefined, so it is not passed on."""
     host = machine({"proc/pressure/cpu": f"{SOME}\n{FULL}\n"})
 
     assert series(pressure.collect(host)) == {'steadytok_pressure_waiting_seconds_total{resource="cpu"}': 1.5}
@@ -34,7 +34,7 @@ def test_stalled_is_not_told_for_cpu(machine: Machine, series: Series) -> None:
     "line", ["some avg10=0.00", "some total=5", "full avg10=0 avg60=0 avg300=0 total=-1", "<unknown>"]
 )
 def test_one_bad_line_hides_no_other(machine: Machine, series: Series, line: str) -> None:
-    """A line that is cut is missing and counted; the next one and the next file are read."""
+    """A cut line is missing and noted; the next line and the next file are read."""
     host = machine({"proc/pressure/memory": f"{line}\n{FULL}\n", "proc/pressure/io": f"{SOME}\n"})
 
     assert series(pressure.collect(host)) == {

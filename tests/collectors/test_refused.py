@@ -1,4 +1,4 @@
-"""What the kernel would tell, but not to this user: said as such, by a process that really has not the right."""
+"""Kernel files that this user may not read: refused with a note, in a process that really lacks the right."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ print(json.dumps({{"outcome": done.outcome.value, "error": done.error, "series":
 
 @pytest.fixture(name="root")
 def _root() -> Iterator[Path]:
-    """A machine of two packages in a folder that others may enter, which those of pytest's are not."""
+    """A machine of two packages in a folder that others may enter, unlike pytest's."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for package in (0, 1):
@@ -73,7 +73,7 @@ def _read(root: Path, *refused: str) -> dict[str, object]:
 
 
 def test_energy_that_only_root_may_read_is_refused_and_not_failed(root: Path) -> None:
-    """Since Linux 5.10 energy_uj is root's: each zone has a note that says why, and the collector has not failed."""
+    """Since Linux 5.10 energy_uj belongs to root: each zone has a note, and the collector has not failed."""
     files = [f"{FOLDER}/intel-rapl:{package}/energy_uj" for package in (0, 1)]
     answer = _read(root, *files)
 
@@ -83,7 +83,7 @@ def test_energy_that_only_root_may_read_is_refused_and_not_failed(root: Path) ->
 
 
 def test_one_refused_zone_hides_no_other(root: Path) -> None:
-    """A zone that may be read is read beside one that may not."""
+    """A readable zone is read beside a refused one."""
     answer = _read(root, f"{FOLDER}/intel-rapl:0/energy_uj")
 
     assert answer["series"] == {"intel-rapl:1": 123.456789}

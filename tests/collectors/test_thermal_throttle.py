@@ -1,4 +1,4 @@
-"""The traps of thermal_throttle: siblings that differ, CPUs that come and go, machines that have none."""
+"""The traps of thermal_throttle: siblings that differ, CPUs that come and go, machines without it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CPU = "sys/devices/system/cpu"
 EVENTS = 'steadytok_thermal_throttle_core_events_total{core="0",package="0"}'
 
 
-def _cpu(number: int, events: int, *, core: int = 0) -> dict[str, str]:
+def _make_cpu(number: int, events: int, *, core: int = 0) -> dict[str, str]:
     folder = f"{CPU}/cpu{number}"
     return {
         f"{folder}/topology/physical_package_id": "0",
@@ -28,17 +28,17 @@ def _cpu(number: int, events: int, *, core: int = 0) -> dict[str, str]:
 
 
 def test_a_core_has_the_highest_count_of_its_siblings(machine: Machine, series: Series) -> None:
-    """Siblings count apart: node_exporter #1472 saw 7343 and 432 on one core and took whichever came first."""
-    host = machine({f"{CPU}/online": "0-1"} | _cpu(0, 432) | _cpu(1, 7343))
-    found = series(thermal_throttle.collect(host))
+    """Siblings count separately: node_exporter #1472 read 7343 and 432 on one core and took the first."""
+    host = machine({f"{CPU}/online": "0-1"} | _make_cpu(0, 432) | _make_cpu(1, 7343))
+    values = series(thermal_throttle.collect(host))
 
-    assert found[EVENTS] == 7343
-    assert found['steadytok_thermal_throttle_core_seconds_total{core="0",package="0"}'] == 1835.75
+    assert values[EVENTS] == 7343
+    assert values['steadytok_thermal_throttle_core_seconds_total{core="0",package="0"}'] == 1835.75
 
 
 def test_a_sibling_going_offline_does_not_look_like_a_restart(machine: Machine, series: Series) -> None:
-    """A counter that fell would be added to `increase` once more when the CPU is back."""
-    host = machine({f"{CPU}/online": "0-1"} | _cpu(0, 432) | _cpu(1, 7343))
+    """A counter that fell would be added to `increase` again when the CPU is back."""
+    host = machine({f"{CPU}/online": "0-1"} | _make_cpu(0, 432) | _make_cpu(1, 7343))
     list(thermal_throttle.collect(host))
     machine({f"{CPU}/online": "0"})
 
@@ -46,19 +46,19 @@ def test_a_sibling_going_offline_does_not_look_like_a_restart(machine: Machine, 
 
 
 def test_an_offline_cpu_is_no_fault(machine: Machine, series: Series) -> None:
-    """The kernel answers for an offline CPU with empty files; that is neither 0 nor a missing reading."""
-    away = dict.fromkeys(_cpu(1, 0, core=1), "")
-    host = machine({f"{CPU}/online": "0"} | _cpu(0, 5) | away)
-    found = series(thermal_throttle.collect(host))
+    """An offline CPU has empty files, which are neither 0 nor a missing reading."""
+    offline = dict.fromkeys(_make_cpu(1, 0, core=1), "")
+    host = machine({f"{CPU}/online": "0"} | _make_cpu(0, 5) | offline)
+    values = series(thermal_throttle.collect(host))
 
-    assert found[EVENTS] == 5
-    assert len(found) == 4
+    assert values[EVENTS] == 5
+    assert len(values) == 4
     assert host.take_notes() == []
 
 
 def test_a_cpu_that_comes_online_is_counted(machine: Machine, series: Series) -> None:
     """Cores and packages are read again when the set of online CPUs changes."""
-    host = machine({f"{CPU}/online": "0"} | _cpu(0, 5) | _cpu(1, 9, core=1))
+    host = machine({f"{CPU}/online": "0"} | _make_cpu(0, 5) | _make_cpu(1, 9, core=1))
     list(thermal_throttle.collect(host))
     machine({f"{CPU}/online": "0-1"})
 
@@ -66,8 +66,8 @@ def test_a_cpu_that_comes_online_is_counted(machine: Machine, series: Series) ->
 
 
 def test_a_core_known_in_part_is_missing(machine: Machine, series: Series) -> None:
-    """The lower count of one sibling is not the core's count while the other has not been read."""
-    host = machine({f"{CPU}/online": "0-1"} | _cpu(0, 432) | _cpu(1, 7343))
+    """The lower count of one sibling is not the core's count while the other is unread."""
+    host = machine({f"{CPU}/online": "0-1"} | _make_cpu(0, 432) | _make_cpu(1, 7343))
     machine({f"{CPU}/cpu1/thermal_throttle/core_throttle_count": ""})
 
     assert EVENTS not in series(thermal_throttle.collect(host))
@@ -75,8 +75,8 @@ def test_a_core_known_in_part_is_missing(machine: Machine, series: Series) -> No
 
 
 def test_amd_has_none(machine: Machine, series: Series) -> None:
-    """Without the folder, as on AMD, there is nothing, and nothing is missing."""
-    files = {path: text for path, text in _cpu(0, 5).items() if "topology" in path}
+    """Without the folder, as on AMD, there are no readings and no notes."""
+    files = {path: text for path, text in _make_cpu(0, 5).items() if "topology" in path}
     host = machine({f"{CPU}/online": "0"} | files)
 
     assert series(thermal_throttle.collect(host)) == {}
@@ -86,13 +86,13 @@ def test_amd_has_none(machine: Machine, series: Series) -> None:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)), min_size=1, max_size=6))
 def test_counts_never_fall(machine: Machine, series: Series, passes: list[tuple[int, int]]) -> None:
-    """Whatever the siblings say from pass to pass, the core's counter only grows and is at least each of them."""
+    """For any counts of the siblings, the core's counter only grows and is at least each of them."""
     host = Host(machine({f"{CPU}/online": "0-1"}).root)  # a memory of its own for each example
-    seen = [0.0]
+    counts = [0.0]
     for first, second in passes:
-        machine(_cpu(0, first) | _cpu(1, second))
-        seen.append(series(thermal_throttle.collect(host))[EVENTS])
+        machine(_make_cpu(0, first) | _make_cpu(1, second))
+        counts.append(series(thermal_throttle.collect(host))[EVENTS])
 
-        assert seen[-1] >= max(first, second)
+        assert counts[-1] >= max(first, second)
 
-    assert seen == sorted(seen)
+    assert counts == sorted(counts)

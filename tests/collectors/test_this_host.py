@@ -1,4 +1,4 @@
-"""The host that runs the tests, against what else is known of it."""
+"""The host that runs the tests, against other sources about it."""
 
 from __future__ import annotations
 
@@ -19,40 +19,42 @@ needs_proc = pytest.mark.skipif(not os.path.exists("/proc/meminfo"), reason="thi
 
 @needs_proc
 def test_memory_is_that_of_the_host(series: Series) -> None:
-    """What is free or available is part of what there is."""
-    read = series(meminfo.collect(Host("/")))
+    """Free and available memory are part of the total."""
+    values = series(meminfo.collect(Host("/")))
 
-    total = read["steadytok_meminfo_mem_total_bytes"]
+    total = values["steadytok_meminfo_mem_total_bytes"]
     assert 64 << 20 < total < 1 << 50
-    assert 0 < read["steadytok_meminfo_mem_available_bytes"] <= total
-    assert 0 < read["steadytok_meminfo_mem_free_bytes"] <= total
+    assert 0 < values["steadytok_meminfo_mem_available_bytes"] <= total
+    assert 0 < values["steadytok_meminfo_mem_free_bytes"] <= total
 
 
 @needs_nodes
 def test_each_node_has_part_of_it(series: Series) -> None:
-    """Each node with memory has free and available memory of its own, within its total."""
-    read = series(node_meminfo.collect(Host("/")))
+    """Each node with memory has free and available memory within its total."""
+    values = series(node_meminfo.collect(Host("/")))
 
-    totals = {name: value for name, value in read.items() if name.startswith("steadytok_node_meminfo_mem_total_bytes")}
+    totals = {
+        name: value for name, value in values.items() if name.startswith("steadytok_node_meminfo_mem_total_bytes")
+    }
     assert totals
     for name, total in totals.items():
-        assert 0 <= read[name.replace("mem_total", "mem_free")] <= total
-        assert 0 <= read[name.replace("mem_total", "available")] <= total
+        assert 0 <= values[name.replace("mem_total", "mem_free")] <= total
+        assert 0 <= values[name.replace("mem_total", "available")] <= total
 
 
 @needs_nodes
 def test_allocations_are_counted(series: Series) -> None:
-    """The first node of a host that runs has served allocations, unless its counters are switched off."""
+    """The first node has served allocations, unless its counters are switched off."""
     host = Host("/")
-    read = series(numastat.collect(host))
+    values = series(numastat.collect(host))
 
-    assert read.get('steadytok_numastat_numa_hit_total{node="0"}', 0) > 0 or host.take_notes()
+    assert values.get('steadytok_numastat_numa_hit_total{node="0"}', 0) > 0 or host.take_notes()
 
 
 @needs_proc
 def test_time_passes_on_each_cpu(series: Series) -> None:
     """The online CPUs of all nodes are those of the host."""
-    read = series(stat.collect(Host("/")))
-    online = sum(value for name, value in read.items() if name.startswith("steadytok_stat_cpus_online"))
+    values = series(stat.collect(Host("/")))
+    online = sum(value for name, value in values.items() if name.startswith("steadytok_stat_cpus_online"))
 
     assert online == os.sysconf("SC_NPROCESSORS_ONLN")

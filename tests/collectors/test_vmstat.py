@@ -1,4 +1,4 @@
-"""The allow-list of /proc/vmstat."""
+"""The list of /proc/vmstat's counters that are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Series = Callable[[Iterable[Reading]], dict[str, float]]
 
 
 def test_only_the_list_is_read(machine: Machine, series: Series) -> None:
-    """A line that merely begins like one of the list is not it, and what is unknown is passed over in silence."""
+    """A line that only begins like a listed one does not match, and unknown lines are ignored."""
     host = machine({"proc/vmstat": "pgscan_direct_throttle 1\npgscan_direct 2\nnr_mlock 3\nbrand_new 4\n"})
 
     assert series(vmstat.collect(host)) == {"steadytok_vmstat_pgscan_direct_total": 2}
@@ -24,7 +24,7 @@ def test_only_the_list_is_read(machine: Machine, series: Series) -> None:
 
 @pytest.mark.parametrize("line", ["pgfault", "pgfault x", "pgfault -1", "pgfault 1 2", "pgfault 1e3", "5"])
 def test_one_bad_line_shifts_no_other(machine: Machine, series: Series, line: str) -> None:
-    """A line cut in two is missing and counted; each other keeps its own number."""
+    """A cut line is missing and noted; each other keeps its own number."""
     host = machine({"proc/vmstat": f"oom_kill 7\n{line}\npgmajfault 8\n"})
 
     assert series(vmstat.collect(host)) == {

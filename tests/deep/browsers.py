@@ -17,7 +17,7 @@ SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
 @contextlib.contextmanager
 def open_browser() -> Iterator[Browser]:
     """A browser that is closed with the block."""
-    chromium = processes.program("chromium")
+    chromium = processes.require_program("chromium")
     # Its sandbox cannot be had by root, which CI is.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:

@@ -66,20 +66,20 @@ def build(root: Path) -> None:
     """Writes the folder: the two nodes of tests/machines, and over them what single collectors' fixtures have."""
     machine = load(MACHINES / "two_nodes.py")
     machine.build(root, {**load(MACHINES / "two_nodes_sensors.py").files(), **_resctrl(), **_fan()})
-    for source, what in (
+    for source, kind in (
         ("process", "proc"),
         ("process", "sys/fs/cgroup"),
         ("engine", "http"),
         ("dimm", "dev"),
         ("dimm", "sys/firmware"),
     ):
-        shutil.copytree(FIXTURES / source / "root" / what, root / what, dirs_exist_ok=True, symlinks=True)
+        shutil.copytree(FIXTURES / source / "root" / kind, root / kind, dirs_exist_ok=True, symlinks=True)
     with (root / "proc" / "meminfo").open("a") as meminfo:
         meminfo.write("MemAvailable:  464000000 kB\nSwapTotal:  8388604 kB\nSwapFree:  8388000 kB\n")
 
 
 def _resctrl() -> dict[str, str]:
-    found = {
+    files = {
         "sys/fs/resctrl/cpus_list": "0-39\n",
         "sys/fs/resctrl/info/L3_MON/mon_features": "llc_occupancy\nmbm_total_bytes\nmbm_local_bytes\n",
         "sys/fs/resctrl/info/L3_MON/num_rmids": "64\n",
@@ -88,12 +88,12 @@ def _resctrl() -> dict[str, str]:
     for cpu in range(40):
         index = f"{_CPU}/cpu{cpu}/cache/index3"
         first = cpu // 20 * 20
-        found |= {f"{index}/id": f"{cpu // 20}\n", f"{index}/level": "3\n"}
-        found[f"{index}/shared_cpu_list"] = f"{first}-{first + 19}\n"
+        files |= {f"{index}/id": f"{cpu // 20}\n", f"{index}/level": "3\n"}
+        files[f"{index}/shared_cpu_list"] = f"{first}-{first + 19}\n"
     for domain in ("00", "01"):
         for name, size in (("mbm_total_bytes", 5 * 10**12), ("mbm_local_bytes", 4 * 10**12), ("llc_occupancy", 10**7)):
-            found[f"{_L3}/mon_L3_{domain}/{name}"] = f"{size}\n"
-    return found
+            files[f"{_L3}/mon_L3_{domain}/{name}"] = f"{size}\n"
+    return files
 
 
 def _fan() -> dict[str, str]:
@@ -131,9 +131,9 @@ class Mover(threading.Thread):
         while not self._over.wait(1.0):
             second += 1
             for path, text in self._first.items():
-                whole = self._root.parent / "whole"
-                whole.write_text((_GAINS.get(path) or _by_folder(path))(text, second))
-                os.replace(whole, self._root / path)
+                complete_file = self._root.parent / "whole"
+                complete_file.write_text((_GAINS.get(path) or _by_folder(path))(text, second))
+                os.replace(complete_file, self._root / path)
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -141,16 +141,16 @@ class Mover(threading.Thread):
         self.join(10)
 
 
-def _grown(text: str, pattern: str, gain: int) -> str:
+def _increase(text: str, pattern: str, gain: int) -> str:
     """Every number that the pattern's group finds, larger by `gain`."""
-    return re.sub(pattern, lambda found: f"{found[1]}{int(float(found[2])) + gain}", text, flags=re.MULTILINE)
+    return re.sub(pattern, lambda match: f"{match[1]}{int(float(match[2])) + gain}", text, flags=re.MULTILINE)
 
 
 def _cpu_times(text: str, second: int) -> str:
-    def row(found: re.Match[str]) -> str:
-        user, nice, system, idle, wait, *rest = map(int, found[2].split())
+    def row(match: re.Match[str]) -> str:
+        user, nice, system, idle, wait, *rest = map(int, match[2].split())
         moved = (user + 70 * second, nice, system + 6 * second, idle + 20 * second, wait + 3 * second)
-        return found[1] + " ".join(map(str, (*moved, *rest)))
+        return match[1] + " ".join(map(str, (*moved, *rest)))
 
     return re.sub(r"^(cpu\d+ )([\d ]+)$", row, text, flags=re.MULTILINE)
 
@@ -165,18 +165,18 @@ def _engine(text: str, second: int) -> str:
         "time_to_first_token_seconds_count": 2,
     }
     for name, gain in gains.items():
-        text = _grown(text, rf"^(vllm:\w*{name}{{.*}} )([\d.e+]+)$", gain * second)
+        text = _increase(text, rf"^(vllm:\w*{name}{{.*}} )([\d.e+]+)$", gain * second)
     return text
 
 
 _GAINS: dict[str, Callable[[str, int], str]] = {
     "proc/stat": _cpu_times,
-    "proc/vmstat": lambda text, second: _grown(
+    "proc/vmstat": lambda text, second: _increase(
         text, r"^((?:pg|ps|work|numa|allocstall|compact)\w+ )(\d+)$", 400 * second
     ),
-    "proc/pressure/cpu": lambda text, second: _grown(text, r"(total=)(\d+)", 30_000 * second),
-    "proc/pressure/io": lambda text, second: _grown(text, r"(total=)(\d+)", 8_000 * second),
-    "proc/pressure/memory": lambda text, second: _grown(text, r"(total=)(\d+)", 50_000 * second),
+    "proc/pressure/cpu": lambda text, second: _increase(text, r"(total=)(\d+)", 30_000 * second),
+    "proc/pressure/io": lambda text, second: _increase(text, r"(total=)(\d+)", 8_000 * second),
+    "proc/pressure/memory": lambda text, second: _increase(text, r"(total=)(\d+)", 50_000 * second),
     _ENGINE: _engine,
 }
 
@@ -196,7 +196,7 @@ def _by_folder(path: str) -> Callable[[str, int], str]:
     )
     if "thermal_throttle" in path and not re.search(r"cpu[23]\d/", path):
         gain = 0  # package 1 is the hot one
-    return lambda text, second: _grown(text, r"^(\w+ |)(\d+)$", gain * second)
+    return lambda text, second: _increase(text, r"^(\w+ |)(\d+)$", gain * second)
 
 
 class _Webhook(http.server.BaseHTTPRequestHandler):
@@ -213,7 +213,7 @@ class _Webhook(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def webhook() -> Iterator[str]:
+def run_webhook() -> Iterator[str]:
     """A server that remedies can call; its URL."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Webhook) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -222,28 +222,30 @@ def webhook() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def world(place: Path) -> Iterator[World]:
+def run_world(folder: Path) -> Iterator[World]:
     """Everything runs while the block does."""
     with ExitStack() as stack:
-        build(place / "root")
-        mover = Mover(place / "root")
+        build(folder / "root")
+        mover = Mover(folder / "root")
         mover.start()
         stack.callback(mover.stop)
-        engine = stack.enter_context(reference_engine(place))
-        hook = stack.enter_context(webhook())
-        recording = _faster(EXAMPLES / "fleet-recording.yml", place)
-        (place / "drill.yml").write_text(_DRILL)
-        _learnt(place / "state-picture", "r1", 7.0)
-        _learnt(place / "state-live", "r0", 250.0)
+        engine = stack.enter_context(run_reference_engine(folder))
+        hook = stack.enter_context(run_webhook())
+        recording = _speed_up_recording(EXAMPLES / "fleet-recording.yml", folder)
+        (folder / "drill.yml").write_text(_DRILL)
+        _write_baseline(folder / "state-picture", "r1", 7.0)
+        _write_baseline(folder / "state-live", "r0", 250.0)
         agents = {
-            PICTURE: stack.enter_context(agent(place, PICTURE, "picture", _picture(recording))),
-            LIVE: stack.enter_context(agent(place, LIVE, "live", _live(place, engine, hook, recording))),
+            PICTURE: stack.enter_context(run_agent(folder, PICTURE, "picture", _find_picture(recording))),
+            LIVE: stack.enter_context(
+                run_agent(folder, LIVE, "live", _build_live_config(folder, engine, hook, recording))
+            ),
         }
-        prometheus = stack.enter_context(_prometheus(place, list(agents.values())))
+        prometheus = stack.enter_context(_run_prometheus(folder, list(agents.values())))
         yield World(prometheus, agents)
 
 
-def _learnt(folder: Path, engine: str, speed: float) -> None:
+def _write_baseline(folder: Path, engine: str, speed: float) -> None:
     """A baseline, and a placement that is not the present one, as if learnt for a day."""
     baseline = Baseline()
     for _ in range(100):
@@ -254,14 +256,14 @@ def _learnt(folder: Path, engine: str, speed: float) -> None:
     (folder / "baseline.json").write_text(baseline.dump())
 
 
-def _faster(path: Path, place: Path) -> Path:
+def _speed_up_recording(path: Path, folder: Path) -> Path:
     """The rule file with every interval at 2 s: the test does not wait for a minute."""
-    whole = place / path.name
-    whole.write_text(re.sub(r"interval: \w+", "interval: 2s", path.read_text()))
-    return whole
+    target = folder / path.name
+    target.write_text(re.sub(r"interval: \w+", "interval: 2s", path.read_text()))
+    return target
 
 
-def _picture(recording: Path) -> dict[str, Any]:
+def _find_picture(recording: Path) -> dict[str, Any]:
     processes_of = json.loads((FIXTURES / "process" / "config.json").read_text())
     return {
         "engine": {"enabled": False},
@@ -272,16 +274,16 @@ def _picture(recording: Path) -> dict[str, Any]:
     }
 
 
-def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any]:
+def _build_live_config(folder: Path, engine: str, hook: str, recording: Path) -> dict[str, Any]:
     drill = {"match": ['alertname="Drill"'], "max_attempts": 1, "cooldown": "1m"}
     later = {"match": ['alertname="LaterDrill"']}
-    pace = {"action": "pace", "target": {"engine": "r0"}, "parameters": {"token_file": str(place / "token")}}
+    pace = {"action": "pace", "target": {"engine": "r0"}, "parameters": {"token_file": str(folder / "token")}}
     return {
         "engine": {"enabled": False},
         "engines": [{"name": "r0", "kind": "reference", "url": engine}],
         "collectors": {"process": {"interval": "5s"}},
-        "rules": {"files": [str(recording), str(place / "drill.yml")]},
-        "remediation": {"mode": "enforce", "builtin": False, "pause_file": str(place / "pause")},
+        "rules": {"files": [str(recording), str(folder / "drill.yml")]},
+        "remediation": {"mode": "enforce", "builtin": False, "pause_file": str(folder / "pause")},
         "remedies": [
             {"name": "call-in-vain", **drill, "action": "webhook", "target": {"url": f"{hook}/no"}},
             {"name": "hold-back", **later, **pace, "verify": {"within": "10m"}},
@@ -290,33 +292,33 @@ def _live(place: Path, engine: str, hook: str, recording: Path) -> dict[str, Any
 
 
 @contextlib.contextmanager
-def agent(place: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
+def run_agent(folder: Path, address: str, name: str, config: dict[str, Any]) -> Iterator[str]:
     """An agent with a state and a configuration of its name; `picture` watches the folder. Its URL."""
-    port = processes.free_port()
+    port = processes.find_free_port()
     config |= {
         "web": {"listen": f"{address}:{port}"},
         "external_labels": {"instance": address},
-        "state": {"dir": str(place / f"state-{name}")},
+        "state": {"dir": str(folder / f"state-{name}")},
     }
-    path = place / f"{name}.yml"
+    path = folder / f"{name}.yml"
     path.write_text(yaml.safe_dump(config))
-    root = str(place / "root") if name == "picture" else "/"
+    root = str(folder / "root") if name == "picture" else "/"
     arguments = [sys.executable, "-m", "agent", "run", "--root", root, "--config", str(path), "--plain"]
     base = f"http://{address}:{port}"
-    with processes.running(arguments, place / f"{name}.log"):
-        log = place / f"{name}.log"
-        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 60, f"{name} is ready; see {log}")
+    with processes.run_process(arguments, folder / f"{name}.log"):
+        log = folder / f"{name}.log"
+        processes.wait_until(lambda: processes.fetch(f"{base}/-/ready") is not None, 60, f"{name} is ready; see {log}")
         yield base
 
 
 @contextlib.contextmanager
-def reference_engine(place: Path) -> Iterator[str]:
+def run_reference_engine(folder: Path) -> Iterator[str]:
     """Our own engine, small, that is asked for tokens again and again."""
-    port = processes.free_port()
+    port = processes.find_free_port()
     base = f"http://127.0.0.1:{port}"
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "16MiB", "--no-pin"]
-    (place / "token").write_text("a token of this test alone")
-    arguments += ["--token-file", str(place / "token")]
+    (folder / "token").write_text("a token of this test alone")
+    arguments += ["--token-file", str(folder / "token")]
     over = threading.Event()
 
     def ask() -> None:
@@ -326,8 +328,8 @@ def reference_engine(place: Path) -> Iterator[str]:
                 request = urllib.request.Request(f"{base}/v1/completions", body, {"Content-Type": "application/json"})
                 urllib.request.urlopen(request, timeout=20).read()
 
-    with processes.running(arguments, place / "engine.log"):
-        processes.until(lambda: processes.get(f"{base}/metrics") is not None, 60, "the engine answers")
+    with processes.run_process(arguments, folder / "engine.log"):
+        processes.wait_until(lambda: processes.fetch(f"{base}/metrics") is not None, 60, "the engine answers")
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
         yield base
@@ -336,23 +338,25 @@ def reference_engine(place: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _prometheus(place: Path, agents: list[str]) -> Iterator[str]:
+def _run_prometheus(folder: Path, agents: list[str]) -> Iterator[str]:
     """A Prometheus with the shipped example as its configuration, scraping every 2 s."""
     example = (EXAMPLES / "prometheus.yml").read_text()
     example = example.replace("scrape_interval: 15s", "scrape_interval: 2s").replace("scrape_timeout: 10s", "")
-    (place / "prometheus.yml").write_text(example.replace("evaluation_interval: 30s", "evaluation_interval: 2s"))
-    _faster(EXAMPLES / "fleet-meta.yml", place)
-    (place / "targets").mkdir()
-    silent = f"127.0.0.4:{processes.free_port()}"
+    (folder / "prometheus.yml").write_text(example.replace("evaluation_interval: 30s", "evaluation_interval: 2s"))
+    _speed_up_recording(EXAMPLES / "fleet-meta.yml", folder)
+    (folder / "targets").mkdir()
+    silent = f"127.0.0.4:{processes.find_free_port()}"
     targets = [{"targets": [*(base.removeprefix("http://") for base in agents), silent]}]
-    (place / "targets" / "hosts.yml").write_text(yaml.safe_dump(targets))
-    address = f"127.0.0.1:{processes.free_port()}"
+    (folder / "targets" / "hosts.yml").write_text(yaml.safe_dump(targets))
+    address = f"127.0.0.1:{processes.find_free_port()}"
     arguments = [
-        processes.program("prometheus"),
-        f"--config.file={place}/prometheus.yml",
-        f"--storage.tsdb.path={place}/data",
+        processes.require_program("prometheus"),
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address={address}",
     ]
-    with processes.running(arguments, place / "prometheus.log"):
-        processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 30, "Prometheus gets ready")
+    with processes.run_process(arguments, folder / "prometheus.log"):
+        processes.wait_until(
+            lambda: processes.fetch(f"http://{address}/-/ready") is not None, 30, "Prometheus gets ready"
+        )
         yield f"http://{address}"

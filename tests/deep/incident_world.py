@@ -17,11 +17,10 @@ from pathlib import Path
 
 from agent import configuration
 from agent.alerting.alert_store import AlertStore
-from agent.loop import SELF_GROUP
 from agent.recorder.recorder import FOLDER, Recorder
 from agent.remediation.journal import Journal, take_timestamp
 from agent.remediation.model import Attempt, AuditEntry, RemediationState
-from agent.rulebook import load_rule_set
+from agent.sampling.binding import bind_collectors
 from agent.sampling.once import collect_once
 from agent.selfmetrics import definitions
 from collectors import Sample
@@ -39,7 +38,7 @@ Shape = Callable[[Sample, float], float]
 
 def ramp(at: float, *points: tuple[float, float]) -> float:
     """The value at a time, on straight lines between points of (time, value)."""
-    for (begin, low), (end, high) in zip(points, points[1:], strict=False):
+    for (begin, low), (end, high) in itertools.pairwise(points):
         if at < end:
             return low + (high - low) * max(0.0, at - begin) / (end - begin)
     return points[-1][1]
@@ -139,18 +138,21 @@ def record(config_path: Path, root: Path, folder: Path, now_ms: int) -> None:
     begin_ms = now_ms - SECONDS * 1000
     history = History(SECONDS * 2000, identity=config.build_identity_labels())
     rules = RuleEvaluator(
-        load_rule_set(config, "incident"), interval_ms=1000, external_labels=config.build_external_labels(),
-        external_url=f"http://{config.web.listen}", clock=time.perf_counter,
-    )  # fmt: skip
+        configuration.load_rule_set(config, "incident"),
+        interval_ms=1000,
+        external_labels=config.build_external_labels(),
+        external_url=f"http://{config.web.listen}",
+        clock=time.perf_counter,
+    )
     folder.mkdir(parents=True)
     alerts, recorder = AlertStore(folder), Recorder(folder / FOLDER)
-    results = collect_once(configuration.bind_collectors(config, modules), str(root))
+    results = collect_once(bind_collectors(config, modules), str(root))
     readings = _merge_joined({result.collector: tuple(result.samples) for result in results})
     for second in range(0, SECONDS, 2):
         at_ms = begin_ms + second * 1000
         for name, samples in readings.items():
             history.record(name, at_ms, _move(samples, second))
-        history.record(SELF_GROUP, at_ms, list(_own_readings(second)))
+        history.record(definitions.SAMPLING_GROUP, at_ms, list(_own_readings(second)))
         rules.evaluate(history, at_ms)
         recorder.flush_if_due(history, at_ms)
         recorder.wait(20)

@@ -53,117 +53,127 @@ CALENDAR = ("minute", "hour", "day_of_month", "day_of_week", "day_of_year", "day
 TRIGONOMETRY = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
 
 
-def one(draw: Draw, choices: tuple[str, ...]) -> str:
+def choose(draw: Draw, choices: tuple[str, ...]) -> str:
     return draw(st.sampled_from(choices))
 
 
-def selector(draw: Draw, names: tuple[str, ...]) -> str:
-    return f"{one(draw, names)}{one(draw, MATCHERS)} {one(draw, MOVES)}".rstrip()
+def draw_selector(draw: Draw, names: tuple[str, ...]) -> str:
+    return f"{choose(draw, names)}{choose(draw, MATCHERS)} {choose(draw, MOVES)}".rstrip()
 
 
-def windowed(draw: Draw, names: tuple[str, ...]) -> str:
+def draw_windowed(draw: Draw, names: tuple[str, ...]) -> str:
     """A range of one of these metrics, or a subquery of it."""
-    if one(draw, ("range", "range", "subquery")) == "subquery":
-        return f"{one(draw, names)}{one(draw, MATCHERS)}{one(draw, SUBQUERIES)}"
-    ends = one(draw, (*MOVES, *ENDS))
-    return f"{one(draw, names)}{one(draw, MATCHERS)}[{one(draw, RANGES)}] {ends}".rstrip()
+    if choose(draw, ("range", "range", "subquery")) == "subquery":
+        return f"{choose(draw, names)}{choose(draw, MATCHERS)}{choose(draw, SUBQUERIES)}"
+    ends = choose(draw, (*MOVES, *ENDS))
+    return f"{choose(draw, names)}{choose(draw, MATCHERS)}[{choose(draw, RANGES)}] {ends}".rstrip()
 
 
-def number(draw: Draw) -> str:
+def draw_number(draw: Draw) -> str:
     scalars = ('scalar(limit{node="0"})', "scalar(n)", "time()", "pi()", "(2 + 3 * 2 ^ 2 % 5)", "(1 > bool 2)", "-(3)")
-    return one(draw, (*NUMBERS, *NUMBERS, *scalars))
+    return choose(draw, (*NUMBERS, *NUMBERS, *scalars))
 
 
-def matching(draw: Draw) -> str:
-    on = one(draw, MATCHING)
-    return f"{on} {one(draw, GROUPING)}" if on else ""
+def draw_matching(draw: Draw) -> str:
+    on = choose(draw, MATCHING)
+    return f"{on} {choose(draw, GROUPING)}" if on else ""
 
 
 @st.composite
-def whole(draw: Draw, depth: int) -> str:
+def draw_whole(draw: Draw, depth: int) -> str:
     """Small integers and quarters."""
     if not depth:
-        return selector(draw, WHOLE)
-    below = draw(whole(depth - 1))
-    shape = one(draw, ("leaf", "sum", "count", "window", "sums", "arithmetic", "scalar", "compare", "sets", "values"))
+        return draw_selector(draw, WHOLE)
+    below = draw(draw_whole(depth - 1))
+    shape = choose(
+        draw, ("leaf", "sum", "count", "window", "sums", "arithmetic", "scalar", "compare", "sets", "values")
+    )
     if shape == "sum":
-        return f"{one(draw, ('sum', 'min', 'max'))} {one(draw, BY)} ({below})"
+        return f"{choose(draw, ('sum', 'min', 'max'))} {choose(draw, BY)} ({below})"
     if shape == "count":
-        return f"{one(draw, ('count', 'group'))} {one(draw, BY)} ({draw(exact(depth - 1))})"
+        return f"{choose(draw, ('count', 'group'))} {choose(draw, BY)} ({draw(draw_exact(depth - 1))})"
     if shape == "window":
-        function = one(draw, ("changes", "resets", "count_over_time", "present_over_time"))
-        return f"{function}({windowed(draw, EXACT)})"
+        function = choose(draw, ("changes", "resets", "count_over_time", "present_over_time"))
+        return f"{function}({draw_windowed(draw, EXACT)})"
     if shape == "sums":
-        function = one(draw, ("sum_over_time", "min_over_time", "max_over_time", "last_over_time", "idelta"))
-        inner = windowed(draw, WHOLE) if draw(st.booleans()) else f"({below}){one(draw, SUBQUERIES)}"
+        function = choose(draw, ("sum_over_time", "min_over_time", "max_over_time", "last_over_time", "idelta"))
+        inner = draw_windowed(draw, WHOLE) if draw(st.booleans()) else f"({below}){choose(draw, SUBQUERIES)}"
         return f"{function}({inner})"
     if shape == "arithmetic":
-        return f"({below} {one(draw, ('+', '-'))} {matching(draw)} {draw(whole(depth - 1))})"
+        return f"({below} {choose(draw, ('+', '-'))} {draw_matching(draw)} {draw(draw_whole(depth - 1))})"
     if shape == "scalar":
-        return f"({below} {one(draw, ('+', '-', '*'))} {one(draw, ('1', '2', '0.5', '-3'))})"
+        return f"({below} {choose(draw, ('+', '-', '*'))} {choose(draw, ('1', '2', '0.5', '-3'))})"
     if shape == "compare":
-        return compared(draw, below, draw(whole(depth - 1)))
+        return draw_comparison(draw, below, draw(draw_whole(depth - 1)))
     if shape == "sets":
-        return f"({below} {one(draw, ('and', 'or', 'unless'))} {one(draw, MATCHING)} {draw(whole(depth - 1))})"
+        return (
+            f"({below} {choose(draw, ('and', 'or', 'unless'))} {choose(draw, MATCHING)} {draw(draw_whole(depth - 1))})"
+        )
     if shape == "values":
-        return f'count_values {one(draw, BY)} ("value", {below})'
-    return selector(draw, WHOLE)
+        return f'count_values {choose(draw, BY)} ("value", {below})'
+    return draw_selector(draw, WHOLE)
 
 
-def compared(draw: Draw, left: str, right: str) -> str:
-    bool_ = one(draw, ("", "", "bool"))
-    if one(draw, ("vector", "scalar")) == "scalar":
-        return f"({left} {one(draw, COMPARISONS)} {bool_} {number(draw)})"
-    return f"({left} {one(draw, COMPARISONS)} {bool_} {matching(draw)} {right})"
+def draw_comparison(draw: Draw, first: str, second: str) -> str:
+    bool_ = choose(draw, ("", "", "bool"))
+    if choose(draw, ("vector", "scalar")) == "scalar":
+        return f"({first} {choose(draw, COMPARISONS)} {bool_} {draw_number(draw)})"
+    return f"({first} {choose(draw, COMPARISONS)} {bool_} {draw_matching(draw)} {second})"
 
 
 @st.composite
-def exact(draw: Draw, depth: int) -> str:
+def draw_exact(draw: Draw, depth: int) -> str:
     """Values that are the same to the bit."""
     if not depth:
-        return selector(draw, EXACT)
-    shape = one(draw, tuple(EXACT_SHAPES))
+        return draw_selector(draw, EXACT)
+    shape = choose(draw, tuple(EXACT_SHAPES))
     return EXACT_SHAPES[shape](draw, depth - 1)
 
 
 def _elementwise(draw: Draw, depth: int) -> str:
-    below = draw(exact(depth))
+    below = draw(draw_exact(depth))
     templates = ("abs(%s)", "ceil(%s)", "floor(%s)", "sqrt(%s)", "sgn(%s)", "-(%s)", "round(%s)")
-    limits = tuple(f"{name}(%s, {number(draw)})" for name in ("clamp_min", "clamp_max", "round"))
-    clamp = f"clamp(%s, {number(draw)}, {number(draw)})"
-    return one(draw, (*templates, *limits, clamp, "deg(%s)", "rad(%s)")).replace("%s", below)
+    limits = tuple(f"{name}(%s, {draw_number(draw)})" for name in ("clamp_min", "clamp_max", "round"))
+    clamp = f"clamp(%s, {draw_number(draw)}, {draw_number(draw)})"
+    return choose(draw, (*templates, *limits, clamp, "deg(%s)", "rad(%s)")).replace("%s", below)
 
 
 def _arithmetic(draw: Draw, depth: int) -> str:
-    op, below = one(draw, ("+", "-", "*", "/", "%")), draw(exact(depth))
-    right = number(draw) if draw(st.booleans()) else f"{matching(draw)} {draw(exact(depth))}"
+    op, below = choose(draw, ("+", "-", "*", "/", "%")), draw(draw_exact(depth))
+    right = draw_number(draw) if draw(st.booleans()) else f"{draw_matching(draw)} {draw(draw_exact(depth))}"
     return f"({below} {op} {right})"
 
 
 def _scalar_first(draw: Draw, depth: int) -> str:
-    return f"({number(draw)} {one(draw, ('+', '-', '*', '/', '%', '< ', '>= bool'))} {draw(exact(depth))})"
+    return f"({draw_number(draw)} {choose(draw, ('+', '-', '*', '/', '%', '< ', '>= bool'))} {draw(draw_exact(depth))})"
 
 
 def _set(draw: Draw, depth: int) -> str:
-    return f"({draw(exact(depth))} {one(draw, ('and', 'or', 'unless'))} {one(draw, MATCHING)} {draw(exact(depth))})"
+    first, operator = draw(draw_exact(depth)), choose(draw, ("and", "or", "unless"))
+    return f"({first} {operator} {choose(draw, MATCHING)} {draw(draw_exact(depth))})"
 
 
-def _chosen(draw: Draw, depth: int) -> str:
-    ranked = f"{one(draw, ('topk', 'bottomk'))} {one(draw, BY)} ({one(draw, ('0', '1', '2', '100', '-1'))}, "
-    return one(
-        draw, (f"{ranked}{selector(draw, ('p',))})", f"min {one(draw, BY)} (%s)", f"max {one(draw, BY)} (%s)")
-    ).replace("%s", draw(exact(depth)))
+def _draw_choice(draw: Draw, depth: int) -> str:
+    ranked = f"{choose(draw, ('topk', 'bottomk'))} {choose(draw, BY)} ({choose(draw, ('0', '1', '2', '100', '-1'))}, "
+    return choose(
+        draw,
+        (f"{ranked}{draw_selector(draw, ('p',))})", f"min {choose(draw, BY)} (%s)", f"max {choose(draw, BY)} (%s)"),
+    ).replace("%s", draw(draw_exact(depth)))
 
 
 def _over_time(draw: Draw, depth: int) -> str:
-    function = one(draw, ("min_over_time", "max_over_time", "last_over_time", "idelta", "changes", "absent_over_time"))
-    below = windowed(draw, EXACT) if draw(st.booleans()) else f"({draw(exact(depth))}){one(draw, SUBQUERIES)}"
+    function = choose(
+        draw, ("min_over_time", "max_over_time", "last_over_time", "idelta", "changes", "absent_over_time")
+    )
+    below = (
+        draw_windowed(draw, EXACT) if draw(st.booleans()) else f"({draw(draw_exact(depth))}){choose(draw, SUBQUERIES)}"
+    )
     return f"{function}({below})"
 
 
-def _relabelled(draw: Draw, depth: int) -> str:
-    below = draw(exact(depth))
-    replace = one(
+def _draw_relabelling(draw: Draw, depth: int) -> str:
+    below = draw(draw_exact(depth))
+    replace = choose(
         draw,
         (
             '"slot", "x$1", "node", "(.*)"',
@@ -174,41 +184,43 @@ def _relabelled(draw: Draw, depth: int) -> str:
             '"new", "$$$3", "slot", "a|(b)"',
         ),
     )
-    join = one(draw, ('"new", "-", "node", "slot"', '"slot", "", "slot", "none"', '"node", ","'))
-    ordered = f"{one(draw, ('sort', 'sort_desc'))}({below})"
-    return one(draw, (f"label_replace({below}, {replace})", f"label_join({below}, {join})", ordered))
+    join = choose(draw, ('"new", "-", "node", "slot"', '"slot", "", "slot", "none"', '"node", ","'))
+    ordered = f"{choose(draw, ('sort', 'sort_desc'))}({below})"
+    return choose(draw, (f"label_replace({below}, {replace})", f"label_join({below}, {join})", ordered))
 
 
 def _without_series(draw: Draw, depth: int) -> str:
-    below = draw(exact(depth))
-    return one(draw, (f"absent({below})", f"vector({number(draw)})", f"vector(scalar({below}))", f"timestamp({below})"))
+    below = draw(draw_exact(depth))
+    return choose(
+        draw, (f"absent({below})", f"vector({draw_number(draw)})", f"vector(scalar({below}))", f"timestamp({below})")
+    )
 
 
 def _calendar(draw: Draw, depth: int) -> str:
-    return f"{one(draw, CALENDAR)}({one(draw, ('', 't', 't', 't offset 1m', 'timestamp(p)', 'odd'))})"
+    return f"{choose(draw, CALENDAR)}({choose(draw, ('', 't', 't', 't offset 1m', 'timestamp(p)', 'odd'))})"
 
 
 EXACT_SHAPES: dict[str, Callable[[Draw, int], str]] = {
-    "leaf": lambda draw, _: selector(draw, EXACT),
-    "every name": lambda draw, _: one(draw, ('{__name__=~"n|z"}', '{__name__=~"li.*|info",node="1"}')),
+    "leaf": lambda draw, _: draw_selector(draw, EXACT),
+    "every name": lambda draw, _: choose(draw, ('{__name__=~"n|z"}', '{__name__=~"li.*|info",node="1"}')),
     "elementwise": _elementwise,
     "arithmetic": _arithmetic,
     "scalar first": _scalar_first,
-    "compare": lambda draw, depth: compared(draw, draw(exact(depth)), draw(exact(depth))),
+    "compare": lambda draw, depth: draw_comparison(draw, draw(draw_exact(depth)), draw(draw_exact(depth))),
     "set": _set,
-    "chosen": _chosen,
+    "chosen": _draw_choice,
     "over time": _over_time,
-    "relabelled": _relabelled,
+    "relabelled": _draw_relabelling,
     "without series": _without_series,
     "calendar": _calendar,
-    "whole": lambda draw, depth: draw(whole(depth)),
+    "whole": lambda draw, depth: draw(draw_whole(depth)),
 }
 
 
 @st.composite
-def positive(draw: Draw, depth: int, ragged: bool) -> str:
+def draw_positive(draw: Draw, depth: int, ragged: bool) -> str:
     """Rough values of which none is negative."""
-    shape = one(
+    shape = choose(
         draw, ("rate", "rate", "mean", "quantile", "histogram", "aggregate", "aggregate", "product", "subquery")
     )
     if shape == "rate":
@@ -216,46 +228,47 @@ def positive(draw: Draw, depth: int, ragged: bool) -> str:
         names = ("c_total",) if ragged else ("c_total", "c_total", "n", "p", "h_bucket")
         inner = windowed_range(draw, names)
         if not ragged and draw(st.booleans()):
-            inner = f"(sum {one(draw, BY)} ({one(draw, names)})){one(draw, SUBQUERIES)}"
-        return f"{one(draw, ('rate', 'increase', 'irate', 'resets'))}({inner})"
+            inner = f"(sum {choose(draw, BY)} ({choose(draw, names)})){choose(draw, SUBQUERIES)}"
+        return f"{choose(draw, ('rate', 'increase', 'irate', 'resets'))}({inner})"
     if shape == "mean":
-        function = one(draw, ("avg_over_time", "sum_over_time", "stddev_over_time", "stdvar_over_time"))
-        return f"{function}({windowed(draw, ('p', 'n', 'limit') if 'std' in function else POSITIVE)})"
+        function = choose(draw, ("avg_over_time", "sum_over_time", "stddev_over_time", "stdvar_over_time"))
+        return f"{function}({draw_windowed(draw, ('p', 'n', 'limit') if 'std' in function else POSITIVE)})"
     if shape == "quantile":
-        return one(
+        return choose(
             draw, ("quantile_over_time(%s, {0})", "quantile_over_time(%s, {0})", "quantile {1} (%s, {2})")
-        ).format(windowed(draw, POSITIVE), one(draw, BY), selector(draw, POSITIVE)) % one(
+        ).format(draw_windowed(draw, POSITIVE), choose(draw, BY), draw_selector(draw, POSITIVE)) % choose(
             draw, ("0", "0.25", "0.5", "0.9371", "1", "2", "-1", "NaN")
         )
     if shape == "histogram":
-        return histogram(draw, ragged)
-    below = draw(positive(depth - 1, ragged)) if depth else selector(draw, POSITIVE)
+        return draw_histogram(draw, ragged)
+    below = draw(draw_positive(depth - 1, ragged)) if depth else draw_selector(draw, POSITIVE)
     if shape == "aggregate":
-        return f"{one(draw, ('sum', 'avg', 'min', 'max'))} {one(draw, BY)} ({below})"
+        return f"{choose(draw, ('sum', 'avg', 'min', 'max'))} {choose(draw, BY)} ({below})"
     if shape == "product":
-        op = one(draw, ("*", "/", "+"))
-        right = one(draw, ("2", "0.5", "37.25", "on (node) group_left limit", "ignoring (slot) group_left p"))
+        op = choose(draw, ("*", "/", "+"))
+        right = choose(draw, ("2", "0.5", "37.25", "on (node) group_left limit", "ignoring (slot) group_left p"))
         return f"({below} {op} {right})"
-    function = one(draw, ("max_over_time", "min_over_time", "avg_over_time", "sum_over_time", "last_over_time"))
-    return f"{function}(({below}){one(draw, SUBQUERIES)})"
+    function = choose(draw, ("max_over_time", "min_over_time", "avg_over_time", "sum_over_time", "last_over_time"))
+    return f"{function}(({below}){choose(draw, SUBQUERIES)})"
 
 
 def windowed_range(draw: Draw, names: tuple[str, ...]) -> str:
-    return f"{one(draw, names)}{one(draw, MATCHERS)}[{one(draw, RANGES)}] {one(draw, (*MOVES, *ENDS))}".rstrip()
+    selector = f"{choose(draw, names)}{choose(draw, MATCHERS)}"
+    return f"{selector}[{choose(draw, RANGES)}] {choose(draw, (*MOVES, *ENDS))}".rstrip()
 
 
-def histogram(draw: Draw, ragged: bool) -> str:
+def draw_histogram(draw: Draw, ragged: bool) -> str:
     buckets = ["h_bucket", 'h_bucket{le!="0.5"}', "sum by (le) (h_bucket)", "h_bucket offset 1m", "h_bucket", "p"]
     if not ragged:
-        buckets += [f"rate(h_bucket[{one(draw, RANGES)}])", "sum by (le, node) (rate(h_bucket[1m]))"]
-    rank = one(draw, ("0", "0.1371", "0.4991", "0.9137", "1", "-0.5", "1.5", "NaN"))
-    return f"histogram_quantile({rank}, {one(draw, tuple(buckets))})"
+        buckets += [f"rate(h_bucket[{choose(draw, RANGES)}])", "sum by (le, node) (rate(h_bucket[1m]))"]
+    rank = choose(draw, ("0", "0.1371", "0.4991", "0.9137", "1", "-0.5", "1.5", "NaN"))
+    return f"histogram_quantile({rank}, {choose(draw, tuple(buckets))})"
 
 
 @st.composite
-def rough(draw: Draw, depth: int, ragged: bool) -> str:
+def draw_rough(draw: Draw, depth: int, ragged: bool) -> str:
     """Values that may differ in their last bits, and what may safely be made of them."""
-    shape = one(
+    shape = choose(
         draw,
         ("positive", "positive", "positive", "trend", "deviation", "curve", "curve", "power", "scaled", "threshold"),
     )
@@ -263,34 +276,35 @@ def rough(draw: Draw, depth: int, ragged: bool) -> str:
         inner = windowed_range(draw, ("p", "n", "limit", "c_total"))
         moving = inner.split("@")[0].rstrip()
         ahead = tuple(f"predict_linear({moving}, {seconds})" for seconds in ("600", "-60.5", "scalar(limit)"))
-        return one(draw, (f"deriv({inner})", f"delta({inner})", *ahead))
+        return choose(draw, (f"deriv({inner})", f"delta({inner})", *ahead))
     if shape == "deviation":
-        return f"{one(draw, ('stddev', 'stdvar'))} {one(draw, BY)} ({selector(draw, ('p', 'n', 'limit'))})"
+        return f"{choose(draw, ('stddev', 'stdvar'))} {choose(draw, BY)} ({draw_selector(draw, ('p', 'n', 'limit'))})"
     if shape == "curve":
-        function = one(draw, ("exp", "ln", "log2", "log10", *TRIGONOMETRY))
-        return f"{function}({selector(draw, ('p', 'z', 'odd', 'limit'))} {one(draw, ('', '/ 100', '/ 7'))})"
+        function = choose(draw, ("exp", "ln", "log2", "log10", *TRIGONOMETRY))
+        return f"{function}({draw_selector(draw, ('p', 'z', 'odd', 'limit'))} {choose(draw, ('', '/ 100', '/ 7'))})"
     if shape == "power":
-        op = one(draw, ("^", "atan2"))
-        return f"({selector(draw, ('p', 'limit', 'n', 'odd'))} {op} {one(draw, (*FINITE, 'on (node) group_left z'))})"
+        op = choose(draw, ("^", "atan2"))
+        base = draw_selector(draw, ("p", "limit", "n", "odd"))
+        return f"({base} {op} {choose(draw, (*FINITE, 'on (node) group_left z'))})"
     if shape == "scaled":
-        return f"{one(draw, ('abs', '-'))}({draw(positive(depth, ragged))} * {one(draw, FINITE)})"
+        return f"{choose(draw, ('abs', '-'))}({draw(draw_positive(depth, ragged))} * {choose(draw, FINITE)})"
     if shape == "threshold":
-        bool_ = one(draw, ("", "bool"))
-        return f"({draw(positive(depth, ragged))} {one(draw, ('>', '<'))} {bool_} {one(draw, ODD_NUMBERS)})"
-    return draw(positive(depth, ragged))
+        bool_ = choose(draw, ("", "bool"))
+        return f"({draw(draw_positive(depth, ragged))} {choose(draw, ('>', '<'))} {bool_} {choose(draw, ODD_NUMBERS)})"
+    return draw(draw_positive(depth, ragged))
 
 
 def expressions(ragged: bool) -> st.SearchStrategy[str]:
     """Expressions of every sort; `ragged` where samples come at uneven times, or not at all."""
     sorts = [
-        exact(1),
-        exact(2),
-        exact(3),
-        exact(3),
-        whole(2),
-        whole(3),
-        rough(1, ragged),
-        rough(2, ragged),
-        rough(3, ragged),
+        draw_exact(1),
+        draw_exact(2),
+        draw_exact(3),
+        draw_exact(3),
+        draw_whole(2),
+        draw_whole(3),
+        draw_rough(1, ragged),
+        draw_rough(2, ragged),
+        draw_rough(3, ragged),
     ]
     return st.one_of(sorts)

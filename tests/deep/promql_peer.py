@@ -31,9 +31,9 @@ _STALE = struct.pack("<Q", 0x7FF0000000000002)
 @contextlib.contextmanager
 def prometheus(folder: Path, streams: Mapping[Labels, Stream]) -> Iterator[Peer]:
     """A Prometheus with these series (labels with `__name__`); subqueries without a step take 15 s."""
-    program = processes.program("prometheus")
+    program = processes.require_program("prometheus")
     (folder / "prometheus.yml").write_text("global: {evaluation_interval: 15s}\n")
-    address = f"127.0.0.1:{processes.free_port()}"
+    address = f"127.0.0.1:{processes.find_free_port()}"
     options = [
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
@@ -41,8 +41,10 @@ def prometheus(folder: Path, streams: Mapping[Labels, Stream]) -> Iterator[Peer]
         "--storage.tsdb.retention.time=100y",
         "--web.enable-remote-write-receiver",
     ]
-    with processes.running([program, *options], folder / "log"):
-        processes.until(lambda: processes.get(f"http://{address}/-/ready") is not None, 20, "Prometheus gets ready")
+    with processes.run_process([program, *options], folder / "log"):
+        processes.wait_until(
+            lambda: processes.fetch(f"http://{address}/-/ready") is not None, 20, "Prometheus gets ready"
+        )
         peer = Peer(address)
         peer.write(streams)
         yield peer
@@ -82,15 +84,15 @@ class Peer:
         if isinstance(answer, str):
             return answer
         return {
-            tuple(sorted(each["metric"].items())): {int(at): float(value) for at, value in each["values"]}
-            for each in answer["result"]
+            tuple(sorted(series["metric"].items())): {int(at): float(value) for at, value in series["values"]}
+            for series in answer["result"]
         }
 
     def _ask(self, path: str, **parameters: object) -> dict[str, Any] | str:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         answer = json.loads(self._post(path, urllib.parse.urlencode(parameters).encode(), headers))
-        found: dict[str, Any] | str = answer["data"] if answer["status"] == "success" else answer["error"]
-        return found
+        result: dict[str, Any] | str = answer["data"] if answer["status"] == "success" else answer["error"]
+        return result
 
     def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         self._connection.request("POST", f"/api/v1/{path}", body, dict(headers))

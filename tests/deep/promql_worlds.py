@@ -31,13 +31,13 @@ class Row(NamedTuple):
     values: dict[Labels, float]
 
 
-def rows(kind: str, seed: int) -> list[Row]:
+def build_rows(kind: str, seed: int) -> list[Row]:
     """The samples of a world, in the order of time."""
     drawn = random.Random(f"{kind} {seed}")
     walks = [_Walk(name, labels, kind, drawn) for name, labels in _series()]
     groups = {walk.group for walk in walks}
     outages = {group: _outages(kind, drawn) for group in sorted(groups)}
-    found = []
+    all_rows = []
     for row in range(ROWS):
         for group in sorted(groups):
             values = {
@@ -45,8 +45,8 @@ def rows(kind: str, seed: int) -> list[Row]:
             }
             if row not in outages[group]:
                 late = 0 if kind == "dense" else 100 * drawn.randrange(9)
-                found.append(Row(group, START_MS + row * INTERVAL_MS + late, values))
-    return sorted(found, key=lambda each: each.at_ms)
+                all_rows.append(Row(group, START_MS + row * INTERVAL_MS + late, values))
+    return sorted(all_rows, key=lambda row: row.at_ms)
 
 
 def _outages(kind: str, drawn: random.Random) -> set[int]:
@@ -82,15 +82,15 @@ class _Walk:
         # With gaps a counter must not come near zero within a window, not even counted on through its resets.
         self._base = 0.0 if self._even else 1e12
         self._total = self._base
-        self._there = True
+        self._is_present = True
         # Some series never miss a row, so that one selector meets both.
         self._steady = self._even or drawn.random() < 0.3
 
     def next(self, row: int) -> float | None:
         value = self._value(row)
-        if self._drawn.random() < (0.04 if self._there else 0.15):
-            self._there = not self._there
-        return value if self._there or self._steady else None
+        if self._drawn.random() < (0.04 if self._is_present else 0.15):
+            self._is_present = not self._is_present
+        return value if self._is_present or self._steady else None
 
     def _value(self, row: int) -> float:
         drawn = self._drawn
@@ -106,9 +106,9 @@ class _Walk:
             return drawn.choice((math.nan, math.inf, -math.inf, -0.0, 0.5, -7.25, 300.0, math.nan))
         if self._name == "info":
             return 1.0
-        return self._counted(row)
+        return self._next_count(row)
 
-    def _counted(self, row: int) -> float:
+    def _next_count(self, row: int) -> float:
         drawn = self._drawn
         if self._name == "h_bucket":
             # Each bucket grows by itself, so that now and then one lags behind the one below it.
@@ -121,40 +121,42 @@ class _Walk:
         return self._total
 
 
-def streams(world: list[Row]) -> dict[Labels, Stream]:
+def build_streams(world: list[Row]) -> dict[Labels, Stream]:
     """The samples by series, with a staleness mark where a pass of its group has no more of one."""
-    found: dict[Labels, Stream] = {}
+    streams: dict[Labels, Stream] = {}
     alive: dict[str, set[Labels]] = {}
     for row in world:
         for labels, value in row.values.items():
-            found.setdefault(labels, []).append((row.at_ms, value))
+            streams.setdefault(labels, []).append((row.at_ms, value))
         for labels in alive.get(row.group, set()) - set(row.values):
-            found[labels].append((row.at_ms, None))
+            streams[labels].append((row.at_ms, None))
         alive[row.group] = set(row.values)
-    return found
+    return streams
 
 
-def histories(world: list[Row]) -> dict[str, History]:
+def build_histories(world: list[Row]) -> dict[str, History]:
     """The same samples as they come, split over several groups, and beside series that ended long ago."""
     return {
-        "as sampled": _recorded(world, parts=1, ghosts=False),
-        "split over groups": _recorded(world, parts=4, ghosts=False),
-        "with holes in every window": _recorded(world, parts=1, ghosts=True),
+        "as sampled": _record_history(world, parts=1, ghosts=False),
+        "split over groups": _record_history(world, parts=4, ghosts=False),
+        "with holes in every window": _record_history(world, parts=1, ghosts=True),
     }
 
 
-def _recorded(world: list[Row], *, parts: int, ghosts: bool) -> History:
-    held = History(retention_ms=7_200_000)
+def _record_history(world: list[Row], *, parts: int, ghosts: bool) -> History:
+    history = History(retention_ms=7_200_000)
     if ghosts:
         # A series without value makes the evaluation look at which rows have one, though it has none itself.
         for group, names in _names_of(world).items():
             gone = [Sample(gauge(name, "A test."), (("ghost", "1"),), 1.0) for name in sorted(names)]
-            held.record(group, START_MS - 3_600_000, gone)
+            history.record(group, START_MS - 3_600_000, gone)
     for row in world:
         for part in range(parts):
-            mine = [_sample(labels, value) for labels, value in row.values.items() if _part(labels, parts) == part]
-            held.record(row.group if parts == 1 else f"{row.group} {part}", row.at_ms, mine)
-    return held
+            part_samples = [
+                _sample(labels, value) for labels, value in row.values.items() if _part(labels, parts) == part
+            ]
+            history.record(row.group if parts == 1 else f"{row.group} {part}", row.at_ms, part_samples)
+    return history
 
 
 def _names_of(world: list[Row]) -> dict[str, set[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import program
+from tests.processes import require_program
 
 HOUSE = Path(__file__).parents[2]
 FILES = sorted((HOUSE / "rules" / "builtin").glob("*.yml"))
@@ -15,7 +15,9 @@ TESTS = sorted((HOUSE / "tests" / "rules" / "builtin").glob("*.yml"))
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([program("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [require_program("promtool"), *map(str, arguments)], capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.deep

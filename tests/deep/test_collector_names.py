@@ -10,7 +10,7 @@ import pytest
 
 import collectors
 from collectors import Metric
-from tests.processes import program
+from tests.processes import require_program
 
 NAMES = sorted(module.name for module in pkgutil.iter_modules(collectors.__path__) if not module.name.startswith("_"))
 
@@ -22,7 +22,7 @@ def test_promtool_has_nothing_to_say(name: str) -> None:
     metrics: tuple[Metric, ...] = importlib.import_module(f"collectors.{name}").METRICS
     text = "".join(f"# HELP {m.name} {m.help}\n# TYPE {m.name} {m.kind}\n{m.name} 0\n" for m in metrics)
     done = subprocess.run(
-        [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        [require_program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
 
     assert done.stderr + done.stdout == ""

@@ -22,8 +22,8 @@ import pytest
 from tests import processes
 from tests.deep import dashboard_pictures, dashboard_world
 from tests.deep.dashboard_world import World
-from tests.grafana import names
-from tests.grafana.asked import FILES, HOUSE, Asked, every_query, interpolated, loaded
+from tests.grafana import metric_names
+from tests.grafana.dashboard_queries import FILES, HOUSE, PanelQuery, interpolate, list_every_query, load_dashboard
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -60,23 +60,23 @@ def ask(base: str, path: str, parameters: Mapping[str, Any]) -> Any:
             pytest.fail(f"{url}: {error.code} {error.read().decode()[:500]}")
 
 
-def choices(base: str, dashboard: Mapping[str, Any], host: str) -> dict[str, list[str]]:
+def list_choices(base: str, dashboard: Mapping[str, Any], host: str) -> dict[str, list[str]]:
     """The values of the variables, asked for as Grafana asks; `host` is chosen where one host is."""
     chosen: dict[str, list[str]] = {}
     for variable in dashboard["templating"]["list"][1:]:
-        query = interpolated(variable["query"]["query"], chosen)
-        found = re.fullmatch(r"label_values\((.+),\s*(\w+)\)", query)
-        assert found is not None
+        query = interpolate(variable["query"]["query"], chosen)
+        match = re.fullmatch(r"label_values\((.+),\s*(\w+)\)", query)
+        assert match is not None
         span = {"start": time.time() - SPAN, "end": time.time()}
-        values = ask(base, f"label/{found[2]}/values", {"match[]": found[1], **span})
+        values = ask(base, f"label/{match[2]}/values", {"match[]": match[1], **span})
         chosen[variable["name"]] = [variable["allValue"]] if variable["multi"] else [host] if host in values else []
     return chosen
 
 
-def answered(base: str, asked: Asked, values: Mapping[str, Sequence[str]]) -> list[Any]:
+def run_query(base: str, query: PanelQuery, values: Mapping[str, Sequence[str]]) -> list[Any]:
     """The series of an answer."""
-    expr = interpolated(asked.expr, values)
-    if asked.instant:
+    expr = interpolate(query.expr, values)
+    if query.instant:
         return list(ask(base, "query", {"query": expr, "time": time.time()})["result"])
     now = time.time() // STEP * STEP
     span = {"start": now - SPAN, "end": now, "step": STEP}
@@ -91,133 +91,133 @@ def has_data(where: Mapping[str, list[Any]]) -> bool:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Two agents and a Prometheus."""
-    with dashboard_world.world(tmp_path_factory.mktemp("fleet")) as found:
-        yield found
+    with dashboard_world.run_world(tmp_path_factory.mktemp("fleet")) as running_world:
+        yield running_world
 
 
 @pytest.fixture(scope="module")
 def answers(world: World) -> dict[Key, Answers]:
     """Every query's answers, once all have come or patience has ended; and the pictures of them."""
-    waiting = every_query()
+    waiting = list_every_query()
     deadline = time.monotonic() + PATIENCE
     while waiting and time.monotonic() < deadline:
         time.sleep(5)
-        found = _round(world, waiting)
-        waiting = [asked for asked in waiting if _lacks(asked, found[key(asked)])]
+        results = _query_all(world, waiting)
+        waiting = [query for query in waiting if _lacks(query, results[make_key(query)])]
     gave_up = {"query": "steadytok_remedy_gave_up"}
-    processes.until(lambda: bool(ask(world.prometheus, "query", gave_up)["result"]), 90, "a remedy gives up")
-    found = _round(world, every_query())  # all of one time, for the pictures
+    processes.wait_until(lambda: bool(ask(world.prometheus, "query", gave_up)["result"]), 90, "a remedy gives up")
+    results = _query_all(world, list_every_query())  # all of one time, for the pictures
     (HOUSE / "build" / "grafana").mkdir(parents=True, exist_ok=True)
-    (HOUSE / "build" / "grafana" / "answers.json").write_text(json.dumps([[*at, each] for at, each in found.items()]))
+    (HOUSE / "build" / "grafana" / "answers.json").write_text(json.dumps([[*at, each] for at, each in results.items()]))
     for path in FILES:
-        dashboard_pictures.draw(loaded(path), _drawn(found), HOUSE / "build" / "grafana")
-    return found
+        dashboard_pictures.draw(load_dashboard(path), _select_drawn(results), HOUSE / "build" / "grafana")
+    return results
 
 
-def key(asked: Asked) -> Key:
+def make_key(query: PanelQuery) -> Key:
     """What tells one query from all others."""
-    return asked.dashboard, asked.panel, asked.letter
+    return query.dashboard, query.panel, query.letter
 
 
-def _round(world: World, queries: Sequence[Asked]) -> dict[Key, Answers]:
+def _query_all(world: World, queries: Sequence[PanelQuery]) -> dict[Key, Answers]:
     """All queries once, each where it can be asked, for each host."""
     places = {host: (world.prometheus, base) for host, base in world.agents.items()}
     chosen = {
-        (host, base, name): choices(base, dashboard, host)
+        (host, base, name): list_choices(base, dashboard, host)
         for host, bases in places.items()
         for base in bases
         for name, dashboard in _DASHBOARDS.items()
     }
 
-    def by_host(asked: Asked, which: int) -> dict[str, list[Any]]:
+    def by_host(query: PanelQuery, server_index: int) -> dict[str, list[Any]]:
         return {
-            host: answered(bases[which], asked, chosen[host, bases[which], asked.dashboard])
+            host: run_query(bases[server_index], query, chosen[host, bases[server_index], query.dashboard])
             for host, bases in places.items()
         }
 
-    return {key(asked): Answers(by_host(asked, 0), by_host(asked, 1)) for asked in queries}
+    return {make_key(query): Answers(by_host(query, 0), by_host(query, 1)) for query in queries}
 
 
-_DASHBOARDS = {dashboard["uid"]: dashboard for dashboard in map(loaded, FILES)}
+_DASHBOARDS = {dashboard["uid"]: dashboard for dashboard in map(load_dashboard, FILES)}
 
 
-def _lacks(asked: Asked, answers: Answers) -> bool:
+def _lacks(query: PanelQuery, answers: Answers) -> bool:
     if not has_data(answers.prometheus):
         return True
-    return not (_only_prometheus(asked) or has_data(answers.agents))
+    return not (_only_prometheus(query) or has_data(answers.agents))
 
 
-def _only_prometheus(asked: Asked) -> bool:
-    return bool(names.asked(interpolated(asked.expr, _SOME)) & ONLY_PROMETHEUS.keys())
+def _only_prometheus(query: PanelQuery) -> bool:
+    return bool(metric_names.find_metrics(interpolate(query.expr, _SOME)) & ONLY_PROMETHEUS.keys())
 
 
 _SOME = {"instance": ["x"], "engine": ["x"]}
 
 
-def _drawn(found: Mapping[Key, Answers]) -> dict[Key, list[Any]]:
+def _select_drawn(answers: Mapping[Key, Answers]) -> dict[Key, list[Any]]:
     """For a picture the host that has data: the folder's first, but for what agents do."""
     folder, live = dashboard_world.PICTURE, dashboard_world.LIVE
     return {
-        at: answers.prometheus[live if at[0] == "steadytok-acts" else folder]
-        or answers.prometheus[folder if at[0] == "steadytok-acts" else live]
-        for at, answers in found.items()
+        key: of_query.prometheus[live if key[0] == "steadytok-acts" else folder]
+        or of_query.prometheus[folder if key[0] == "steadytok-acts" else live]
+        for key, of_query in answers.items()
     }
 
 
-by_query = pytest.mark.parametrize("asked", every_query(), ids=str)
+by_query = pytest.mark.parametrize("query", list_every_query(), ids=str)
 
 
 @by_query
-def test_prometheus_has_data(asked: Asked, answers: dict[Key, Answers]) -> None:
+def test_prometheus_has_data(query: PanelQuery, answers: dict[Key, Answers]) -> None:
     """With its variables put in, as the scrape has it."""
 
-    assert has_data(answers[key(asked)].prometheus), asked.expr
+    assert has_data(answers[make_key(query)].prometheus), query.expr
 
 
 @by_query
-def test_the_agent_has_data(asked: Asked, answers: dict[Key, Answers]) -> None:
+def test_the_agent_has_data(query: PanelQuery, answers: dict[Key, Answers]) -> None:
     """From its memory, without a Prometheus; but for what only a scrape has."""
-    if _only_prometheus(asked):
-        assert not has_data(answers[key(asked)].agents) or "vector(0)" in asked.expr
+    if _only_prometheus(query):
+        assert not has_data(answers[make_key(query)].agents) or "vector(0)" in query.expr
     else:
-        assert has_data(answers[key(asked)].agents), asked.expr
+        assert has_data(answers[make_key(query)].agents), query.expr
 
 
 SELECTORS = sorted(
     {
         (path.stem, re.sub(r" offset \w+$", "", selector.prettify()))
         for path in FILES
-        for asked in every_query()
-        if asked.dashboard == path.stem
-        for selector in names.selectors(promql_parser.parse(asked.expr.replace("$__rate_interval", "1m")))
+        for query in list_every_query()
+        if query.dashboard == path.stem
+        for selector in metric_names.find_selectors(promql_parser.parse(query.expr.replace("$__rate_interval", "1m")))
     }
 )
 
 
-@pytest.mark.parametrize(("dashboard", "selector"), SELECTORS, ids=lambda each: str(each)[:100])
+@pytest.mark.parametrize(("dashboard", "selector"), SELECTORS, ids=lambda parameter: str(parameter)[:100])
 def test_each_selector_finds_something(
     dashboard: str, selector: str, world: World, answers: dict[Key, Answers]
 ) -> None:
     """Each by itself: `or vector(0)` and the other side of an `or` would hide a name that is not there."""
-    found = []
+    series = []
     for host in world.agents:
-        values = choices(world.prometheus, _DASHBOARDS[dashboard], host)
-        query = interpolated(f"last_over_time({selector}[5m])", values)
-        found += ask(world.prometheus, "query", {"query": query, "time": time.time()})["result"]
+        values = list_choices(world.prometheus, _DASHBOARDS[dashboard], host)
+        query = interpolate(f"last_over_time({selector}[5m])", values)
+        series += ask(world.prometheus, "query", {"query": query, "time": time.time()})["result"]
 
-    had = {name for each in found for name in each["metric"]}
-    assert found
+    had = {name for each in series for name in each["metric"]}
+    assert series
     # A matcher of a label that is not there, such as entity!~"8|32", would match everything.
     assert set(re.findall(r'(\w+)(?:=~|!~|!=|=)"', selector)) <= had
 
 
 @by_query
-def test_a_legend_finds_its_labels(asked: Asked, answers: dict[Key, Answers]) -> None:
+def test_a_legend_finds_its_labels(query: PanelQuery, answers: dict[Key, Answers]) -> None:
     """Each label in braces is one that some series of the answer has; else the legend would be empty there."""
-    series = [each for where in answers[key(asked)].prometheus.values() for each in where]
+    series = [each for where in answers[make_key(query)].prometheus.values() for each in where]
     had = {name for each in series for name in each["metric"]}
 
-    assert set(re.findall(r"{{(\w+)}}", asked.legend)) <= had
+    assert set(re.findall(r"{{(\w+)}}", query.legend)) <= had
 
 
 def test_the_example_of_a_fleet_says_who_is_silent(world: World, answers: dict[Key, Answers]) -> None:

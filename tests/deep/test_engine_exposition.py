@@ -23,7 +23,7 @@ pytestmark = pytest.mark.deep
 
 def test_promtool_accepts_the_exposition() -> None:
     """`promtool check metrics` has nothing to say about the engine's metrics, before and after a request."""
-    promtool = processes.program("promtool")
+    promtool = processes.require_program("promtool")
     config = ModelConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, hidden=48)
     batch = BatchScheduler(Model(create_seeded_weights(config, 0), 16), Pace(time.monotonic), time.monotonic)
     texts = [render_exposition(batch, 'a "name"\\', 1, None)]

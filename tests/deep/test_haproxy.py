@@ -91,7 +91,7 @@ class Proxy:
         target = {"socket": self.socket, "backend": "llm", "server": "a"}
         remedy = {"name": "less", "match": ['alertname="Always"'], "action": "haproxy", "target": target}
         config = {
-            "web": {"listen": f"127.0.0.1:{processes.free_port()}"},
+            "web": {"listen": f"127.0.0.1:{processes.find_free_port()}"},
             "state": {"dir": str(folder / "state")},
             "engine": {"enabled": False},
             "sample": {"interval": "200ms"},
@@ -101,13 +101,13 @@ class Proxy:
         }
         (folder / "config.yml").write_text(json.dumps(config))
         arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(folder / "config.yml")]
-        with processes.running(arguments, folder / "agent.log") as process:
+        with processes.run_process(arguments, folder / "agent.log") as process:
             yield process
 
     def share(self) -> float:
         """Of fifty new connections, how many server a gets."""
-        got = collections.Counter(self._one() for _ in range(50))
-        return got[str(self.a)] / 50
+        answers = collections.Counter(self._one() for _ in range(50))
+        return answers[str(self.a)] / 50
 
     def _one(self) -> str:
         with urllib.request.urlopen(self.url, timeout=5) as answer:
@@ -127,13 +127,13 @@ def _servers() -> Iterator[list[int]]:
 
 @pytest.fixture(name="proxy")
 def _proxy(request: pytest.FixtureRequest, tmp_path: Path, servers: list[int]) -> Iterator[Proxy]:
-    told = {"balance": "roundrobin", "level": "admin", **getattr(request, "param", {})}
-    port, (a, b) = processes.free_port(), servers
-    (tmp_path / "cfg").write_text(CONFIG.format(socket=tmp_path / "sock", port=port, a=a, b=b, **told))
-    arguments = [processes.program("haproxy"), "-W", "-f", str(tmp_path / "cfg")]
-    with processes.running(arguments, tmp_path / "log") as master:
+    options = {"balance": "roundrobin", "level": "admin", **getattr(request, "param", {})}
+    port, (a, b) = processes.find_free_port(), servers
+    (tmp_path / "cfg").write_text(CONFIG.format(socket=tmp_path / "sock", port=port, a=a, b=b, **options))
+    arguments = [processes.require_program("haproxy"), "-W", "-f", str(tmp_path / "cfg")]
+    with processes.run_process(arguments, tmp_path / "log") as master:
         url = f"http://127.0.0.1:{port}/"
-        processes.until(lambda: processes.get(url) is not None, 20, "haproxy serves")
+        processes.wait_until(lambda: processes.fetch(url) is not None, 20, "haproxy serves")
         reach = LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
         yield Proxy(url, str(tmp_path / "sock"), a, reach, master)
 
@@ -211,17 +211,17 @@ def test_what_haproxy_refuses_is_told_in_its_own_words(proxy: Proxy, words: str)
 def test_a_dead_agent_takes_no_weight(proxy: Proxy, tmp_path: Path, number: signal.Signals) -> None:
     """However it ends and with nobody to start it again, the server has its share back."""
     with proxy.agent(tmp_path) as agent:
-        processes.until(lambda: proxy.weight() == 20, 30, "the weight is taken")
+        processes.wait_until(lambda: proxy.weight() == 20, 30, "the weight is taken")
         agent.send_signal(number)
         agent.wait(10)
-        processes.until(lambda: proxy.weight() == 100, 10, "the weight is back")
+        processes.wait_until(lambda: proxy.weight() == 100, 10, "the weight is back")
     assert proxy.share() == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_reload_does_not_undo_what_is_held(proxy: Proxy, tmp_path: Path) -> None:
     """The new worker begins with the weight of its configuration; the next renewal sets it again."""
     with proxy.agent(tmp_path):
-        processes.until(lambda: proxy.weight() == 20, 30, "the weight is taken")
+        processes.wait_until(lambda: proxy.weight() == 20, 30, "the weight is taken")
         proxy.master.send_signal(signal.SIGUSR2)
-        processes.until(lambda: proxy.weight() == 100, 10, "HAProxy has its own weight again")
-        processes.until(lambda: proxy.weight() == 20, 20, "the weight is taken again")
+        processes.wait_until(lambda: proxy.weight() == 100, 10, "HAProxy has its own weight again")
+        processes.wait_until(lambda: proxy.weight() == 20, 20, "the weight is taken again")

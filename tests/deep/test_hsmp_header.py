@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import program
+from tests.processes import require_program
 
 DRIVER = r"""
 #define _GNU_SOURCE
@@ -67,7 +67,7 @@ def test_every_message_is_what_the_header_lays_down(tmp_path: Path) -> None:
     """Each message passes the driver's checks, and number, socket, argument and answer stand where the header says."""
     from collectors._kernel.hsmp import HsmpMessage
 
-    compiler = program("cc")
+    compiler = require_program("cc")
     header = subprocess.run([compiler, "-E", "-include", "asm/amd_hsmp.h", "-xc", os.devnull], capture_output=True)
     if header.returncode and not os.environ.get("STEADYTOK_REQUIRE_PEERS"):
         pytest.skip("the kernel's headers are older than 5.18, or not installed (Debian: linux-libc-dev)")

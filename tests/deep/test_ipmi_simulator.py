@@ -24,7 +24,7 @@ import pytest
 from bench.bmc import PASSWORD, USER, SimulatedBmc, SimulatedSensor, make_dimm_sensors, make_other_sensors
 from bench.relay import Relay
 from collectors import Host, ipmi
-from tests.processes import free_port, get, program, running, until
+from tests.processes import fetch, find_free_port, require_program, run_process, wait_until
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(240)]
 
@@ -62,23 +62,23 @@ class Bed:
         self.file.write_text(f"username={user}\npassword={password}\n")
         self.file.chmod(0o600)
 
-    def look(self) -> dict[str, float]:
+    def collect_values(self) -> dict[str, float]:
         """One pass: values by the sensor's name or the event's."""
         address = f"127.0.0.1:{self.relay.port}"
         config = ipmi.Config(address=address, credentials_file=str(self.file), include=self.include)
-        wanted = (ipmi.TEMPERATURE, ipmi.FAN, ipmi.FAN_RATIO, ipmi.MEMORY_EVENTS)
-        found = (reading for reading in ipmi.collect(self.host, config) if reading is not None)
-        return {_name(dict(r.labels)): r.value for r in found if r.metric in wanted}
+        metrics = (ipmi.TEMPERATURE, ipmi.FAN, ipmi.FAN_RATIO, ipmi.MEMORY_EVENTS)
+        readings = (reading for reading in ipmi.collect(self.host, config) if reading is not None)
+        return {_name(dict(r.labels)): r.value for r in readings if r.metric in metrics}
 
     def reasons(self) -> list[str]:
         return [note.reason for note in self.host.take_notes()]
 
-    def becomes_well(self) -> dict[str, float]:
+    def wait_until_ok(self) -> dict[str, float]:
         """Passes one after another until one is whole; at most a dozen."""
         for _ in range(12):
-            found = self.look()
-            if not self.reasons() and "DIMMA1 Temp" in found:
-                return found
+            values = self.collect_values()
+            if not self.reasons() and "DIMMA1 Temp" in values:
+                return values
         pytest.fail("it did not become well again")
 
 
@@ -93,7 +93,7 @@ def _sensors() -> list[SimulatedSensor]:
 
 @pytest.fixture(name="bed")
 def _bed(tmp_path: Path, sensors: list[SimulatedSensor]) -> Iterator[Bed]:
-    program("ipmi_sim")
+    require_program("ipmi_sim")
     with SimulatedBmc(tmp_path / "bmc", sensors) as bmc, Relay(bmc.port) as relay:
         yield Bed(bmc, relay, tmp_path)
 
@@ -101,26 +101,26 @@ def _bed(tmp_path: Path, sensors: list[SimulatedSensor]) -> Iterator[Bed]:
 @pytest.fixture(name="impatient")
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seconds in place of five and six, where nothing comes anyway."""
-    monkeypatch.setattr("collectors._ipmi.lan.LIMIT", 2.0)
-    monkeypatch.setattr("collectors._ipmi.lan.LOG_IN", 2.0)
+    monkeypatch.setattr("collectors._ipmi.lan.MAX_REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr("collectors._ipmi.lan.MAX_LOGIN_SECONDS", 2.0)
 
 
 def ipmitool(bmc: SimulatedBmc, *command: str) -> str:
     """What ipmitool says, as administrator."""
     login = ["-I", "lanplus", "-C", "3", "-H", "127.0.0.1", "-p", str(bmc.port), "-U", "admin", "-P", "test"]
     return subprocess.run(
-        [program("ipmitool"), *login, *command], capture_output=True, text=True, timeout=MINUTE, check=False
+        [require_program("ipmitool"), *login, *command], capture_output=True, text=True, timeout=MINUTE, check=False
     ).stdout
 
 
-def peer_values(bmc: SimulatedBmc) -> dict[str, float]:
+def read_peer_values(bmc: SimulatedBmc) -> dict[str, float]:
     """Every sensor's value by its name as `ipmitool sdr` gives it, in our units; those without one are left out."""
-    found = {}
+    values = {}
     for name, value, unit, status in csv.reader(ipmitool(bmc, "-c", "sdr").splitlines()):
         if status == "ok":
             number = float(value)
-            found[name] = UNITS[unit](number) if unit in UNITS else number / 100 if unit == "percent" else number
-    return found
+            values[name] = UNITS[unit](number) if unit in UNITS else number / 100 if unit == "percent" else number
+    return values
 
 
 def enter(bmc: SimulatedBmc, data: str) -> None:
@@ -129,7 +129,7 @@ def enter(bmc: SimulatedBmc, data: str) -> None:
     ipmitool(bmc, "raw", *event.split())
 
 
-def held() -> tuple[set[str], int]:
+def list_open_sockets() -> tuple[set[str], int]:
     """The threads of this process, and how many sockets it has open."""
     names = {thread.name for thread in threading.enumerate()}
     links = (os.path.join("/proc/self/fd", number) for number in os.listdir("/proc/self/fd"))
@@ -138,7 +138,7 @@ def held() -> tuple[set[str], int]:
 
 def test_thirty_two_dimms_are_what_ipmitool_says(bed: Bed) -> None:
     """Value by value, with the inlet and the fans; what is set while it runs arrives; processors are not asked for."""
-    ours, theirs = bed.look(), peer_values(bed.bmc)
+    ours, theirs = bed.collect_values(), read_peer_values(bed.bmc)
     temperatures = {name: value for name, value in ours.items() if name in theirs}
 
     assert len(temperatures) == 32 + 1 + 4
@@ -147,15 +147,17 @@ def test_thirty_two_dimms_are_what_ipmitool_says(bed: Bed) -> None:
 
     for number, sensor in enumerate(make_dimm_sensors(32)):
         bed.bmc.set_reading(sensor.name, 20 + number)
-    until(lambda: peer_values(bed.bmc)["DIMMP2 Temp"] == 51.0, MINUTE, "the simulator reads its files")
-    assert [bed.look()[sensor.name] for sensor in make_dimm_sensors(32)] == [20.0 + number for number in range(32)]
+    wait_until(lambda: read_peer_values(bed.bmc)["DIMMP2 Temp"] == 51.0, MINUTE, "the simulator reads its files")
+    assert [bed.collect_values()[sensor.name] for sensor in make_dimm_sensors(32)] == [
+        20.0 + number for number in range(32)
+    ]
 
 
 @pytest.mark.parametrize("sensors", [[*make_dimm_sensors(1), *STRANGE]])
 def test_every_conversion_is_ipmitools(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signed both ways, factors with exponents, twelve linearizations, °F, K and percent, a packed name."""
     monkeypatch.setattr(
-        "collectors._ipmi_sweep._PLAUSIBLE", {"fan": EVERYTHING, "memory": EVERYTHING, "other": EVERYTHING}
+        "collectors._ipmi.sweep._PLAUSIBLE", {"fan": EVERYTHING, "memory": EVERYTHING, "other": EVERYTHING}
     )
     bed.include = ("*",)
     for raws in ((4, 200), (33, 3), (100, 129), (255, 128), (127, 1)):
@@ -164,9 +166,10 @@ def test_every_conversion_is_ipmitools(bed: Bed, monkeypatch: pytest.MonkeyPatch
         time.sleep(0.5)  # until the simulator has read them; not a matter of the test
         # ipmitool shows a packed name unpacked as it is, and rounds to four digits.
         theirs = {
-            name if name.isascii() and name.isprintable() else "IPMI": v for name, v in peer_values(bed.bmc).items()
+            name if name.isascii() and name.isprintable() else "IPMI": v
+            for name, v in read_peer_values(bed.bmc).items()
         }
-        ours = bed.look()
+        ours = bed.collect_values()
 
         assert bed.reasons() == []
         assert len(theirs) == 1 + len(STRANGE)
@@ -175,42 +178,46 @@ def test_every_conversion_is_ipmitools(bed: Bed, monkeypatch: pytest.MonkeyPatch
 
 def test_a_sensor_that_is_not_scanned_is_missing(bed: Bed) -> None:
     """ipmitool says ns; we say nothing, its neighbours stay, and it comes back."""
-    bed.look()
+    bed.collect_values()
     ipmitool(bed.bmc, "raw", "0x04", "0x28", "1", "0x80")
-    without = bed.look()
-    assert "DIMMA1 Temp" not in peer_values(bed.bmc)
+    without = bed.collect_values()
+    assert "DIMMA1 Temp" not in read_peer_values(bed.bmc)
     assert "DIMMA1 Temp" not in without
     assert "DIMMA2 Temp" in without
     assert bed.reasons() == ["has no reading now"]
 
     ipmitool(bed.bmc, "raw", "0x04", "0x28", "1", "0xC0")
-    assert "DIMMA1 Temp" in bed.look()
+    assert "DIMMA1 Temp" in bed.collect_values()
 
 
 def test_memory_events_are_counted_and_a_clear_is_seen(bed: Bed) -> None:
     """Entries that come while we look, a DIMM that becomes too hot, and the log cleared and filled again."""
-    assert bed.look()["correctable_ecc"] == 0.0
+    assert bed.collect_values()["correctable_ecc"] == 0.0
     for data in ("0x20 0xff 0x01", "0x21 0xff 0x02", "0x29 0xff 0x02"):
         enter(bed.bmc, data)
     bed.bmc.set_reading("DIMMA1 Temp", 86)
     time.sleep(0.5)  # as above
-    found = bed.look()
-    assert [found[name] for name in ("correctable_ecc", "uncorrectable_ecc", "throttled")] == [1.0, 1.0, 1.0]
-    assert found["over_temperature"] >= 1.0
+    values = bed.collect_values()
+    assert [values[name] for name in ("correctable_ecc", "uncorrectable_ecc", "throttled")] == [1.0, 1.0, 1.0]
+    assert values["over_temperature"] >= 1.0
 
     ipmitool(bed.bmc, "sel", "clear")
-    until(lambda: "no entries" in ipmitool(bed.bmc, "sel", "info") or bool(bed.look()), MINUTE, "the log is cleared")
+    wait_until(
+        lambda: "no entries" in ipmitool(bed.bmc, "sel", "info") or bool(bed.collect_values()),
+        MINUTE,
+        "the log is cleared",
+    )
     enter(bed.bmc, "0x20 0xff 0x01")
-    assert bed.look()["correctable_ecc"] == 2.0
+    assert bed.collect_values()["correctable_ecc"] == 2.0
 
 
 def test_a_changed_repository_is_read_again(bed: Bed) -> None:
     """A sensor that is added while we run is there at the next pass with its value, and the others stay."""
-    before = bed.look()
+    before = bed.collect_values()
     bed.bmc.add_sensor(SimulatedSensor("DIMMZ9 Temp", 51, instance=0x90))
-    until(lambda: peer_values(bed.bmc).get("DIMMZ9 Temp") == 51.0, MINUTE, "the simulator has it")
+    wait_until(lambda: read_peer_values(bed.bmc).get("DIMMZ9 Temp") == 51.0, MINUTE, "the simulator has it")
 
-    assert bed.look() == {**before, "DIMMZ9 Temp": 51.0}
+    assert bed.collect_values() == {**before, "DIMMZ9 Temp": 51.0}
     assert bed.reasons() == []
 
 
@@ -247,47 +254,47 @@ def test_an_outage_is_told_and_ends_by_itself(
     bed: Bed, impatient: None, breaks: Callable[[Bed], None], mends: Callable[[Bed], None]
 ) -> None:
     """No value while it lasts, one reason a pass, and after it the same values with the same threads and sockets."""
-    before = bed.look()
-    whole = held()
+    before = bed.collect_values()
+    resources_before = list_open_sockets()
     for _ in range(2):
         breaks(bed)
         for _ in range(2):
-            assert bed.look() == {}
+            assert bed.collect_values() == {}
             assert bed.reasons() == ["no answer within 2 s"]
         mends(bed)
-        assert bed.becomes_well() == before
-    assert held() == whole
+        assert bed.wait_until_ok() == before
+    assert list_open_sockets() == resources_before
 
 
 @pytest.mark.parametrize("sensors", [make_dimm_sensors(12)])
 def test_a_bad_network_costs_time_and_no_value(bed: Bed) -> None:
     """Every seventh packet lost and the others late: each value that is told is right, and nothing is left over."""
-    before = bed.look()
-    whole, turn = held(), itertools.count(1)
+    before = bed.collect_values()
+    resources_before, turn = list_open_sockets(), itertools.count(1)
     bed.relay.delay = 0.02
     bed.relay.should_drop = lambda: next(turn) % 7 == 0
     for _ in range(3):
-        assert bed.look().items() <= before.items()
+        assert bed.collect_values().items() <= before.items()
     _plug_in(bed)
     bed.relay.delay = 0.0
     bed.host.take_notes()
 
-    assert bed.becomes_well() == before
-    assert held() == whole
+    assert bed.wait_until_ok() == before
+    assert list_open_sockets() == resources_before
 
 
 @pytest.mark.parametrize("sensors", [make_dimm_sensors(12)])
 def test_answers_that_come_late_are_taken_for_no_other_sensors(bed: Bed) -> None:
     """A delay that changes all the time, longer than the first time-out too, never mixes two sensors up."""
-    before, delays = bed.look(), itertools.cycle((0.0, 0.9, 0.01, 1.4, 0.0))
+    before, delays = bed.collect_values(), itertools.cycle((0.0, 0.9, 0.01, 1.4, 0.0))
     bed.relay.should_drop = lambda: bool(setattr(bed.relay, "delay", next(delays)))
     for _ in range(2):
-        assert bed.look().items() <= before.items()
+        assert bed.collect_values().items() <= before.items()
 
 
 def test_a_bmc_that_talks_nonsense_is_told_as_such(bed: Bed, impatient: None) -> None:
     """Something else answers on its port: no value, one reason, and no end of the process."""
-    bed.look()
+    bed.collect_values()
     bed.bmc.stop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as liar:
         liar.bind(("127.0.0.1", bed.bmc.port))
@@ -306,56 +313,56 @@ def test_a_bmc_that_talks_nonsense_is_told_as_such(bed: Bed, impatient: None) ->
         thread = threading.Thread(target=lie)
         thread.start()
         for _ in range(3):
-            assert bed.look() == {}
+            assert bed.collect_values() == {}
             assert len(bed.reasons()) == 1
         stop.set()
         thread.join()
     bed.bmc.start()
-    assert bed.becomes_well()["DIMMA1 Temp"] == 42.0
+    assert bed.wait_until_ok()["DIMMA1 Temp"] == 42.0
 
 
 def test_a_wrong_password_is_tried_three_times(bed: Bed) -> None:
     """Then nothing is sent any more until the file changes."""
     bed.log_in_as(USER, "wrong")
-    told = []
+    reasons = []
     for _ in range(4):
-        assert bed.look() == {}
-        told += bed.reasons()
-    assert [reason.rpartition("(")[2] for reason in told[:3]] == [f"{n} of 3 tries)" for n in (1, 2, 3)]
+        assert bed.collect_values() == {}
+        reasons += bed.reasons()
+    assert [reason.rpartition("(")[2] for reason in reasons[:3]] == [f"{n} of 3 tries)" for n in (1, 2, 3)]
     packets = bed.relay.packets
-    bed.look()
+    bed.collect_values()
     assert bed.relay.packets == packets
-    assert "not tried again until this file changes" in bed.reasons()[0]
+    assert "no further try until this file changes" in bed.reasons()[0]
 
     bed.log_in_as("nobody", PASSWORD)
-    bed.look()
+    bed.collect_values()
     assert bed.reasons()[0].endswith("(1 of 3 tries)")
     bed.log_in_as(USER, PASSWORD)
-    assert bed.look()["DIMMA1 Temp"] == 42.0
+    assert bed.collect_values()["DIMMA1 Temp"] == 42.0
 
 
 def test_a_password_changed_on_the_bmc_is_told(bed: Bed) -> None:
     """The session is lost, the log-in refused, and well again once the file says the new one."""
-    before = bed.look()
-    whole = held()
+    before = bed.collect_values()
+    resources_before = list_open_sockets()
     bed.bmc.stop()
     bed.bmc.password = "another"
     bed.bmc.write_files()
     bed.bmc.start()
-    bed.look()
+    bed.collect_values()
     bed.host.take_notes()
-    assert bed.look() == {}
+    assert bed.collect_values() == {}
     assert "refused the log-in" in bed.reasons()[0]
 
     bed.log_in_as(USER, "another")
-    assert bed.becomes_well() == before
-    assert held() == whole
+    assert bed.wait_until_ok() == before
+    assert list_open_sockets() == resources_before
 
 
 def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
     """success falls to 0 and age grows with one log line; when the BMC is back both are well, in the same eye."""
     bed.bmc.set_reading("DIMMA1 Temp", 79)  # near its limit, so that it is asked each 10 s
-    port, log = free_port(), bed.folder / "agent.log"
+    port, log = find_free_port(), bed.folder / "agent.log"
     config = bed.folder / "steadytok.yml"
     config.write_text(
         f"web: {{listen: '127.0.0.1:{port}'}}\nstate: {{dir: {bed.folder}/state}}\n"
@@ -363,23 +370,23 @@ def test_the_agent_tells_of_a_lost_bmc_once_and_goes_on(bed: Bed) -> None:
         f"collectors: {{ipmi: {{address: '127.0.0.1:{bed.bmc.port}', credentials_file: {bed.file}}}}}\n"
     )
 
-    def said(line: str) -> bool:
-        return line in (get(f"http://127.0.0.1:{port}/metrics") or "")
+    def has_logged(line: str) -> bool:
+        return line in (fetch(f"http://127.0.0.1:{port}/metrics") or "")
 
     command = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]
-    with running(command, log) as agent:
-        until(lambda: said('sensor="DIMMA1 Temp"} 79'), MINUTE, "the first reading")
-        assert said('steadytok_collector_success{collector="ipmi"} 1')
+    with run_process(command, log) as agent:
+        wait_until(lambda: has_logged('sensor="DIMMA1 Temp"} 79'), MINUTE, "the first reading")
+        assert has_logged('steadytok_collector_success{collector="ipmi"} 1')
         before = _family(agent.pid)
         bed.bmc.stop()
-        until(lambda: said('steadytok_collector_success{collector="ipmi"} 0'), MINUTE, "failure is told")
-        until(lambda: not said('sensor="DIMMA1 Temp"'), 2 * MINUTE, "what is old has left /metrics")
+        wait_until(lambda: has_logged('steadytok_collector_success{collector="ipmi"} 0'), MINUTE, "failure is told")
+        wait_until(lambda: not has_logged('sensor="DIMMA1 Temp"'), 2 * MINUTE, "what is old has left /metrics")
         bed.bmc.start()
-        until(lambda: said('sensor="DIMMA1 Temp"} 79'), MINUTE, "the readings are back")
+        wait_until(lambda: has_logged('sensor="DIMMA1 Temp"} 79'), MINUTE, "the readings are back")
         assert _family(agent.pid) == before
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    told = [line["event"] for line in lines if line.get("collector") == "ipmi"]
-    assert told == ["collector failed", "collector is well again"]
+    events = [line["event"] for line in lines if line.get("collector") == "ipmi"]
+    assert events == ["collector failed", "collector recovered"]
     assert PASSWORD + "\n" not in log.read_text()
     assert (bed.folder / "state" / "shelf" / "ipmi-sdr.json").exists()
 

@@ -59,14 +59,14 @@ class Engine:
             connection.close()
 
     def values(self) -> dict[str, float]:
-        lines = (processes.get(f"{self.url}/metrics") or "").splitlines()
+        lines = (processes.fetch(f"{self.url}/metrics") or "").splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name.removeprefix("steadytok_reference_"): float(value) for name, value in pairs}
 
     def tokens(self) -> float:
         return self.values()["generated_tokens_total"]
 
-    def worked(self) -> float:
+    def get_busy_share(self) -> float:
         """Seconds in passes and sampling: what a quiet machine makes tokens in, in proportion."""
         values = self.values()
         return sum(values[f'phase_seconds_total{{phase="{phase}"}}'] for phase in ("prefill", "decode", "sampling"))
@@ -93,9 +93,9 @@ class Module:
         threading.Thread(target=self._live, daemon=True).start()
 
     def _live(self) -> None:
-        at, worked = time.monotonic(), self.engine.worked()
+        at, worked = time.monotonic(), self.engine.get_busy_share()
         while not self.engine.done.wait(0.5):
-            now, counted = time.monotonic(), self.engine.worked()
+            now, counted = time.monotonic(), self.engine.get_busy_share()
             heat = (counted - worked) / (now - at)
             ends = self.plant.headroom(heat)
             self.headroom = ends + (self.headroom - ends) * 2.718281828 ** (-(now - at) / self.plant.time_constant)
@@ -108,26 +108,26 @@ class Module:
         if self.broken:
             self.file.unlink(missing_ok=True)
             return
-        told = round((85.0 - self.headroom) * 4) / 4  # °C, in quarters as an spd5118 has it
+        celsius = round((85.0 - self.headroom) * 4) / 4  # °C, in quarters as an spd5118 has it
         new = self.file.with_suffix(".new")
-        new.write_text(f"{round(told * 1000)}\n")
+        new.write_text(f"{round(celsius * 1000)}\n")
         new.replace(self.file)
 
 
 @pytest.fixture(name="engine")
 def _engine(tmp_path: Path) -> Iterator[Engine]:
     (tmp_path / "token").write_text(TOKEN)
-    port = processes.free_port()
+    port = processes.find_free_port()
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "4MiB", "--nice", "0"]
-    with processes.running([*arguments, "--token-file", str(tmp_path / "token")], tmp_path / "engine.log"):
+    with processes.run_process([*arguments, "--token-file", str(tmp_path / "token")], tmp_path / "engine.log"):
         url = f"http://127.0.0.1:{port}"
-        processes.until(lambda: processes.get(f"{url}/healthz") is not None, 30, "the engine answers")
+        processes.wait_until(lambda: processes.fetch(f"{url}/healthz") is not None, 30, "the engine answers")
         engine = Engine(url)
         yield engine
         engine.done.set()
 
 
-def configured(folder: Path, engine: Engine, port: int) -> Path:
+def write_configuration(folder: Path, engine: Engine, port: int) -> Path:
     """The agent's file, and the third party's collector beside it."""
     site = folder / "site"
     (site / "warm-1.dist-info").mkdir(parents=True)
@@ -170,30 +170,30 @@ def test_a_dimm_is_held_a_dead_sensor_fails_safe_and_mended_air_frees_the_engine
 
     Held: within 2 °C of the set point in the mean of the last half minute, and not at its limit. Two minutes in all.
     """
-    processes.until(lambda: engine.tokens() > 100, 30, "tokens flow")
+    processes.wait_until(lambda: engine.tokens() > 100, 30, "tokens flow")
     module = Module(tmp_path / "temp1_input", engine)
-    port = processes.free_port()
-    site = configured(tmp_path, engine, port)
+    port = processes.find_free_port()
+    site = write_configuration(tmp_path, engine, port)
     arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(tmp_path / "config.yml")]
-    with processes.running(arguments, tmp_path / "agent.log", {"PYTHONPATH": str(site)}):
-        processes.until(lambda: engine.duty() < 1, 20, "the engine is paced")
+    with processes.run_process(arguments, tmp_path / "agent.log", {"PYTHONPATH": str(site)}):
+        processes.wait_until(lambda: engine.duty() < 1, 20, "the engine is paced")
         time.sleep(60)
-        held, shown = engine.duty(), metrics(port)
+        duty, values = engine.duty(), read_metrics(port)
         last = slice(-60, None)
         assert min(module.rooms[last]) > 0, module.rooms
         assert statistics.mean(module.rooms[last]) == pytest.approx(3.0, abs=2.0), module.rooms
-        assert 0.3 < held < 0.95
-        assert statistics.mean(module.heats[last]) == pytest.approx(held, abs=0.12)  # it really is paced
-        assert shown["steadytok_pace_set_point_headroom_celsius"] == 3.0
-        assert shown["steadytok_pace_duty"] == pytest.approx(held, abs=0.1)
-        assert shown["steadytok_pace_error_celsius"] == pytest.approx(module.headroom - 3.0, abs=1.5)
+        assert 0.3 < duty < 0.95
+        assert statistics.mean(module.heats[last]) == pytest.approx(duty, abs=0.12)  # it really is paced
+        assert values["steadytok_pace_set_point_headroom_celsius"] == 3.0
+        assert values["steadytok_pace_duty"] == pytest.approx(duty, abs=0.1)
+        assert values["steadytok_pace_error_celsius"] == pytest.approx(module.headroom - 3.0, abs=1.5)
 
         module.broken = True
-        processes.until(lambda: engine.duty() == 0.3, 60, "it has fallen to the safe duty")
+        processes.wait_until(lambda: engine.duty() == 0.3, 60, "it has fallen to the safe duty")
 
         module.broken, module.plant, module.headroom = False, Plant(30.0, 60.0, idle=60.0), 20.0
-        processes.until(lambda: engine.duty() == 1.0, 60, "the engine is at full speed")
-        processes.until(lambda: said(tmp_path, "restored"), 10, "the audit says so")
+        processes.wait_until(lambda: engine.duty() == 1.0, 60, "the engine is at full speed")
+        processes.wait_until(lambda: has_logged(tmp_path, "restored"), 10, "the audit says so")
 
     diary = [entry for entry in journal.read_audit(tmp_path / "state" / journal.FILE, 1000) if entry.what == "steers"]
     assert re.fullmatch(r"engine r1 at a duty of 0\.\d\d: A is .* wanted 3 below; .*", diary[0].says)
@@ -201,12 +201,12 @@ def test_a_dimm_is_held_a_dead_sensor_fails_safe_and_mended_air_frees_the_engine
     assert any("evidence is lost" in entry.says or "no reading of A" in entry.says for entry in diary)
 
 
-def metrics(port: int) -> dict[str, float]:
+def read_metrics(port: int) -> dict[str, float]:
     """The agent's metrics of the engine, by name."""
-    text = processes.get(f"http://127.0.0.1:{port}/metrics") or ""
-    found = re.findall(r'^(steadytok_pace_\w+)\{engine="r1"\} (\S+)', text, re.MULTILINE)
-    return {name: float(value) for name, value in found}
+    text = processes.fetch(f"http://127.0.0.1:{port}/metrics") or ""
+    pairs = re.findall(r'^(steadytok_pace_\w+)\{engine="r1"\} (\S+)', text, re.MULTILINE)
+    return {name: float(value) for name, value in pairs}
 
 
-def said(folder: Path, what: str) -> bool:
-    return any(entry.what == what for entry in journal.read_audit(folder / "state" / journal.FILE, 1000))
+def has_logged(folder: Path, text: str) -> bool:
+    return any(entry.what == text for entry in journal.read_audit(folder / "state" / journal.FILE, 1000))

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from agent.persistence import state_dir_of_root
+from agent.storage.state_dir import state_dir_of_root
 from tests.conftest import MACHINES, load
 from tests.deep import incident_world as incident
 from tests.deep.browsers import SCREENSHOTS, open_browser
@@ -60,7 +60,7 @@ def _build(folder: Path) -> Scene:
         (policy / "energy_performance_preference").write_text("performance\n")
     end = time.time() + TO_RECORD
     incident.record(scene.config, root, state_dir_of_root(folder / "state", str(root)), round(end * 1000))
-    scene.measured(incident.FULL_SPEED)
+    scene.hand_over_baseline(incident.FULL_SPEED)
     time.sleep(max(0.0, end - time.time()))
     return scene
 
@@ -69,7 +69,7 @@ def test_the_picture_of_an_incident(tmp_path: Path) -> None:
     """The page shows the alert with its sentence, what the remedy did, and speed, heat and frequency above it."""
     (tmp_path / "state").mkdir()
     scene = _build(tmp_path)
-    with open_browser() as browser, scene.agent():
+    with open_browser() as browser, scene.run_agent():
         page = browser.new_page(viewport={"width": 1440, "height": 790}, color_scheme="light")
         page.goto(scene.url)
         expect(page.locator("#verdict")).to_contain_text(re.compile(r"alerts? up"), timeout=SOON)

@@ -29,10 +29,10 @@ def example(name: str, changes: dict[str, str]) -> str:
 
 def test_the_shipped_files_work_together(tmp_path: Path) -> None:
     """The target is up and its series are there; without the password, and in plain HTTP, there is nothing."""
-    authority = certificates.authority(tmp_path)
-    certificate, key = certificates.signed(tmp_path, "steadytok")
+    authority = certificates.create_authority(tmp_path)
+    certificate, key = certificates.create_certificate(tmp_path, "steadytok")
     (tmp_path / "password").write_text(PASSWORD)
-    port, own_port = processes.free_port(), processes.free_port()
+    port, own_port = processes.find_free_port(), processes.find_free_port()
     (tmp_path / "web.yml").write_text(example("web.yml", {}))
     assert (certificate.name, key.name) == ("steadytok.crt", "steadytok.key")
     document = {
@@ -50,20 +50,20 @@ def test_the_shipped_files_work_together(tmp_path: Path) -> None:
     (tmp_path / "prometheus.yml").write_text(example("prometheus-tls.yml", changes))
     agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(tmp_path / "steadytok.yml")]
     prometheus = [
-        processes.program("prometheus"),
+        processes.require_program("prometheus"),
         f"--config.file={tmp_path / 'prometheus.yml'}",
         f"--storage.tsdb.path={tmp_path / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{own_port}",
     ]
-    with processes.running(agent, tmp_path / "log"), processes.running(prometheus, tmp_path / "prometheus.log"):
+    with processes.run_process(agent, tmp_path / "log"), processes.run_process(prometheus, tmp_path / "prometheus.log"):
         up = 'up{job="steadytok",instance="box1"} == 1'
-        processes.until(lambda: bool(_result(own_port, up)), 60, "Prometheus has scraped the agent")
-        processes.until(
+        processes.wait_until(lambda: bool(_result(own_port, up)), 60, "Prometheus has scraped the agent")
+        processes.wait_until(
             lambda: bool(_result(own_port, 'steadytok_meminfo_mem_total_bytes{instance="box1"}')), 30, "the series"
         )
-        assert processes.get(f"http://127.0.0.1:{port}/metrics") is None
-        asked = _curl(authority, port)
-        assert asked == "401"
+        assert processes.fetch(f"http://127.0.0.1:{port}/metrics") is None
+        response = _curl(authority, port)
+        assert response == "401"
         assert _curl(authority, port, "--user", f"prometheus:{PASSWORD}") == "200"
         assert _curl(authority, port, "--user", "prometheus:changed me") == "401"
 
@@ -80,11 +80,20 @@ def test_the_shipped_files_work_together(tmp_path: Path) -> None:
 
 def _result(port: int, query: str) -> list[object]:
     url = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    body = processes.get(url)
+    body = processes.fetch(url)
     return list(json.loads(body)["data"]["result"]) if body else []
 
 
 def _curl(authority: Path, port: int, *more: str) -> str:
-    arguments = [processes.program("curl"), "-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", str(authority)]
+    arguments = [
+        processes.require_program("curl"),
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--cacert",
+        str(authority),
+    ]
     url = f"https://127.0.0.1:{port}/metrics"
     return subprocess.run([*arguments, *more, url], capture_output=True, text=True, timeout=30).stdout

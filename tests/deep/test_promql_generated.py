@@ -65,9 +65,9 @@ class World(NamedTuple):
 @pytest.fixture(scope="module", params=promql_worlds.KINDS)
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The samples, in a Prometheus and in several arrangements of History."""
-    rows = promql_worlds.rows(request.param, SEED)
-    with prometheus(tmp_path_factory.mktemp("prometheus"), promql_worlds.streams(rows)) as peer:
-        yield World(request.param, peer, promql_worlds.histories(rows), set())
+    rows = promql_worlds.build_rows(request.param, SEED)
+    with prometheus(tmp_path_factory.mktemp("prometheus"), promql_worlds.build_streams(rows)) as peer:
+        yield World(request.param, peer, promql_worlds.build_histories(rows), set())
 
 
 def test_generated_expressions_give_what_prometheus_gives(world: World) -> None:
@@ -82,8 +82,8 @@ def test_generated_expressions_give_what_prometheus_gives(world: World) -> None:
     @given(promql_grammar.expressions(world.kind != "dense"), st.sampled_from(INSTANTS), st.sampled_from(STARTS))
     def compare(text: str, at: int, start: int) -> None:
         world.compared.add(text)
-        _compare(world, text, lambda query, held: _at(query, held, at), _instant(world.peer, text, at))
-        _compare(world, text, lambda query, held: _over(query, held, start), _range(world.peer, text, start))
+        _compare(world, text, lambda query, history: _at(query, history, at), _instant(world.peer, text, at))
+        _compare(world, text, lambda query, history: _over(query, history, start), _range(world.peer, text, start))
 
     compare()
 
@@ -92,37 +92,39 @@ def test_generated_expressions_give_what_prometheus_gives(world: World) -> None:
 
 def test_every_function_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every function and aggregation that both programs have is somewhere in the grammar's choices."""
-    seen: list[str] = []
-    choose = promql_grammar.one
+    drawn: list[str] = []
+    choose = promql_grammar.choose
 
-    def watched(draw: promql_grammar.Draw, choices: tuple[str, ...]) -> str:
-        seen.extend(choices)
+    def choose_and_record(draw: promql_grammar.Draw, choices: tuple[str, ...]) -> str:
+        drawn.extend(choices)
         return choose(draw, choices)
 
-    monkeypatch.setattr(promql_grammar, "one", watched)
+    monkeypatch.setattr(promql_grammar, "choose", choose_and_record)
 
     @settings(max_examples=500, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(promql_grammar.expressions(ragged=False))
     def draw(text: str) -> None:
-        seen.append(text)
+        drawn.append(text)
 
     draw()
 
-    assert {*FUNCTIONS, *AGGREGATIONS} - set(re.findall(r"[a-z_0-9]+", " ".join(seen))) == NOT_COMPARED
+    assert {*FUNCTIONS, *AGGREGATIONS} - set(re.findall(r"[a-z_0-9]+", " ".join(drawn))) == NOT_COMPARED
 
 
 def _compare(world: World, text: str, ask: Callable[[promql.Query, History], Values], expected: Values | str) -> None:
-    for arrangement, held in world.histories.items():
+    for arrangement, history in world.histories.items():
         try:
-            found: Values | str = ask(promql.compile(text, subquery_step_ms=15_000), held)
+            values: Values | str = ask(promql.compile(text, subquery_step_ms=15_000), history)
         except promql.PromqlError as error:
-            found = str(error)
+            values = str(error)
         where = f"{text} ({world.kind}, {arrangement})"
-        if isinstance(found, str) or isinstance(expected, str):
-            assert isinstance(found, str) == isinstance(expected, str), f"{where}: {found!s:.300} != {expected!s:.300}"
+        if isinstance(values, str) or isinstance(expected, str):
+            assert isinstance(values, str) == isinstance(expected, str), (
+                f"{where}: {values!s:.300} != {expected!s:.300}"
+            )
             continue
-        assert sorted(found) == sorted(expected), where
-        wrong = {key: (found[key], value) for key, value in expected.items() if not _same(found[key], value)}
+        assert sorted(values) == sorted(expected), where
+        wrong = {key: (values[key], value) for key, value in expected.items() if not _same(values[key], value)}
         assert wrong == {}, where
 
 
@@ -142,14 +144,14 @@ def _range(peer: Peer, text: str, start: int) -> Values | str:
     return {(labels, at): value for labels, values in answer.items() for at, value in values.items()}
 
 
-def _at(query: promql.Query, held: History, at: int) -> Values:
-    return {(labels, at): value for labels, value in query.evaluate_at(held, at * 1000)}
+def _at(query: promql.Query, history: History, at: int) -> Values:
+    return {(labels, at): value for labels, value in query.evaluate_at(history, at * 1000)}
 
 
-def _over(query: promql.Query, held: History, start: int) -> Values:
-    matrix = query.evaluate_range(held, start * 1000, (start + STEPS * STEP) * 1000, STEP * 1000)
-    found: Values = {}
+def _over(query: promql.Query, history: History, start: int) -> Values:
+    matrix = query.evaluate_range(history, start * 1000, (start + STEPS * STEP) * 1000, STEP * 1000)
+    points: Values = {}
     for labels, values, present in zip(matrix.labels, matrix.values.tolist(), matrix.present, strict=True):
         for step in present.nonzero()[0].tolist():
-            found[labels, int(matrix.times[step]) // 1000] = values[step]
-    return found
+            points[labels, int(matrix.times[step]) // 1000] = values[step]
+    return points

@@ -22,13 +22,14 @@ from typing import Any
 
 import pytest
 
-from agent.web.query_api import QueryApi, QueryContext
+from agent.web.query_api import QueryApi
 from agent.web.server import WebServer
 from collectors import Metric, Sample, counter, gauge
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 from tests import processes
+from tests.agent.web.contexts import build_context
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(180)]
 
@@ -158,17 +159,19 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "rules.yml").write_text(RULES)
     (folder / "prometheus.yml").write_text("global: {evaluation_interval: 1s}\nrule_files: [rules.yml]\n")
     making = ["tsdb", "create-blocks-from", "openmetrics", "--max-block-duration=24h", "samples", "data"]
-    made = subprocess.run([processes.program("promtool"), *making], cwd=folder, capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    base = f"http://127.0.0.1:{processes.free_port()}"
+    completed = subprocess.run(
+        [processes.require_program("promtool"), *making], cwd=folder, capture_output=True, text=True
+    )
+    assert completed.returncode == 0, completed.stderr
+    base = f"http://127.0.0.1:{processes.find_free_port()}"
     options = [
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address={base.removeprefix('http://')}",
         "--storage.tsdb.retention.time=100y",
     ]
-    with processes.running([processes.program("prometheus"), *options], folder / "log"):
-        processes.until(lambda: processes.get(f"{base}/-/ready") is not None, 20, "Prometheus gets ready")
+    with processes.run_process([processes.require_program("prometheus"), *options], folder / "log"):
+        processes.wait_until(lambda: processes.fetch(f"{base}/-/ready") is not None, 20, "Prometheus gets ready")
         yield base
 
 
@@ -179,11 +182,18 @@ def steadytok(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     path.write_text(RULES)
     rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="")
     rules.evaluate(History(1000), END * 1000)
-    sources = QueryContext(_history(), lambda: rules, lambda: END * 1000, IDENTITY, "1.0", 1000)
+    context = build_context(
+        history=_history(),
+        rules=lambda: rules,
+        now_ms=lambda: END * 1000,
+        identity=IDENTITY,
+        version="1.0",
+        subquery_step_ms=1000,
+    )
     event_loop = asyncio.new_event_loop()
     thread = threading.Thread(target=event_loop.run_forever, daemon=True)
     thread.start()
-    server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(sources).routes())
+    server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(context).routes())
     port = asyncio.run_coroutine_threadsafe(server.start("127.0.0.1", 0), event_loop).result(10)
     yield f"http://127.0.0.1:{port}"
     asyncio.run_coroutine_threadsafe(server.close(), event_loop).result(10)
@@ -228,8 +238,8 @@ def _comparable(path: str, parameters: dict[str, Any], answer: Any) -> Any:
         return {**answer, "error": answer["error"].split(":")[0] if "parse error" in answer["error"] else "…"}
     ordered = str(parameters.get("query", "")).startswith("topk")
     if path == "query" and answer["status"] == "success" and answer["data"]["resultType"] == "vector" and not ordered:
-        found = sorted(answer["data"]["result"], key=lambda each: sorted(each["metric"].items()))
-        return {**answer, "data": {**answer["data"], "result": found}}
+        result = sorted(answer["data"]["result"], key=lambda series: sorted(series["metric"].items()))
+        return {**answer, "data": {**answer["data"], "result": result}}
     return answer
 
 
@@ -248,10 +258,10 @@ def test_an_answer_is_prometheus_own(
     """Status, shape, labels, times, values as they are written, and the words of refusals."""
     theirs = _ask(prometheus, path, parameters, form=form)
     ours = _ask(steadytok, path, parameters, form=form)
-    expected, found = (_comparable(path, parameters, each[1]) for each in (theirs, ours))
+    expected, actual = (_comparable(path, parameters, each[1]) for each in (theirs, ours))
 
     assert ours[0] == theirs[0], (ours, theirs)
-    assert _same(found, expected), f"\nours   {json.dumps(found)[:2000]}\ntheirs {json.dumps(expected)[:2000]}"
+    assert _same(actual, expected), f"\nours   {json.dumps(actual)[:2000]}\ntheirs {json.dumps(expected)[:2000]}"
 
 
 def test_a_value_is_written_digit_for_digit(prometheus: str, steadytok: str) -> None:
@@ -268,11 +278,11 @@ def test_a_value_is_written_digit_for_digit(prometheus: str, steadytok: str) -> 
 def test_rules_have_prometheus_shape(prometheus: str, steadytok: str) -> None:
     """Groups in the same order, rules with the same fields and states; ours say keepFiringFor besides, as 3.x does."""
 
-    def evaluated() -> bool:
+    def has_evaluated() -> bool:
         groups = _ask(prometheus, "rules", {})[1]["data"]["groups"]
         return bool(groups) and all(rule["health"] != "unknown" for group in groups for rule in group["rules"])
 
-    processes.until(evaluated, 20, "Prometheus evaluates its rules")
+    processes.wait_until(has_evaluated, 20, "Prometheus evaluates its rules")
     theirs, ours = (_ask(base, "rules", {})[1]["data"]["groups"] for base in (prometheus, steadytok))
 
     assert [group["name"] for group in ours] == [group["name"] for group in theirs]
@@ -287,16 +297,18 @@ def test_rules_have_prometheus_shape(prometheus: str, steadytok: str) -> None:
 
 def test_alerts_are_prometheus_own(prometheus: str, steadytok: str) -> None:
     """The same alerts with state, annotations and value as text; labels with the identity besides."""
-    found = {}
+    by_server = {}
     for base in (prometheus, steadytok):
-        processes.until(lambda base=base: len(_ask(base, "alerts", {})[1]["data"]["alerts"]) == 2, 20, "two alerts")
+        processes.wait_until(
+            lambda base=base: len(_ask(base, "alerts", {})[1]["data"]["alerts"]) == 2, 20, "two alerts"
+        )
         alerts = _ask(base, "alerts", {})[1]["data"]["alerts"]
-        found[base] = sorted(
-            ({**each, "labels": {**IDENTITY, **each["labels"]}, "activeAt": ""} for each in alerts),
-            key=lambda each: str(each["labels"]),
+        by_server[base] = sorted(
+            ({**alert, "labels": {**IDENTITY, **alert["labels"]}, "activeAt": ""} for alert in alerts),
+            key=lambda alert: str(alert["labels"]),
         )
 
-    assert found[steadytok] == found[prometheus]
+    assert by_server[steadytok] == by_server[prometheus]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +327,11 @@ def test_promtool_query_works(arguments: list[str], prometheus: str, steadytok: 
     """It prints the same of both, but for the order of an instant vector."""
     printed = []
     for base in (prometheus, steadytok):
-        command = [processes.program("promtool"), "query", *(base if each == "BASE" else each for each in arguments)]
+        command = [
+            processes.require_program("promtool"),
+            "query",
+            *(base if each == "BASE" else each for each in arguments),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert done.returncode == 0, done.stderr
         printed.append(sorted(done.stdout.splitlines()) if "instant" in arguments else done.stdout.splitlines())

@@ -26,7 +26,7 @@ def until_ready(listener: socket.socket) -> None:
         assert time.monotonic() < end, "it ticks, and has not said that it is ready"
 
 
-def left(state: Path) -> set[str]:
+def list_leftovers(state: Path) -> set[str]:
     """Files of the state folder; not the flight recorder's tapes, which it throws away by their age."""
     return {str(path) for path in state.rglob("*") if path.parent.name != "recorder"}
 
@@ -34,7 +34,7 @@ def left(state: Path) -> set[str]:
 def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
     """Each start is told to systemd, each SIGTERM ends it with status 0; no process and no file is left."""
     config, state, log = tmp_path / "steadytok.yml", tmp_path / "state", tmp_path / "log"
-    config.write_text(CONFIG.format(port=processes.free_port(), state=state))
+    config.write_text(CONFIG.format(port=processes.find_free_port(), state=state))
     command = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     first: set[str] = set()
@@ -49,8 +49,8 @@ def test_restarts_leave_nothing_behind(tmp_path: Path) -> None:
                 process.terminate()
                 assert process.wait(20) == 0
             assert [child for child in family if child.is_running()] == []
-            first = first or left(state)
+            first = first or list_leftovers(state)
 
-    assert left(state) == first
+    assert list_leftovers(state) == first
     assert {child.pid for child in psutil.Process().children(recursive=True)} == before
     assert "Traceback" not in log.read_text()

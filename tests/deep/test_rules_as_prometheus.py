@@ -47,7 +47,7 @@ def _rule_file() -> str:
 
 def test_one_rule_file_has_one_answer(tmp_path: Path, two_nodes: Path) -> None:
     """Alerts with labels and annotations, and recorded series; no scraped series has a label exported_job."""
-    port, own_port = processes.free_port(), processes.free_port()
+    port, own_port = processes.find_free_port(), processes.find_free_port()
     (tmp_path / "rules.yml").write_text(_rule_file())
     ours = {
         "engine": {"enabled": False},
@@ -67,15 +67,17 @@ def test_one_rule_file_has_one_answer(tmp_path: Path, two_nodes: Path) -> None:
     places = ["--config", str(tmp_path / "steadytok.yml"), "--root", str(two_nodes)]
     agent = [sys.executable, "-m", "agent", "run", "--plain", *places]
     prometheus = [
-        processes.program("prometheus"),
+        processes.require_program("prometheus"),
         f"--config.file={tmp_path / 'prometheus.yml'}",
         f"--storage.tsdb.path={tmp_path / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{own_port}",
     ]
-    with processes.running(agent, tmp_path / "log"), processes.running(prometheus, tmp_path / "prometheus.log"):
-        wanted = EXPRESSIONS.keys() - {"Other", "Absent"}
-        processes.until(
-            lambda: all({name for name, *_ in _alerts(each)} == wanted for each in (own_port, port)), 60, "all alerts"
+    with processes.run_process(agent, tmp_path / "log"), processes.run_process(prometheus, tmp_path / "prometheus.log"):
+        expected_names = EXPRESSIONS.keys() - {"Other", "Absent"}
+        processes.wait_until(
+            lambda: all({name for name, *_ in _alerts(each)} == expected_names for each in (own_port, port)),
+            60,
+            "all alerts",
         )
         assert _alerts(port) == _alerts(own_port)
         assert _series(port, '{__name__=~"(whole|all):total"}') == _series(own_port, '{__name__=~"(whole|all):total"}')
@@ -83,23 +85,23 @@ def test_one_rule_file_has_one_answer(tmp_path: Path, two_nodes: Path) -> None:
 
 
 def _data(port: int, path: str) -> Any:
-    return json.loads(processes.get(f"http://127.0.0.1:{port}/api/v1/{path}") or '{"data": {}}')["data"]
+    return json.loads(processes.fetch(f"http://127.0.0.1:{port}/api/v1/{path}") or '{"data": {}}')["data"]
 
 
 def _alerts(port: int) -> list[tuple[str, str, list[tuple[str, str]], list[tuple[str, str]]]]:
     """Name, state, labels and annotations; our API tells every alert with the identity, as it leaves the host."""
     return sorted(
         (
-            each["labels"]["alertname"],
-            each["state"],
-            sorted({**IDENTITY, **each["labels"]}.items()),
-            sorted(each["annotations"].items()),
+            alert["labels"]["alertname"],
+            alert["state"],
+            sorted({**IDENTITY, **alert["labels"]}.items()),
+            sorted(alert["annotations"].items()),
         )
-        for each in _data(port, "alerts").get("alerts", [])
+        for alert in _data(port, "alerts").get("alerts", [])
     )
 
 
 def _series(port: int, query: str) -> list[tuple[list[tuple[str, str]], str]]:
     """Labels and value, with the identity as above."""
-    found = _data(port, f"query?{urllib.parse.urlencode({'query': query})}").get("result", [])
-    return sorted((sorted({**IDENTITY, **each["metric"]}.items()), each["value"][1]) for each in found)
+    series = _data(port, f"query?{urllib.parse.urlencode({'query': query})}").get("result", [])
+    return sorted((sorted({**IDENTITY, **each["metric"]}.items()), each["value"][1]) for each in series)

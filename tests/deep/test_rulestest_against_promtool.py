@@ -155,7 +155,7 @@ RULE_FILES = {
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """The real promtool; where it is missing the test is skipped, or fails where peers are required."""
-    return processes.program("promtool")
+    return processes.require_program("promtool")
 
 
 @pytest.mark.parametrize("name", FILES)

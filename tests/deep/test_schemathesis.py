@@ -22,7 +22,7 @@ CONFIG = '[checks]\nnot_a_server_error.expected-statuses = ["2xx", "3xx", "4xx",
 @pytest.mark.timeout(SECONDS + 120)
 def test_no_request_is_a_fault(tmp_path: Path) -> None:
     """A minute of generated requests (five by hand), valid and invalid, with the token: no 500, no surprise."""
-    port = processes.free_port()
+    port = processes.find_free_port()
     document = {
         "engine": {"enabled": False},
         "web": {"listen": f"127.0.0.1:{port}"},
@@ -43,19 +43,19 @@ def test_no_request_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(tmp_path / "steadytok.yml")]
     url = f"http://127.0.0.1:{port}"
-    with processes.running(agent, tmp_path / "log"):
-        processes.until(lambda: processes.get(f"{url}/-/ready") is not None, 30, "ready")
+    with processes.run_process(agent, tmp_path / "log"):
+        processes.wait_until(lambda: processes.fetch(f"{url}/-/ready") is not None, 30, "ready")
         token = (tmp_path / "state" / "token").read_text().strip()
-        own = str(Path(sys.executable).with_name("schemathesis"))
-        program = [own, "--config-file", str(tmp_path / "schemathesis.toml")]
-        asked = ["run", f"{url}/openapi.yml", "--url", url, "--checks", CHECKS, "--warnings", "off", "--no-color"]
+        program = str(Path(sys.executable).with_name("schemathesis"))
+        command = [program, "--config-file", str(tmp_path / "schemathesis.toml")]
+        arguments = ["run", f"{url}/openapi.yml", "--url", url, "--checks", CHECKS, "--warnings", "off", "--no-color"]
         bounds = ["--max-time", f"{SECONDS:.0f}", "--request-timeout", "30", "--suppress-health-check", "all"]
         header = ["--header", f"Authorization: Bearer {token}"]
         result = subprocess.run(
-            [*program, *asked, *bounds, *header], capture_output=True, text=True, cwd=tmp_path, timeout=SECONDS + 90
+            [*command, *arguments, *bounds, *header], capture_output=True, text=True, cwd=tmp_path, timeout=SECONDS + 90
         )
         assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
-        assert processes.get(f"{url}/-/healthy") is not None
+        assert processes.fetch(f"{url}/-/healthy") is not None
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
     assert token not in log

@@ -29,7 +29,7 @@ class Box(NamedTuple):
 @pytest.fixture(name="box", scope="module")
 def _box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """One agent for all of them; its log is looked at in the end."""
-    home, port = tmp_path_factory.mktemp("box"), processes.free_port()
+    home, port = tmp_path_factory.mktemp("box"), processes.find_free_port()
     document = {
         "engine": {"enabled": False},
         "web": {"listen": f"127.0.0.1:{port}"},
@@ -37,10 +37,10 @@ def _box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     }
     (home / "steadytok.yml").write_text(json.dumps(document))
     agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(home / "steadytok.yml")]
-    with processes.running(agent, home / "log"):
-        processes.until(lambda: processes.get(f"http://127.0.0.1:{port}/-/ready") is not None, 30, "ready")
+    with processes.run_process(agent, home / "log"):
+        processes.wait_until(lambda: processes.fetch(f"http://127.0.0.1:{port}/-/ready") is not None, 30, "ready")
         yield Box(port, (home / "state" / "token").read_text().strip())
-        assert processes.get(f"http://127.0.0.1:{port}/-/healthy") is not None
+        assert processes.fetch(f"http://127.0.0.1:{port}/-/healthy") is not None
     assert "Traceback" not in (home / "log").read_text()
 
 
@@ -54,25 +54,25 @@ def _many_files() -> Iterator[None]:
 
 
 def scrape(port: int) -> bool:
-    return "steadytok_build_info" in (processes.get(f"http://127.0.0.1:{port}/metrics") or "")
+    return "steadytok_build_info" in (processes.fetch(f"http://127.0.0.1:{port}/metrics") or "")
 
 
-@pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\nX: "])
-def test_two_thousand_connections(box: Box, said: bytes) -> None:
+@pytest.mark.parametrize("request_start", [b"", b"GET /metrics HTTP/1.1\r\nX: "])
+def test_two_thousand_connections(box: Box, request_start: bytes) -> None:
     """Silent ones, and ones that send their head a byte at a time: every scrape comes through meanwhile."""
-    held = []
+    connections = []
     with contextlib.ExitStack() as stack:
         for _ in range(2000):
-            one = stack.enter_context(socket.socket())
-            one.settimeout(5)
-            one.connect(("127.0.0.1", box.port))
-            one.sendall(said)
-            held.append(one)
+            connection = stack.enter_context(socket.socket())
+            connection.settimeout(5)
+            connection.connect(("127.0.0.1", box.port))
+            connection.sendall(request_start)
+            connections.append(connection)
         for _ in range(10):
             assert scrape(box.port)
-            for one in held if said else ():
+            for connection in connections if request_start else ():
                 with contextlib.suppress(OSError):  # it has been cut off
-                    one.send(b"y")
+                    connection.send(b"y")
             time.sleep(0.2)
     assert scrape(box.port)
 
@@ -86,14 +86,14 @@ def test_an_endless_body_is_cut_off(box: Box, length: str) -> None:
     before = _resident(box.port)
     piece = b"x" * (1 << 20)
     answer = b""
-    with socket.create_connection(("127.0.0.1", box.port), 10) as one:
-        one.sendall(f"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n".encode())
+    with socket.create_connection(("127.0.0.1", box.port), 10) as connection:
+        connection.sendall(f"POST /api/v1/query HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n".encode())
         with contextlib.suppress(OSError):  # it has been cut off
             for _ in range(ENDLESS):
-                one.sendall(b"100000\r\n" + piece + b"\r\n" if "chunked" in length else piece)
+                connection.sendall(b"100000\r\n" + piece + b"\r\n" if "chunked" in length else piece)
             pytest.fail("64 GiB were taken")
         with contextlib.suppress(OSError):  # the reset may overtake the answer
-            answer = one.recv(4096)
+            answer = connection.recv(4096)
 
     assert answer[:12] in (b"", b"HTTP/1.1 413")
     assert scrape(box.port)
@@ -102,9 +102,9 @@ def test_an_endless_body_is_cut_off(box: Box, length: str) -> None:
 
 def _resident(port: int) -> float:
     """MiB of the agent as it says itself."""
-    text = processes.get(f"http://127.0.0.1:{port}/metrics") or ""
-    (found,) = re.findall(r'^steadytok_process_resident_bytes{process="agent"} (\S+)$', text, re.MULTILINE)
-    return float(found) / (1 << 20)
+    text = processes.fetch(f"http://127.0.0.1:{port}/metrics") or ""
+    (resident_bytes,) = re.findall(r'^steadytok_process_resident_bytes{process="agent"} (\S+)$', text, re.MULTILINE)
+    return float(resident_bytes) / (1 << 20)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def _resident(port: int) -> float:
 )
 def test_no_path_leaves_the_site(box: Box, path: str) -> None:
     """Nothing of the disk comes out, no header goes in, nothing is a fault."""
-    with socket.create_connection(("127.0.0.1", box.port), 10) as one:
-        one.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    with socket.create_connection(("127.0.0.1", box.port), 10) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         answer = b""
-        while piece := one.recv(65536):
+        while piece := connection.recv(65536):
             answer += piece
     head, _, body = answer.partition(b"\r\n\r\n")
 
@@ -155,7 +155,9 @@ def test_each_change_wants_its_credential(box: Box, path: str) -> None:
 def _status(url: str, credential: str | None, body: bytes) -> int:
     headers = {"Content-Type": "application/json", **({} if credential is None else {"Authorization": credential})}
     try:
-        with processes.urllib.request.urlopen(processes.urllib.request.Request(url, body, headers), timeout=10) as told:
-            return int(told.status)
+        with processes.urllib.request.urlopen(
+            processes.urllib.request.Request(url, body, headers), timeout=10
+        ) as response:
+            return int(response.status)
     except processes.urllib.error.HTTPError as error:
         return error.code

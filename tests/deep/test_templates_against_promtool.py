@@ -226,7 +226,7 @@ WRONG = (
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """The real promtool; where it is missing the test is skipped, or fails where peers are required."""
-    return processes.program("promtool")
+    return processes.require_program("promtool")
 
 
 def _ask(text: str) -> list[tuple[tuple[tuple[str, str], ...], float]]:
@@ -240,7 +240,7 @@ def _ask(text: str) -> list[tuple[tuple[tuple[str, str], ...], float]]:
     return samples[text]
 
 
-def _expected(template: str, number: str) -> str:
+def _expand(template: str, number: str) -> str:
     value = float(number)
     scope = Scope(LABELS, value, {"site": "lab"}, "http://localhost:9090/prom", 0, _ask)
     return Template.parse("T", template).expand(scope)
@@ -254,8 +254,8 @@ def _series(name: str, labels: dict[str, str], value: str) -> dict[str, str]:
 def _test(template: str, number: str) -> dict[str, object]:
     inputs = [_series("m", LABELS, number.replace("+Inf", "Inf"))]
     inputs += [_series("p", {"k": name}, value) for name, value in (("a", "1"), ("b", "2"), ("c", "3"))]
-    shown = _expected(template, number)
-    alert = {"exp_labels": {k: v for k, v in LABELS.items() if k != "__name__"}, "exp_annotations": {"a": shown}}
+    expanded = _expand(template, number)
+    alert = {"exp_labels": {k: v for k, v in LABELS.items() if k != "__name__"}, "exp_annotations": {"a": expanded}}
     return {
         "input_series": inputs,
         "external_labels": {"site": "lab"},

@@ -40,11 +40,11 @@ def _analyze() -> str:
 def test_exposure_is_small(analyze: str, unit: str) -> None:
     """`systemd-analyze security` counts what a unit leaves open."""
     command = [analyze, "security", "--offline=true", "--no-pager", str(UNITS / unit)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", told)
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    match = re.search(r"Overall exposure level for \S+: ([\d.]+)", report)
 
-    assert found is not None, told
-    assert float(found[1]) <= MOST[unit], told
+    assert match is not None, report
+    assert float(match[1]) <= MOST[unit], report
 
 
 @pytest.mark.parametrize("unit", [*MOST, "steadytok-eye.socket", "steadytok-look.socket", "steadytok-hand.socket"])

@@ -1,4 +1,4 @@
-"""The pages of docs/ and the READMEs as the tests read them: headings, links, blocks of code."""
+"""Reads headings, links and code blocks from the pages of docs/ and the READMEs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGES = [
 
 
 class Block(NamedTuple):
-    """A block of code, with the language that its fence names."""
+    """A code block with the language of its fence."""
 
     page: Path
     line: int
@@ -23,46 +23,46 @@ class Block(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return f"{named(self.page)}:{self.line}"
+        return f"{format_path(self.page)}:{self.line}"
 
 
-def named(page: Path) -> str:
-    """The page's path in the repository."""
+def format_path(page: Path) -> str:
+    """Returns the page's path in the repository."""
     return str(page.relative_to(HOUSE))
 
 
-def blocks(page: Path) -> Iterator[Block]:
-    """Every fenced block."""
+def list_blocks(page: Path) -> Iterator[Block]:
+    """Yields every fenced block."""
     inside: list[str] | None = None
-    language, begun = "", 0
+    language, start_line = "", 0
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         if not line.startswith("```"):
             if inside is not None:
                 inside.append(line)
         elif inside is None:
-            inside, language, begun = [], line.removeprefix("```").strip(), number
+            inside, language, start_line = [], line.removeprefix("```").strip(), number
         else:
-            yield Block(page, begun, language, "\n".join(inside) + "\n")
+            yield Block(page, start_line, language, "\n".join(inside) + "\n")
             inside = None
 
 
-def prose(page: Path) -> str:
-    """The text without its blocks."""
+def read_prose(page: Path) -> str:
+    """Returns the text without its code blocks."""
     return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
-def headings(page: Path) -> list[tuple[int, str]]:
-    """Level and text of each heading."""
-    return [(len(found[1]), found[2]) for found in re.finditer(r"^(#+) (.+)$", prose(page), re.MULTILINE)]
+def list_headings(page: Path) -> list[tuple[int, str]]:
+    """Returns level and text of each heading."""
+    return [(len(match[1]), match[2]) for match in re.finditer(r"^(#+) (.+)$", read_prose(page), re.MULTILINE)]
 
 
-def anchors(page: Path) -> set[str]:
-    """What a link can point to within the page, as Python-Markdown and GitHub make it of a heading."""
-    plain = (re.sub(r"[^\w\s-]", "", text).strip().lower() for _, text in headings(page))
+def list_anchors(page: Path) -> set[str]:
+    """Returns the anchors of the headings, as Python-Markdown and GitHub derive them."""
+    plain = (re.sub(r"[^\w\s-]", "", text).strip().lower() for _, text in list_headings(page))
     return {re.sub(r"\s+", "-", text) for text in plain}
 
 
-def links(page: Path) -> Iterator[str]:
-    """The targets of all links."""
-    yield from re.findall(r"\]\(([^)\s]+)\)", prose(page))
-    yield from re.findall(r"<(https?://[^>\s]+)>", prose(page))
+def list_links(page: Path) -> Iterator[str]:
+    """Yields the targets of all links."""
+    yield from re.findall(r"\]\(([^)\s]+)\)", read_prose(page))
+    yield from re.findall(r"<(https?://[^>\s]+)>", read_prose(page))

@@ -1,4 +1,4 @@
-"""Tiny checkpoints of each family, made from a seed as a Hugging Face folder: the same bytes wherever they are made."""
+"""Writes tiny checkpoints of each family, drawn from a seed, as Hugging Face folders: the same bytes on every host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE
 
 VOCAB, DIM, LAYERS, HIDDEN = 320, 48, 3, 96
-# The trainers of `tokenizers` settle ties as their hash tables fall: merges are made from words instead.
+# The trainers of `tokenizers` break ties by hash order, which varies: so the merges come from words.
 WORDS = ("the", "of", "to", "memory", "host", "node", "per", "second", "fast", "hot")
 PROMPT = (
     "The memory of node 1 is hot: 92 °C, 4 DIMMs of 8; the tokens of the host fall from 310 to 120 per second, "
@@ -27,14 +27,14 @@ PROMPT = (
 
 @dataclass(frozen=True)
 class Family:
-    """What a config.json says beside the sizes, and how the tensors are kept."""
+    """The fields of a config.json beside the sizes, and the format of the tensors."""
 
     model_type: str
     fields: dict[str, Any]
     seed: int = 0
     dtype: Any = np.float32
     shards: int = 1
-    pieces: bool = False  # a tokenizer as SentencePiece's (Llama 2, Mistral), not over bytes
+    pieces: bool = False  # a tokenizer like SentencePiece's (Llama 2, Mistral), not over bytes
     kv_heads: int = 2
     head_dim: int = 12
 
@@ -61,27 +61,27 @@ FAMILIES = {
 
 
 def write_checkpoint(folder: Path, name: str) -> Path:
-    """The checkpoint of a family in a folder of this name below `folder`."""
+    """Writes the checkpoint of a family to a folder of its name below `folder`."""
     family, target = FAMILIES[name], folder / name
     target.mkdir()
-    (target / "config.json").write_text(json.dumps(config_fields(family), indent=1))
-    tensors = {key: array.astype(family.dtype) for key, array in tensors_of(family)}
+    (target / "config.json").write_text(json.dumps(build_config_fields(family), indent=1))
+    tensors = {key: array.astype(family.dtype) for key, array in draw_tensors(family)}
     names = [f"model-{n + 1:05}-of-{family.shards:05}.safetensors" for n in range(family.shards)]
     if family.shards == 1:
         save_file(tensors, target / "model.safetensors", {"format": "pt"})
     else:
-        where = {key: names[n % family.shards] for n, key in enumerate(tensors)}
+        weight_map = {key: names[n % family.shards] for n, key in enumerate(tensors)}
         for file in names:
-            save_file({k: a for k, a in tensors.items() if where[k] == file}, target / file, {"format": "pt"})
-        (target / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
-    (pieces_tokenizer() if family.pieces else byte_level_tokenizer()).save(str(target / "tokenizer.json"))
+            save_file({k: a for k, a in tensors.items() if weight_map[k] == file}, target / file, {"format": "pt"})
+        (target / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (build_pieces_tokenizer() if family.pieces else build_byte_level_tokenizer()).save(str(target / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     (target / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": "{{ messages }}"}))
     return target
 
 
-def config_fields(family: Family) -> dict[str, Any]:
-    """A config.json as transformers 4 wrote them."""
+def build_config_fields(family: Family) -> dict[str, Any]:
+    """Returns a config.json in the format of transformers 4."""
     return {
         "architectures": [f"{family.model_type.title()}ForCausalLM"],
         "model_type": family.model_type,
@@ -101,60 +101,60 @@ def config_fields(family: Family) -> dict[str, Any]:
     }
 
 
-def tensors_of(family: Family) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor, in float32; each from the seed and its own name alone."""
+def draw_tensors(family: Family) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields every tensor in float32; each depends only on the seed and its name."""
     query, key = 4 * family.head_dim, family.kv_heads * family.head_dim
-    yield _tensor(family, "model.embed_tokens.weight", VOCAB, DIM)
+    yield _draw_tensor(family, "model.embed_tokens.weight", VOCAB, DIM)
     for n in range(LAYERS):
         layer = f"model.layers.{n}"
         for part, rows in (("q", query), ("k", key), ("v", key)):
-            yield _tensor(family, f"{layer}.self_attn.{part}_proj.weight", rows, DIM)
+            yield _draw_tensor(family, f"{layer}.self_attn.{part}_proj.weight", rows, DIM)
             if family.model_type == "qwen2":
-                yield _tensor(family, f"{layer}.self_attn.{part}_proj.bias", rows)
+                yield _draw_tensor(family, f"{layer}.self_attn.{part}_proj.bias", rows)
         if family.model_type == "qwen3":
-            yield _tensor(family, f"{layer}.self_attn.q_norm.weight", family.head_dim)
-            yield _tensor(family, f"{layer}.self_attn.k_norm.weight", family.head_dim)
-        yield _tensor(family, f"{layer}.self_attn.o_proj.weight", DIM, query)
-        yield _tensor(family, f"{layer}.mlp.gate_proj.weight", HIDDEN, DIM)
-        yield _tensor(family, f"{layer}.mlp.up_proj.weight", HIDDEN, DIM)
-        yield _tensor(family, f"{layer}.mlp.down_proj.weight", DIM, HIDDEN)
-        yield _tensor(family, f"{layer}.input_layernorm.weight", DIM)
-        yield _tensor(family, f"{layer}.post_attention_layernorm.weight", DIM)
-    yield _tensor(family, "model.norm.weight", DIM)
+            yield _draw_tensor(family, f"{layer}.self_attn.q_norm.weight", family.head_dim)
+            yield _draw_tensor(family, f"{layer}.self_attn.k_norm.weight", family.head_dim)
+        yield _draw_tensor(family, f"{layer}.self_attn.o_proj.weight", DIM, query)
+        yield _draw_tensor(family, f"{layer}.mlp.gate_proj.weight", HIDDEN, DIM)
+        yield _draw_tensor(family, f"{layer}.mlp.up_proj.weight", HIDDEN, DIM)
+        yield _draw_tensor(family, f"{layer}.mlp.down_proj.weight", DIM, HIDDEN)
+        yield _draw_tensor(family, f"{layer}.input_layernorm.weight", DIM)
+        yield _draw_tensor(family, f"{layer}.post_attention_layernorm.weight", DIM)
+    yield _draw_tensor(family, "model.norm.weight", DIM)
     if not family.fields.get("tie_word_embeddings", False):
-        yield _tensor(family, "lm_head.weight", VOCAB, DIM)
+        yield _draw_tensor(family, "lm_head.weight", VOCAB, DIM)
 
 
-def _tensor(family: Family, name: str, *shape: int) -> tuple[str, np.ndarray]:
+def _draw_tensor(family: Family, name: str, *shape: int) -> tuple[str, np.ndarray]:
     uniform = np.random.default_rng([family.seed, zlib.crc32(name.encode())]).random(shape, dtype=np.float32) - 0.5
     if name.endswith("norm.weight"):
         return name, uniform + 1
     return name, uniform * np.float32(2 * math.sqrt(12 / shape[-1]) if len(shape) > 1 else 1)
 
 
-def byte_level_tokenizer() -> Tokenizer:
-    """BPE over bytes, as Llama 3 and Qwen have it; a text begins with <s>."""
+def build_byte_level_tokenizer() -> Tokenizer:
+    """Builds BPE over bytes, like Llama 3 and Qwen; a text begins with <s>."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab, merges = _vocabulary(["<s>", "</s>", *alphabet], "Ġ")
-    own = Tokenizer(BPE(vocab, merges))
-    own.pre_tokenizer = pre_tokenizers.ByteLevel(False)
-    own.decoder = decoders.ByteLevel()
-    return _beginning(own)
+    vocab, merges = _build_vocabulary(["<s>", "</s>", *alphabet], "Ġ")
+    tokenizer = Tokenizer(BPE(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _add_begin_token(tokenizer)
 
 
-def pieces_tokenizer() -> Tokenizer:
-    """BPE over characters with bytes for what has no piece, as Llama 2 and Mistral have it; a text begins with <s>."""
+def build_pieces_tokenizer() -> Tokenizer:
+    """Builds BPE over characters with byte fallback, like Llama 2 and Mistral; a text begins with <s>."""
     first = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefhmnoprsty"]
-    vocab, merges = _vocabulary(first, "▁")
-    own = Tokenizer(BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    own.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    own.decoder = decoders.Sequence(
+    vocab, merges = _build_vocabulary(first, "▁")
+    tokenizer = Tokenizer(BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    return _beginning(own)
+    return _add_begin_token(tokenizer)
 
 
-def _vocabulary(first: list[str], space: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _build_vocabulary(first: list[str], space: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
     merges = {}
     for word in (space + word for word in WORDS):
         for end in range(1, len(word)):
@@ -163,8 +163,8 @@ def _vocabulary(first: list[str], space: str) -> tuple[dict[str, int], list[tupl
     return {token: number for number, token in enumerate(tokens)}, [merges[t] for t in tokens if t in merges]
 
 
-def _beginning(own: Tokenizer) -> Tokenizer:
-    own.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
-    begin = [("<s>", own.token_to_id("<s>"))]
-    own.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=begin)
-    return own
+def _add_begin_token(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.add_special_tokens([AddedToken("<s>", special=True), AddedToken("</s>", special=True)])
+    begin = [("<s>", tokenizer.token_to_id("<s>"))]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=begin)
+    return tokenizer

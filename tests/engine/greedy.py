@@ -1,4 +1,4 @@
-"""What is held against transformers: logits along a prompt and a greedy text; and how far apart two of them are."""
+"""The results that are compared with transformers: logits along a prompt and a greedy text; and their difference."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from engine.decoder.model import Model
 from engine.decoder.weights import Array
 
 GOLDEN = Path(__file__).parent / "golden"
-STEP = 8  # logits are kept after every eighth token of the prompt
-MADE = 64  # tokens of the greedy text
-WITHIN = 1e-4  # largest relative difference of logits in float32
+STEP = 8  # logits are stored after every eighth token of the prompt
+GREEDY_TOKENS = 64  # tokens of the greedy text
+TOLERANCE = 1e-4  # largest relative difference of logits in float32
 
 
 class Golden(NamedTuple):
-    """What a model makes of a prompt."""
+    """The results of a model for a prompt."""
 
     prompt: list[int]
     logits: Array  # (len(prompt) / STEP, vocab)
-    made: list[int]
+    tokens: list[int]
     text: str
 
 
 def read_golden(name: str) -> Golden:
-    """The golden of a family."""
+    """Reads the golden results of a family."""
     fields = json.loads((GOLDEN / "texts.json").read_text())[name]
     with np.load(GOLDEN / "logits.npz") as logits:
         return Golden(fields["prompt"], logits[name], fields["made"], fields["text"])
 
 
-def logits_of(model: Model, prompt: list[int]) -> Array:
-    """Logits after every STEP-th token: what lies between is prefilled, that token is decoded."""
+def compute_logits(model: Model, prompt: list[int]) -> Array:
+    """Returns logits after every STEP-th token: decodes that token and prefills the others."""
     rows = []
     for end in range(STEP, len(prompt) + 1, STEP):
         for _done in model.prefill(prompt[end - STEP : end - 1], start=end - STEP):
@@ -43,16 +43,16 @@ def logits_of(model: Model, prompt: list[int]) -> Array:
     return np.stack(rows)  # (len(prompt) / STEP, vocab)
 
 
-def greedy(model: Model, prompt: list[int], count: int) -> list[int]:
-    """The likeliest token, `count` times."""
+def generate_greedily(model: Model, prompt: list[int], count: int) -> list[int]:
+    """Generates `count` tokens, always the likeliest."""
     for _done in model.prefill(prompt[:-1]):
         pass
-    made = [prompt[-1]]
+    tokens = [prompt[-1]]
     for position in range(len(prompt) - 1, len(prompt) - 1 + count):
-        made.append(int(model.decode([made[-1]], [0], [position])[0].argmax()))
-    return made[1:]
+        tokens.append(int(model.decode([tokens[-1]], [0], [position])[0].argmax()))
+    return tokens[1:]
 
 
-def relative_difference(a: Any, b: Any) -> float:
-    """Largest difference over largest magnitude."""
+def measure_difference(a: Any, b: Any) -> float:
+    """Returns the largest difference over the largest magnitude."""
     return float(np.max(np.abs(np.asarray(a) - np.asarray(b))) / np.max(np.abs(np.asarray(b))))

@@ -1,7 +1,7 @@
 """
-Makes, or checks again, the golden logits and texts with Hugging Face transformers on PyTorch; `make parity` runs it.
+Writes or checks the golden logits and texts with Hugging Face transformers on PyTorch; `make parity` runs it.
 
-`python -m tests.engine.parity --write` after a family was added or changed.
+Run `python -m tests.engine.parity --write` after a family was added or changed.
 """
 
 from __future__ import annotations
@@ -19,118 +19,135 @@ import numpy as np
 import torch
 import transformers
 
-from engine.checkpoints.checkpoint import open_checkpoint
+from engine.checkpoints.opening import open_checkpoint
 from engine.checkpoints.vocabulary import VocabularyTokenizer
 from engine.decoder.model import Model
 from tests.engine.families import FAMILIES, PROMPT, write_checkpoint
-from tests.engine.greedy import GOLDEN, MADE, STEP, WITHIN, Golden, greedy, logits_of, read_golden, relative_difference
+from tests.engine.greedy import (
+    GOLDEN,
+    GREEDY_TOKENS,
+    STEP,
+    TOLERANCE,
+    Golden,
+    compute_logits,
+    generate_greedily,
+    measure_difference,
+    read_golden,
+)
 
-CLEAR = (
-    2 * WITHIN
-)  # of the largest logit: the least that a greedy token must lead by, so that rounding cannot change it
+# Share of the largest logit by which a greedy token must lead, so that rounding cannot change it.
+MIN_LEAD = 2 * TOLERANCE
 
 
 class UnclearError(Exception):
-    """A greedy text that ends early, or hangs on a rounding error: the model needs another seed."""
+    """A greedy text ends early, or depends on a rounding error: the model needs another seed."""
 
 
 class Verdict(NamedTuple):
-    """What one comparison found."""
+    """The result of one comparison."""
 
-    what: str
+    subject: str
     difference: float
-    same_text: bool
+    is_same_text: bool
 
     @property
-    def good(self) -> bool:
-        """Whether it may stay so."""
-        return self.difference < WITHIN and self.same_text
+    def is_equal(self) -> bool:
+        """True if logits and text agree."""
+        return self.difference < TOLERANCE and self.is_same_text
 
     @property
     def line(self) -> str:
-        """For people."""
-        text = "the same text" if self.same_text else "ANOTHER TEXT"
-        mark = "same" if self.good else "DIFFERS"
-        return f"{mark:8} {self.what:45} logits within {self.difference:.1e}, {text}"
+        """The verdict in one line."""
+        text = "the same text" if self.is_same_text else "ANOTHER TEXT"
+        mark = "same" if self.is_equal else "DIFFERS"
+        return f"{mark:8} {self.subject:45} logits within {self.difference:.1e}, {text}"
 
 
 def main() -> int:
-    """1 where anything differs."""
+    """Returns 1 if anything differs."""
     parser = argparse.ArgumentParser(prog="parity", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="make the golden files again")
+    parser.add_argument("--write", action="store_true", help="write the golden files")
     write = parser.parse_args().write
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True)
     with tempfile.TemporaryDirectory() as folder:
-        made = {name: golden_of(write_checkpoint(Path(folder), name)) for name in FAMILIES}
+        goldens = {name: compute_golden(write_checkpoint(Path(folder), name)) for name in FAMILIES}
         if write:
-            save(made)
-        verdicts = [verdict for name in FAMILIES for verdict in compared(Path(folder, name), made[name])]
-        verdicts += [saved_by_transformers(Path(folder), name) for name in FAMILIES]
+            save(goldens)
+        verdicts = [verdict for name in FAMILIES for verdict in compare_goldens(Path(folder, name), goldens[name])]
+        verdicts += [compare_saved_checkpoint(Path(folder), name) for name in FAMILIES]
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     sys.stdout.writelines(f"{verdict.line}\n" for verdict in verdicts)
-    sys.stdout.write(f"{versions}: at most {WITHIN:g} of the largest logit may differ.\n")
-    return 0 if all(verdict.good for verdict in verdicts) else 1
+    sys.stdout.write(f"{versions}: at most {TOLERANCE:g} of the largest logit may differ.\n")
+    return 0 if all(verdict.is_equal for verdict in verdicts) else 1
 
 
-def golden_of(folder: Path) -> Golden:
-    """What transformers makes of a checkpoint: logits after every STEP-th token of the prompt, and a greedy text."""
+def compute_golden(folder: Path) -> Golden:
+    """Returns the results of transformers: logits after every STEP-th token of the prompt, and a greedy text."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     prompt = tokenizer(PROMPT).input_ids
-    return golden_by(load(folder), prompt, tokenizer)
+    return compute_model_golden(load(folder), prompt, tokenizer)
 
 
 def load(folder: Path) -> Any:
-    """The model as transformers has it, in float32, with the attention that is plainest to read."""
+    """Loads the model with transformers, in float32, with the plain attention."""
     return transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
 
 
-def golden_by(model: Any, prompt: list[int], tokenizer: Any) -> Golden:
-    """The same of a loaded model; UnclearError where two tokens are so close that rounding decides."""
+def compute_model_golden(model: Any, prompt: list[int], tokenizer: Any) -> Golden:
+    """Returns the results of a loaded model; raises UnclearError if rounding could change a greedy token."""
     ids = torch.tensor([prompt])
     with torch.no_grad():
         logits = model(ids).logits[0].numpy()  # (len(prompt), vocab)
-        whole = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=MADE, do_sample=False)
-        along = np.sort(model(whole).logits[0, len(prompt) - 1 : -1].numpy())  # (MADE, vocab)
-    made = whole[0, len(prompt) :].tolist()
-    if len(made) < MADE or np.min(along[:, -1] - along[:, -2]) < CLEAR * np.max(np.abs(along)):
+        sequence = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=GREEDY_TOKENS, do_sample=False
+        )
+        sorted_logits = np.sort(model(sequence).logits[0, len(prompt) - 1 : -1].numpy())  # (MADE, vocab)
+    tokens = sequence[0, len(prompt) :].tolist()
+    if len(tokens) < GREEDY_TOKENS or np.min(sorted_logits[:, -1] - sorted_logits[:, -2]) < MIN_LEAD * np.max(
+        np.abs(sorted_logits)
+    ):
         raise UnclearError
-    return Golden(prompt, logits[STEP - 1 :: STEP], made, tokenizer.decode(made, skip_special_tokens=True))
+    return Golden(prompt, logits[STEP - 1 :: STEP], tokens, tokenizer.decode(tokens, skip_special_tokens=True))
 
 
-def save(made: dict[str, Golden]) -> None:
+def save(goldens: dict[str, Golden]) -> None:
     """Writes the golden files."""
-    np.savez_compressed(GOLDEN / "logits.npz", **{name: golden.logits for name, golden in made.items()})
-    texts = {name: {"prompt": g.prompt, "made": g.made, "text": g.text} for name, g in made.items()}
+    np.savez_compressed(GOLDEN / "logits.npz", **{name: golden.logits for name, golden in goldens.items()})
+    texts = {name: {"prompt": g.prompt, "made": g.tokens, "text": g.text} for name, g in goldens.items()}
     versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
     lines = [f"{json.dumps(name)}: {json.dumps(fields)}" for name, fields in ({"made_with": versions} | texts).items()]
     (GOLDEN / "texts.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def compared(folder: Path, now: Golden) -> list[Verdict]:
-    """The golden files against transformers now, and this engine against transformers now."""
-    kept, ours = read_golden(folder.name), golden_of_ours(folder)
+def compare_goldens(folder: Path, current: Golden) -> list[Verdict]:
+    """Compares the golden files and this engine with transformers."""
+    stored, ours = read_golden(folder.name), compute_engine_golden(folder)
     return [
-        Verdict(f"{folder.name}: golden files", relative_difference(kept.logits, now.logits), kept[2:] == now[2:]),
-        Verdict(f"{folder.name}: this engine", relative_difference(ours.logits, now.logits), ours[2:] == now[2:]),
+        Verdict(
+            f"{folder.name}: golden files", measure_difference(stored.logits, current.logits), stored[2:] == current[2:]
+        ),
+        Verdict(
+            f"{folder.name}: this engine", measure_difference(ours.logits, current.logits), ours[2:] == current[2:]
+        ),
     ]
 
 
-def golden_of_ours(folder: Path) -> Golden:
-    """What this engine makes of a checkpoint."""
+def compute_engine_golden(folder: Path) -> Golden:
+    """Returns the results of this engine."""
     checkpoint = open_checkpoint(folder)
     model = Model(checkpoint.load(), 256)
     prompt = checkpoint.tokenizer.encode(PROMPT)
-    made = greedy(model, prompt, MADE)
+    tokens = generate_greedily(model, prompt, GREEDY_TOKENS)
     assert isinstance(checkpoint.tokenizer, VocabularyTokenizer)
-    return Golden(prompt, logits_of(model, prompt), made, checkpoint.tokenizer.decode(made))
+    return Golden(prompt, compute_logits(model, prompt), tokens, checkpoint.tokenizer.decode(tokens))
 
 
-def saved_by_transformers(parent: Path, name: str) -> Verdict:
-    """A checkpoint that transformers itself initialises and saves, in shards and bfloat16, run by both."""
+def compare_saved_checkpoint(parent: Path, name: str) -> Verdict:
+    """Compares both on a checkpoint that transformers initialises and saves, in shards and bfloat16."""
     folder = parent / f"{name}-saved"
     tokenizer = transformers.AutoTokenizer.from_pretrained(parent / name)
     config = transformers.AutoConfig.from_pretrained(parent / name)
@@ -141,14 +158,14 @@ def saved_by_transformers(parent: Path, name: str) -> Verdict:
         random = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         random.save_pretrained(folder, max_shard_size="40KB")
         tokenizer.save_pretrained(folder)
-        with contextlib.suppress(UnclearError):  # the next seed may do
-            theirs = golden_by(load(folder), tokenizer(PROMPT).input_ids, tokenizer)
+        with contextlib.suppress(UnclearError):  # try the next seed
+            theirs = compute_model_golden(load(folder), tokenizer(PROMPT).input_ids, tokenizer)
             break
     assert theirs is not None
-    ours = golden_of_ours(folder)
+    ours = compute_engine_golden(folder)
     files = len(list(folder.glob("*.safetensors")))
-    what = f"{name}: saved by transformers, {files} files"
-    return Verdict(what, relative_difference(ours.logits, theirs.logits), ours[2:] == theirs[2:])
+    subject = f"{name}: saved by transformers, {files} files"
+    return Verdict(subject, measure_difference(ours.logits, theirs.logits), ours[2:] == theirs[2:])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Arrays that note of what dtype everything is that is computed from them."""
+"""Arrays that record the dtype of every array computed from them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from engine.decoder.weights import Array, Layer, Weights
 
 
 class Spy(np.ndarray[Any, Any]):
-    """An array that notes the dtype of everything computed from it."""
+    """An array that records the dtype of every array computed from it."""
 
-    seen: set[np.dtype[Any]] = set()  # noqa: RUF012  __array_finalize__ has no other place to write to
+    dtypes: set[np.dtype[Any]] = set()  # noqa: RUF012  __array_finalize__ can only write to the class
 
     def __array_finalize__(self, source: object) -> None:
-        Spy.seen.add(self.dtype)
+        Spy.dtypes.add(self.dtype)
 
 
-def spied(model: Model) -> Model:
-    """The model with every array replaced by a spy on it."""
+def spy_on(model: Model) -> Model:
+    """Replaces every array of the model by a spy."""
 
-    def watched(array: Array | None) -> Any:
+    def watch(array: Array | None) -> Any:
         return None if array is None else array.view(Spy)
 
     blocks = [
-        Layer(*(watched(getattr(layer, field.name)) for field in dataclasses.fields(Layer)))
+        Layer(*(watch(getattr(layer, field.name)) for field in dataclasses.fields(Layer)))
         for layer in model.weights.layers
     ]
     weights = model.weights
     model.weights = Weights(
         weights.config,
-        watched(weights.embedding),
+        watch(weights.embedding),
         tuple(blocks),
-        watched(weights.norm),
-        watched(weights.classifier),
+        watch(weights.norm),
+        watch(weights.classifier),
     )
     for name, value in list(vars(model).items()):
         if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""The dashboards as they are committed: current, as Grafana's types have it, and each panel with what makes it read."""
+"""Tests of the committed dashboards: current, valid for Grafana, and readable."""
 
 from __future__ import annotations
 
@@ -15,29 +15,37 @@ import pytest
 import yaml
 
 from grafana.__main__ import build_dashboards, find_stale_files
-from tests.grafana import names
-from tests.grafana.asked import FILES, HOUSE, Asked, every_query, interpolated, loaded, panels
+from tests.grafana import metric_names
+from tests.grafana.dashboard_queries import (
+    FILES,
+    HOUSE,
+    PanelQuery,
+    interpolate,
+    list_every_query,
+    list_panels,
+    load_dashboard,
+)
 
 SCHEMA = json.loads((Path(__file__).parent / "dashboard-13.2.schema.json").read_text())
-# Grafana's TypeScript types are of any data source, and lack what the one for Prometheus reads in an annotation.
-OF_THE_DATA_SOURCE = {"target", "expr", "step", "titleFormat", "textFormat", "useValueForTime"}
+# Grafana's types are for any data source; they lack the annotation keys of the Prometheus data source.
+DATA_SOURCE_KEYS = {"target", "expr", "step", "titleFormat", "textFormat", "useValueForTime"}
 UNITS = {
     *("short", "percent", "percentunit", "celsius", "bytes", "Bps", "ops", "hertz", "watt", "rotrpm", "s"),
     "dateTimeFromNow",
 }
 VALUES = {"instance": ["host1"], "engine": ["r1", "r2"], "datasource": ["x"]}
 by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-by_query = pytest.mark.parametrize("asked", every_query(), ids=str)
+by_query = pytest.mark.parametrize("query", list_every_query(), ids=str)
 
 
-def every_panel() -> Iterator[tuple[str, dict[str, Any]]]:
+def list_every_panel() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in FILES:
-        for panel in panels(loaded(path)):
+        for panel in list_panels(load_dashboard(path)):
             yield f"{path.stem}: {panel['title']}", panel
 
 
 def test_the_files_are_as_the_code_has_them() -> None:
-    """Else: make docs (or python -m grafana), and look at what has changed."""
+    """The committed files match the code; else run make docs (or python -m grafana) and review the changes."""
 
     assert find_stale_files() == [], "not current: run make docs"
     assert len(FILES) == len(build_dashboards()) == 5
@@ -45,46 +53,50 @@ def test_the_files_are_as_the_code_has_them() -> None:
 
 @by_file
 def test_grafana_takes_it(path: Path) -> None:
-    """Every key, type and enumeration is one of Grafana's own types."""
-    dashboard = loaded(path)
+    """Every key, type and enumeration conforms to Grafana's types."""
+    dashboard = load_dashboard(path)
     for annotation in dashboard["annotations"]["list"]:
-        for key in OF_THE_DATA_SOURCE:
+        for key in DATA_SOURCE_KEYS:
             del annotation[key]
-    found = [
+    errors = [
         f"{'/'.join(map(str, error.absolute_path))}: {error.message[:300]}"
         for error in jsonschema.Draft7Validator(SCHEMA).iter_errors(dashboard)
     ]
 
-    assert found == []
+    assert errors == []
 
 
 @by_file
 def test_import_needs_no_edit(path: Path) -> None:
-    """Each panel and annotation asks the data source that is chosen at the top; no id of another Grafana is in it."""
-    dashboard = loaded(path)
+    """Each panel and annotation uses the data source of the drop-down; no id of another Grafana is in the file."""
+    dashboard = load_dashboard(path)
     source = {"type": "prometheus", "uid": "${datasource}"}
-    askers = [*panels(dashboard), *dashboard["annotations"]["list"], *dashboard["templating"]["list"][1:]]
-    askers += [target for panel in panels(dashboard) for target in panel["targets"]]
+    datasource_users = [
+        *list_panels(dashboard),
+        *dashboard["annotations"]["list"],
+        *dashboard["templating"]["list"][1:],
+    ]
+    datasource_users += [target for panel in list_panels(dashboard) for target in panel["targets"]]
 
-    assert all(asker["datasource"] == source for asker in askers)
+    assert all(user["datasource"] == source for user in datasource_users)
     assert "id" not in dashboard
     assert "__inputs" not in dashboard
     assert dashboard["title"].endswith("?")
 
 
 def test_dashboards_find_each_other() -> None:
-    """Each has its own uid, one tag for all, and a list of the others that keeps host and time."""
-    found = [loaded(path) for path in FILES]
+    """Each dashboard has its own uid, the common tag, and links to the others that keep host and time."""
+    dashboards = [load_dashboard(path) for path in FILES]
 
-    assert len({dashboard["uid"] for dashboard in found}) == len(found)
-    assert all(dashboard["tags"] == ["steadytok"] for dashboard in found)
-    assert all(link["includeVars"] and link["keepTime"] for dashboard in found for link in dashboard["links"])
+    assert len({dashboard["uid"] for dashboard in dashboards}) == len(dashboards)
+    assert all(dashboard["tags"] == ["steadytok"] for dashboard in dashboards)
+    assert all(link["includeVars"] and link["keepTime"] for dashboard in dashboards for link in dashboard["links"])
 
 
 @by_file
 def test_the_choices_at_the_top(path: Path) -> None:
-    """A Prometheus, then hosts by their name; engines of that host where the dashboard is about engines."""
-    source, *rest = loaded(path)["templating"]["list"]
+    """The drop-downs choose a data source and hosts, and on dashboards about engines the host's engines."""
+    source, *rest = load_dashboard(path)["templating"]["list"]
     queries = {variable["name"]: variable["query"]["query"] for variable in rest}
 
     assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
@@ -98,38 +110,38 @@ def test_the_choices_at_the_top(path: Path) -> None:
 
 @by_file
 def test_alerts_and_remedies_are_drawn_over_the_panels_of_a_host(path: Path) -> None:
-    """What fired and what was done is on the same axis as what was measured; the fleet has too many to draw."""
-    found = {each["name"]: each for each in loaded(path)["annotations"]["list"]}
-    wanted = (
+    """Alerts and remedies are annotations on every dashboard of a host; the fleet has too many of them."""
+    annotations = {each["name"]: each for each in load_dashboard(path)["annotations"]["list"]}
+    expected_names = (
         [] if path.stem == "steadytok-fleet" else ["Critical alerts", "Remedies acting", "Remedy events", "Warnings"]
     )
 
-    assert sorted(found) == wanted
-    assert all(each["enable"] and each["expr"] == each["target"]["expr"] for each in found.values())
-    assert len({each["iconColor"] for each in found.values()}) == len(found)
+    assert sorted(annotations) == expected_names
+    assert all(each["enable"] and each["expr"] == each["target"]["expr"] for each in annotations.values())
+    assert len({each["iconColor"] for each in annotations.values()}) == len(annotations)
 
 
 @by_file
 def test_panels_have_a_place_of_their_own(path: Path) -> None:
-    """Ids are unique, nothing overlaps, and nothing reaches beyond the 24 columns."""
-    every = loaded(path)["panels"]
-    places = [panel["gridPos"] for panel in every]
+    """Ids are unique, no panels overlap, and all are within the 24 columns."""
+    all_panels = load_dashboard(path)["panels"]
+    positions = [panel["gridPos"] for panel in all_panels]
 
-    assert len({panel["id"] for panel in every}) == len(every)
-    assert all(place["x"] + place["w"] <= 24 for place in places)
-    for one, other in itertools.combinations(places, 2):
+    assert len({panel["id"] for panel in all_panels}) == len(all_panels)
+    assert all(position["x"] + position["w"] <= 24 for position in positions)
+    for first, second in itertools.combinations(positions, 2):
         apart = (
-            one["x"] + one["w"] <= other["x"]
-            or other["x"] + other["w"] <= one["x"]
-            or one["y"] + one["h"] <= other["y"]
-            or other["y"] + other["h"] <= one["y"]
+            first["x"] + first["w"] <= second["x"]
+            or second["x"] + second["w"] <= first["x"]
+            or first["y"] + first["h"] <= second["y"]
+            or second["y"] + second["h"] <= first["y"]
         )
-        assert apart, (one, other)
+        assert apart, (first, second)
 
 
-@pytest.mark.parametrize(("name", "panel"), [pytest.param(*each, id=each[0]) for each in every_panel()])
+@pytest.mark.parametrize(("name", "panel"), [pytest.param(*each, id=each[0]) for each in list_every_panel()])
 def test_a_panel_can_be_read(name: str, panel: dict[str, Any]) -> None:
-    """A title, a sentence of what it shows, a unit, colours that rise in order, and a legend for each series."""
+    """Each panel has a title, a description, a unit, ascending thresholds, and a legend for each series."""
     defaults = panel["fieldConfig"]["defaults"]
     steps = [step["value"] for step in defaults["thresholds"]["steps"]]
 
@@ -148,68 +160,68 @@ def test_a_panel_can_be_read(name: str, panel: dict[str, Any]) -> None:
     if panel["type"] == "table":
         return
     for target in panel["targets"]:
-        assert target["legendFormat"], "a series without a name is drawn with all its labels"
+        assert target["legendFormat"], "a series without a legend is drawn with all its labels"
 
 
 @by_query
-def test_a_legend_names_labels_that_are_left(asked: Asked) -> None:
-    """What a legend or an annotation puts in braces is not aggregated away."""
-    tree = promql_parser.parse(interpolated(asked.expr, VALUES))
+def test_a_legend_names_labels_that_are_left(query: PanelQuery) -> None:
+    """The labels in a legend or an annotation survive the query's aggregation."""
+    tree = promql_parser.parse(interpolate(query.expr, VALUES))
     while isinstance(tree, promql_parser.ParenExpr | promql_parser.BinaryExpr):
         inner = tree.expr if isinstance(tree, promql_parser.ParenExpr) else tree.lhs
         tree = tree.rhs if isinstance(inner, promql_parser.NumberLiteral) else inner
     if isinstance(tree, promql_parser.AggregateExpr) and str(tree.op).lower() not in ("topk", "bottomk"):
-        kept = set(tree.modifier.labels) if tree.modifier is not None else set()
-        assert set(re.findall(r"{{(\w+)}}", asked.legend)) <= kept
+        remaining_labels = set(tree.modifier.labels) if tree.modifier is not None else set()
+        assert set(re.findall(r"{{(\w+)}}", query.legend)) <= remaining_labels
 
 
 @by_query
-def test_a_query_is_prometheus_own_language_and_names_what_there_is(asked: Asked) -> None:
-    """It parses with its variables put in, keeps to one job, and every metric in it is one that is emitted."""
-    text = interpolated(asked.expr, VALUES)
-    found = names.asked(text)
+def test_a_query_is_prometheus_own_language_and_names_what_there_is(query: PanelQuery) -> None:
+    """Each query parses with its variables replaced, selects one job, and names emitted metrics only."""
+    text = interpolate(query.expr, VALUES)
+    metrics = metric_names.find_metrics(text)
 
     assert "$" not in text
-    assert found
-    assert found <= names.emitted() | names.PROMETHEUS_OWN
-    assert all('job="steadytok"' in str(selector) for selector in _selectors(text))
+    assert metrics
+    assert metrics <= metric_names.list_emitted_metrics() | metric_names.PROMETHEUS_METRICS
+    assert all('job="steadytok"' in str(selector) for selector in _format_selectors(text))
 
 
-def _selectors(text: str) -> list[str]:
-    return [selector.prettify() for selector in names.selectors(promql_parser.parse(text))]
+def _format_selectors(text: str) -> list[str]:
+    return [selector.prettify() for selector in metric_names.find_selectors(promql_parser.parse(text))]
 
 
 def test_thresholds_are_those_of_the_rules() -> None:
-    """Colours change where alerts come: headroom, node memory, throttling, errors, speed."""
+    """Colours change at the thresholds of the alerts: headroom, node memory, throttling, errors, speed."""
     rules = {}
     for path in (HOUSE / "rules" / "builtin").glob("*.yml"):
         for group in yaml.safe_load(path.read_text())["groups"]:
             for rule in group["rules"]:
                 rules.setdefault(rule.get("alert", ""), []).append(" ".join(rule["expr"].split()))
-    looks = {name: panel["fieldConfig"]["defaults"] for name, panel in every_panel()}
+    defaults_by_panel = {name: panel["fieldConfig"]["defaults"] for name, panel in list_every_panel()}
 
-    def limits(name: str) -> list[float]:
-        return [step["value"] for step in looks[name]["thresholds"]["steps"][1:]]
+    def get_limits(name: str) -> list[float]:
+        return [step["value"] for step in defaults_by_panel[name]["thresholds"]["steps"][1:]]
 
-    assert limits("steadytok-healthy: Hottest DIMM: degrees left") == [0, 5]
+    assert get_limits("steadytok-healthy: Hottest DIMM: degrees left") == [0, 5]
     assert any("< 5" in expr for expr in rules["DimmHot"])
     assert any(">= 0" in expr for expr in rules["DimmHot"])
-    assert limits("steadytok-healthy: Fullest node: memory left")[0] == 4
+    assert get_limits("steadytok-healthy: Fullest node: memory left")[0] == 4
     assert any("< 4 " in expr for expr in rules["NodeNearlyFull"])
-    assert limits("steadytok-healthy: Slowed by heat")[0] == 1
+    assert get_limits("steadytok-healthy: Slowed by heat")[0] == 1
     assert any("> 1 " in expr for expr in rules["CpuThermalThrottling"])
-    assert limits("steadytok-healthy: Errors corrected within an hour, by DIMM") == [24]
+    assert get_limits("steadytok-healthy: Errors corrected within an hour, by DIMM") == [24]
     assert any("> 24" in expr for expr in rules["CorrectedErrors"])
-    assert limits("steadytok-slow: Of the usual speed")[0] == 80
+    assert get_limits("steadytok-slow: Of the usual speed")[0] == 80
     assert any("< 80" in expr for expr in rules["ThroughputSagging"])
-    assert limits("steadytok-slow: Page cache") == [2500 * 4096]
+    assert get_limits("steadytok-slow: Page cache") == [2500 * 4096]
     assert any("> 2500" in expr for expr in rules["WeightsEvicted"])
-    assert limits("steadytok-healthy: Waiting for memory, disk and processors") == [0.1]
+    assert get_limits("steadytok-healthy: Waiting for memory, disk and processors") == [0.1]
     assert any("> 10" in expr for expr in rules["MemoryPressure"])
 
 
 def test_the_provisioning_files_are_grafanas() -> None:
-    """Two data sources, one of them the agent itself, and one provider that reads the folder of dashboards."""
+    """The files define two data sources, one of them the agent, and one provider for the folder of dashboards."""
     folder = HOUSE / "grafana" / "provisioning"
     sources = yaml.safe_load((folder / "datasources" / "steadytok.yml").read_text())
     (provider,) = yaml.safe_load((folder / "dashboards" / "steadytok.yml").read_text())["providers"]

@@ -1,4 +1,4 @@
-"""A hand at work: the real process on a socket, over a machine that is a folder."""
+"""Runs the real hand process on a socket, over a folder of kernel files."""
 
 from __future__ import annotations
 
@@ -47,88 +47,88 @@ timeout = 0.3
 """
 
 
-class Running:
-    """One hand, and a connection to it."""
+class RunningHand:
+    """A running hand process and the means to send it requests."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.root = folder / "root"
-        self.socket = folder / "hand.sock"
+        self.socket_path = folder / "hand.sock"
         self.options = options
         self.start()
 
     def start(self) -> None:
         """Starts the process and waits until it is ready."""
         self.log = (self.folder / "log").open("a+b")
-        arguments = ["--direct", "--socket", str(self.socket), "--state", str(self.folder / "state")]
+        arguments = ["--direct", "--socket", str(self.socket_path), "--state", str(self.folder / "state")]
         arguments += ["--root", str(self.root), "--config", str(self.folder / "hand.toml"), *self.options]
-        written = (self.folder / "log").stat().st_size
+        log_size = (self.folder / "log").stat().st_size
         self.process = subprocess.Popen([sys.executable, "-m", "hand", *arguments], cwd=HOUSE, stderr=self.log)
-        until = time.monotonic() + 20
-        while b"ready" not in (self.folder / "log").read_bytes()[written:]:
+        deadline = time.monotonic() + 20
+        while b"ready" not in (self.folder / "log").read_bytes()[log_size:]:
             if self.process.poll() is not None:
                 self.log.close()
-                raise AssertionError(self.words())
-            assert time.monotonic() < until, self.words()
+                raise AssertionError(self.read_log())
+            assert time.monotonic() < deadline, self.read_log()
             time.sleep(0.01)
 
-    def words(self) -> str:
-        """All that it said."""
+    def read_log(self) -> str:
+        """Returns the whole log."""
         return (self.folder / "log").read_text()
 
     def connect(self) -> socket.socket:
-        """A connection of the test's own."""
+        """Opens a connection."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(20)
-        connection.connect(str(self.socket))
+        connection.connect(str(self.socket_path))
         return connection
 
     def send(self, raw: bytes) -> dict[str, Any]:
-        """The answer to raw bytes."""
+        """Sends raw bytes and returns the response."""
         with self.connect() as connection, connection.makefile("rb") as lines:
-            with contextlib.suppress(BrokenPipeError):  # it may hang up unheard: what it said is there to read
+            with contextlib.suppress(BrokenPipeError):  # the hand may hang up early; its response can still be read
                 connection.sendall(raw)
             answer: dict[str, Any] = json.loads(lines.readline())
             return answer
 
-    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """The answer to a request."""
+    def request(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Sends a request and returns the response."""
         return self.send(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
 
-    def result(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """The result of a request that is carried out."""
-        answer = self.ask(verb, **arguments)
+    def request_result(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Sends a request that must succeed and returns its result."""
+        answer = self.request(verb, **arguments)
         assert answer["ok"], answer
-        found: dict[str, Any] = answer["result"]
-        return found
+        result: dict[str, Any] = answer["result"]
+        return result
 
     def read(self, path: str) -> str:
-        """What a file of the machine says."""
+        """Returns the text of a kernel file."""
         return (self.root / path).read_text().strip()
 
     def write(self, path: str, text: str) -> None:
-        """Somebody else writes it."""
+        """Writes a kernel file, as another program would."""
         (self.root / path).write_text(text)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kills the process with SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.log.close()
 
-    def end(self) -> int:
-        """SIGTERM; its exit status."""
+    def terminate(self) -> int:
+        """Ends the process with SIGTERM and returns its exit status."""
         self.process.terminate()
         status = self.process.wait(20)
         self.log.close()
         return status
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    """Returns when it holds; fails after a generous while."""
-    until = time.monotonic() + 20
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Returns once the condition is true; fails after 20 s."""
+    deadline = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.01)
 
 
@@ -144,8 +144,8 @@ def _folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(name="hand")
-def _hand(folder: Path) -> Iterator[Running]:
-    running = Running(folder)
+def _hand(folder: Path) -> Iterator[RunningHand]:
+    running = RunningHand(folder)
     yield running
     if running.process.poll() is None:
-        running.end()
+        running.terminate()

@@ -1,4 +1,4 @@
-"""The look at other users' processes: two things are told of them, and nothing else can be had."""
+"""The look program reports two facts of other users' processes and nothing else."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hand import look
 HOUSE = Path(__file__).parents[2]
 
 
-def process(proc: Path, pid: int, environ: bytes, *links: str) -> None:
-    """A process with an environment and open files."""
+def make_process(proc: Path, pid: int, environ: bytes, *links: str) -> None:
+    """Creates a process folder with an environment and open files."""
     (proc / f"{pid}/fd").mkdir(parents=True)
     (proc / f"{pid}/environ").write_bytes(environ)
     for number, target in enumerate(links):
@@ -26,9 +26,9 @@ def process(proc: Path, pid: int, environ: bytes, *links: str) -> None:
 
 
 def test_wishes_and_sockets_are_told_and_nothing_else(tmp_path: Path) -> None:
-    """Of an environment only what asks for a placement; of open files only the sockets."""
+    """Reports the placement variables of an environment and the sockets among the open files."""
     secret = b"API_KEY=swordfish\0USE_NUMA=1\0LLAMA_ARG_NUMA=distribute\0USE_NUMA_TOO=x\0\xff\0"
-    process(tmp_path, 42, secret, "/dev/null", "socket:[4711]", "pipe:[1]", "/root/swordfish")
+    make_process(tmp_path, 42, secret, "/dev/null", "socket:[4711]", "pipe:[1]", "/root/swordfish")
 
     assert look.answer_request(b"42\n", tmp_path) == {
         "variables": {"USE_NUMA": "1", "LLAMA_ARG_NUMA": "distribute"},
@@ -41,57 +41,57 @@ def test_wishes_and_sockets_are_told_and_nothing_else(tmp_path: Path) -> None:
 )
 def test_only_a_number_is_taken(tmp_path: Path, line: bytes) -> None:
     """No word and no path reaches the file system."""
-    process(tmp_path, 42, b"")
+    make_process(tmp_path, 42, b"")
 
     assert list(look.answer_request(line, tmp_path)) == ["error"]
 
 
 def test_a_process_that_has_ended_has_neither(tmp_path: Path) -> None:
-    """It ends between two looks, which is no fault."""
+    """A process may end between two requests; that is no error."""
     assert look.answer_request(b"42\n", tmp_path) == {"variables": {}, "sockets": []}
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    """The file and the kernel's reason."""
+    """The error names the file and the kernel's reason."""
     (tmp_path / "42/environ").mkdir(parents=True)
 
     assert look.answer_request(b"42\n", tmp_path) == {"error": f"{tmp_path}/42/environ: Is a directory"}
 
 
 def test_a_real_process_is_looked_at_until_its_asker_hangs_up() -> None:
-    """Question and answer over one socket, as systemd gives it; the end of the questions is the end."""
+    """The program answers over one socket, as systemd passes it, and ends when the caller hangs up."""
     ours, theirs = socket.socketpair()
-    with ours, socket.create_server(("127.0.0.1", 0)) as door:
+    with ours, socket.create_server(("127.0.0.1", 0)) as server:
         command = [sys.executable, "-m", "hand.look"]
         with theirs:
             environment = {**os.environ, "USE_NUMA": "1"}
-            looking = subprocess.Popen(command, stdin=theirs, stdout=theirs, cwd=HOUSE, env=environment)
+            look_process = subprocess.Popen(command, stdin=theirs, stdout=theirs, cwd=HOUSE, env=environment)
         ours.settimeout(30)
         with ours.makefile("rb") as answers:
-            ours.sendall(b"%d\nnonsense\n%d\n" % (os.getpid(), looking.pid))
-            us, nonsense, itself = (json.loads(answers.readline()) for _ in range(3))
+            ours.sendall(b"%d\nnonsense\n%d\n" % (os.getpid(), look_process.pid))
+            test_response, error_response, look_response = (json.loads(answers.readline()) for _ in range(3))
             ours.shutdown(socket.SHUT_WR)
-            assert looking.wait(30) == 0
+            assert look_process.wait(30) == 0
 
-        assert os.readlink(f"/proc/self/fd/{door.fileno()}") in us["sockets"]
-        assert list(nonsense) == ["error"]
-        assert itself["variables"] == {"USE_NUMA": "1"}
+        assert os.readlink(f"/proc/self/fd/{server.fileno()}") in test_response["sockets"]
+        assert list(error_response) == ["error"]
+        assert look_response["variables"] == {"USE_NUMA": "1"}
 
 
 def test_who_hangs_up_before_the_answer_leaves_no_complaint() -> None:
-    """An eye waits for a while only; what then ends is no failed unit, and writes nothing into the journal."""
+    """The eye stops waiting after a timeout; the program then exits with 0 and logs nothing."""
     ours, theirs = socket.socketpair()
     with theirs:
         ours.sendall(b"1\n")
         ours.close()
         command = [sys.executable, "-m", "hand.look"]
-        done = subprocess.run(
+        completed = subprocess.run(
             command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, cwd=HOUSE, check=False, timeout=30
         )
 
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (completed.returncode, completed.stderr) == (0, b"")
 
 
 def test_both_sides_mean_the_same_variables() -> None:
-    """The hand imports nothing of the house, so that the list stands there twice."""
+    """The hand imports no other room, so the list exists twice."""
     assert look.PLACEMENT_VARIABLES == placement_options.VARIABLES

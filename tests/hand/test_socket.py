@@ -1,4 +1,4 @@
-"""Who may use the hand, and what may come in through its socket."""
+"""Access control and input checks of the hand's socket."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from hand.arguments import Arguments
 from hand.config import HandConfig, HandConfigError, load_config
 from hand.errors import HandError, HandRefusedError
 from hand.peer import Peer, check_peer, is_within, read_cgroup
-from tests.hand.conftest import CONFIG, HOUSE, Running, eventually
+from tests.hand.conftest import CONFIG, HOUSE, RunningHand, wait_until
 
 
 def test_others_are_turned_away() -> None:
-    """Another user is refused, and so is another cgroup of the right user; a cgroup below the named one is well."""
-    own = Peer(os.getpid(), 990)
-    check_peer(own, HandConfig(uids=frozenset({990}), cgroup=read_cgroup(os.getpid())))
-    check_peer(own, HandConfig(uids=frozenset({990}), cgroup=None))
+    """Another user and another cgroup are refused; a cgroup below the configured one is accepted."""
+    caller = Peer(os.getpid(), 990)
+    check_peer(caller, HandConfig(uids=frozenset({990}), cgroup=read_cgroup(os.getpid())))
+    check_peer(caller, HandConfig(uids=frozenset({990}), cgroup=None))
 
     with pytest.raises(HandRefusedError, match="user 0 may not use this hand"):
         check_peer(Peer(os.getpid(), 0), HandConfig(uids=frozenset({990})))
     with pytest.raises(HandRefusedError, match=r"only /system\.slice/steadytok\.service may use this hand"):
-        check_peer(own, HandConfig(uids=frozenset({990})))
+        check_peer(caller, HandConfig(uids=frozenset({990})))
     assert is_within("/system.slice/steadytok.service/eye", "/system.slice/steadytok.service")
     assert not is_within("/system.slice/steadytok.service-evil", "/system.slice/steadytok.service")
 
 
 def test_a_caller_of_another_cgroup_is_turned_away_at_the_socket(folder: Path) -> None:
-    """The real process asks the kernel who is there, before it reads a byte."""
+    """The real process checks the caller's cgroup before it reads a byte."""
     if os.geteuid() != 0:
-        pytest.skip("only root may own the configuration that is believed")
+        pytest.skip("only root can own a trusted configuration")
     (folder / "hand.toml").write_text('[peer]\nuser = "root"\ncgroup = "/not/ours.service"\n' + CONFIG)
-    hand = Running(folder)
-    hand.end()
-    arguments = ["--socket", str(hand.socket), "--config", str(folder / "hand.toml"), "--root", str(hand.root)]
+    hand = RunningHand(folder)
+    hand.terminate()
+    arguments = ["--socket", str(hand.socket_path), "--config", str(folder / "hand.toml"), "--root", str(hand.root)]
     strict = StrictHand(folder, arguments)
     answer = strict.send(b'{"verb": "hello"}\n')
 
     assert answer["code"] == "refused"
     assert "only /not/ours.service may use this hand" in answer["error"]
-    strict.end()
+    strict.terminate()
 
 
-class StrictHand(Running):
+class StrictHand(RunningHand):
     """A hand that is not in direct mode."""
 
     def __init__(self, folder: Path, arguments: list[str]) -> None:
@@ -57,7 +57,7 @@ class StrictHand(Running):
         super().__init__(folder)
 
     def start(self) -> None:
-        """As systemd would, but for the socket."""
+        """Starts the process as systemd does, but without a passed socket."""
         import subprocess
         import sys
         import time
@@ -65,7 +65,7 @@ class StrictHand(Running):
         self.log = (self.folder / "strict").open("w+b")
         command = [sys.executable, "-m", "hand", "--state", str(self.folder / "state"), *self.arguments]
         self.process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=self.log)
-        while not self.socket.exists() or b"ready" not in (self.folder / "strict").read_bytes():
+        while not self.socket_path.exists() or b"ready" not in (self.folder / "strict").read_bytes():
             assert self.process.poll() is None, (self.folder / "strict").read_text()
             time.sleep(0.01)
 
@@ -91,17 +91,17 @@ class StrictHand(Running):
         (b"\xff\xfe\n", "invalid"),
     ],
 )
-def test_nonsense_is_refused_in_a_sentence(hand: Running, raw: bytes, code: str) -> None:
-    """And the hand lives."""
+def test_nonsense_is_refused_in_a_sentence(hand: RunningHand, raw: bytes, code: str) -> None:
+    """The hand refuses nonsense and still answers the next request."""
     answer = hand.send(raw)
 
     assert (answer["ok"], answer["code"]) == (False, code)
     assert len(answer["error"]) < 300
-    assert hand.result("hello")["version"]
+    assert hand.request_result("hello")["version"]
 
 
-def test_several_requests_come_over_one_connection(hand: Running) -> None:
-    """Answered in their order, also when they come in one piece or byte by byte."""
+def test_several_requests_come_over_one_connection(hand: RunningHand) -> None:
+    """Requests are answered in order, whether they arrive in one piece or byte by byte."""
     request = b'{"verb": "hello"}\n'
     with hand.connect() as connection, connection.makefile("rb") as lines:
         connection.sendall(request * 3)
@@ -110,36 +110,36 @@ def test_several_requests_come_over_one_connection(hand: Running) -> None:
         assert all(json.loads(lines.readline())["ok"] for _ in range(4))
 
 
-def test_a_ninth_caller_is_told_to_come_later(hand: Running) -> None:
-    """Eight silent connections hold their places; when one leaves, there is room again."""
+def test_a_ninth_caller_is_told_to_come_later(hand: RunningHand) -> None:
+    """Eight idle connections use all slots; when one closes, its slot is free again."""
     with contextlib.ExitStack() as silent:
         for _ in range(8):
             connection = silent.enter_context(hand.connect())
             connection.sendall(b'{"verb": "hello"}\n')
-            assert connection.recv(1 << 16)  # its thread has it when it answers
+            assert connection.recv(1 << 16)  # its thread has started once it answers
         assert hand.send(b"")["code"] == "limited"
 
-    eventually(lambda: hand.send(b'{"verb": "hello"}\n').get("code") != "limited")
+    wait_until(lambda: hand.send(b'{"verb": "hello"}\n').get("code") != "limited")
 
 
 @pytest.mark.deep
-def test_half_a_line_is_not_waited_for(hand: Running) -> None:
-    """A caller that stops in the middle of a line is told so and hung up on."""
+def test_half_a_line_is_not_waited_for(hand: RunningHand) -> None:
+    """A caller that stops in the middle of a line gets an error, and the connection closes."""
     with hand.connect() as connection, connection.makefile("rb") as lines:
         connection.sendall(b'{"verb": "he')
-        assert json.loads(lines.readline())["error"].startswith("half a line was sent")
+        assert json.loads(lines.readline())["error"].startswith("incomplete line")
         assert lines.readline() == b""
 
 
-def test_a_caller_that_leaves_harms_nobody(hand: Running) -> None:
-    """Neither in the middle of a line nor before its answer."""
+def test_a_caller_that_leaves_harms_nobody(hand: RunningHand) -> None:
+    """A caller may hang up in the middle of a line or before its answer."""
     for raw in (b"", b'{"verb', b'{"verb": "hello"}\n'):
         connection = hand.connect()
         connection.sendall(raw)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.close()
 
-    assert hand.result("hello")["version"]
+    assert hand.request_result("hello")["version"]
 
 
 JSON = st.recursive(
@@ -155,8 +155,8 @@ NAMES = ("policy", "governor", "lease", "ttl", "expected", "unit", "duty", "peri
     verb=st.sampled_from(["governor", "epp", "freeze", "reclaim", "compact", "command", "migrate", "renew", "release"]),
     arguments=st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=8), JSON, max_size=6),
 )
-def test_no_request_ends_the_hand(hand: Running, verb: str, arguments: dict[str, object]) -> None:
-    """Whatever the arguments are, there is an answer, and a fault is a code and a sentence."""
+def test_no_request_ends_the_hand(hand: RunningHand, verb: str, arguments: dict[str, object]) -> None:
+    """Any arguments get an answer; an error has a code and a sentence."""
     answer = hand.send(json.dumps({"verb": verb, "arguments": arguments}).encode()[:4000] + b"\n")
 
     assert answer["ok"] or (answer["code"] != "failed" and answer["error"])
@@ -164,10 +164,10 @@ def test_no_request_ends_the_hand(hand: Running, verb: str, arguments: dict[str,
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=4))
-def test_what_is_left_over_is_refused(given_arguments: dict[str, object]) -> None:
-    """No argument is silently without effect."""
-    arguments = Arguments(given_arguments)
-    if given_arguments:
+def test_what_is_left_over_is_refused(raw_arguments: dict[str, object]) -> None:
+    """An unknown argument is an error, never ignored."""
+    arguments = Arguments(raw_arguments)
+    if raw_arguments:
         with pytest.raises(HandError, match="unknown argument"):
             arguments.reject_unknown()
     else:
@@ -179,21 +179,24 @@ def test_what_is_left_over_is_refused(given_arguments: dict[str, object]) -> Non
     [
         ("x = 1", "x: unknown"),
         ("[", "not TOML"),
-        ('[peer]\nuser = "nobody-of-this-name"', "no user is named 'nobody-of-this-name'"),
+        ('[peer]\nuser = "nobody-of-this-name"', "this host has no user 'nobody-of-this-name'"),
         ('[peer]\nuser = "root"\ncgroup = "../x"', "peer.cgroup: expected a cgroup"),
         ('[peer]\nuser = "root"\n[units.sshd]\nfreeze = true', "units.sshd: expected a table under a name such as"),
         ('[peer]\nuser = "root"\n[units."a.service"]\nfreeze = 1', "units.a.service.freeze: expected true or false"),
         ('[peer]\nuser = "root"\n[units."a.service"]\nthaw = true', "units.a.service.thaw: unknown"),
         ('[peer]\nuser = "root"\n[commands.c]\nargv = "sh -c x"', "commands.c.argv: expected a list of texts"),
-        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["sh"]', "expected the program with its whole path"),
-        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nuser = "nobody-of-this-name"', "no user is named"),
+        ('[peer]\nuser = "root"\n[commands.c]\nargv = ["sh"]', "expected the program with its absolute path"),
+        (
+            '[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nuser = "nobody-of-this-name"',
+            "this host has no user",
+        ),
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\nenvironment = ["PATH"]', "begin with STEADYTOK_"),
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 0', "more than 0 and at most 60"),
         ('[peer]\nuser = "root"\n[commands.c]\nargv = ["/bin/sh"]\ntimeout = 61', "more than 0 and at most 60"),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
-    """File, place, and what was expected."""
+    """The sentence names the file, the key and the expected value."""
     path = tmp_path / "hand.toml"
     path.write_text(text)
     path.chmod(0o644)
@@ -205,7 +208,7 @@ def test_a_wrong_configuration_is_refused_in_a_sentence(tmp_path: Path, text: st
 
 
 def test_the_configuration_of_the_documentation_is_right(tmp_path: Path) -> None:
-    """What docs/actions.md shows is taken as it stands, but for a user that this host may not have."""
+    """The example of docs/actions.md is valid, except for a user that this host may not have."""
     text = (HOUSE / "docs/actions.md").read_text().partition("```toml\n")[2].partition("```")[0]
     path = tmp_path / "hand.toml"
     path.write_text(text.replace('user = "steadytok"', 'user = "root"'))
@@ -217,7 +220,7 @@ def test_the_configuration_of_the_documentation_is_right(tmp_path: Path) -> None
 
 
 def test_a_configuration_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
-    """Neither one that is not root's, nor one that a group can write."""
+    """A file of another owner is refused, and so is a file that its group can write."""
     path = tmp_path / "hand.toml"
     path.write_text("")
     path.chmod(0o664)

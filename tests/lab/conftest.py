@@ -1,4 +1,4 @@
-"""Boots the virtual machine once for all tests of the lab, and gives them what its stages saw."""
+"""Boots the virtual machine once for all tests of the lab, and gives them the results of its stages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from bench.bmc import SimulatedBmc, make_dimm_sensors, make_other_sensors
 from tests.lab import machine
 
-Saw = Callable[[str], dict[str, Any]]
+StageReader = Callable[[str], dict[str, Any]]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -21,15 +21,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps the tests of one machine in one process, so that two processes boot one machine each."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            group = (
-                "service" if item.path.stem == "test_service" else "eight" if "eight" in item.keywords else "two nodes"
-            )
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(_name_machine(item)))
 
 
-def gather(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) -> Path:
+def _name_machine(item: pytest.Item) -> str:
+    if item.path.stem == "test_service":
+        return "service"
+    return "eight nodes" if "eight" in item.keywords else "two nodes"
+
+
+def run_machine(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) -> Path:
     """The folder that a machine has written to; without its programs tests are skipped, or fail if told so."""
-    if (sentence := machine.missing()) is not None:
+    if (sentence := machine.find_missing()) is not None:
         if os.environ.get("STEADYTOK_REQUIRE_PEERS"):
             pytest.fail(sentence)
         pytest.skip(sentence)
@@ -39,21 +42,21 @@ def gather(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) 
     return out
 
 
-def stage(out: Path, name: str) -> dict[str, Any]:
-    """What a stage saw, by its name; a stage that broke off fails each test that asks for it."""
-    seen: dict[str, Any] = json.loads((out / f"{name}.json").read_text())
-    if "error" in seen:
-        pytest.fail(f"stage {name} broke off in the virtual machine:\n{seen['error']}")
-    return seen
+def read_result(out: Path, name: str) -> dict[str, Any]:
+    """Returns the results of a stage; a stage that broke off fails each test that needs it."""
+    result: dict[str, Any] = json.loads((out / f"{name}.json").read_text())
+    if "error" in result:
+        pytest.fail(f"stage {name} broke off in the virtual machine:\n{result['error']}")
+    return result
 
 
 @pytest.fixture(scope="session", name="machine_ran")
 def _machine_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the machine of two nodes, in which all stages are done."""
-    return gather(tmp_path_factory, machine.TWO_NODES)
+    return run_machine(tmp_path_factory, machine.TWO_NODES)
 
 
-@pytest.fixture(scope="session", name="saw")
-def _saw(machine_ran: Path) -> Saw:
-    """What a stage saw in the machine of two nodes."""
-    return lambda name: stage(machine_ran, name)
+@pytest.fixture(scope="session", name="read_stage")
+def _read_stage(machine_ran: Path) -> StageReader:
+    """Reads the results of a stage in the machine of two nodes."""
+    return lambda name: read_result(machine_ran, name)

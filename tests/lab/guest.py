@@ -1,5 +1,5 @@
 """
-What is done inside the virtual machine: stages, each of which writes what it saw to /run/out/NAME.json.
+What is done inside the virtual machine: stages, each of which writes its results to /run/out/NAME.json.
 
 The tests read those files on the host and judge; here nothing is judged. Runs as root, `python -m tests.lab.guest`.
 """
@@ -33,23 +33,23 @@ STAGES: dict[str, Stage] = {
     "sensors_ready": guest_sensors.load,
     "nodes": guest_memory.nodes,
     "allocations": guest_memory.allocations,
-    "spilled": guest_memory.spilled,
+    "spilled": guest_memory.spill_over,
     "numa_stat": guest_memory.numa_stat,
     "huge_pages": guest_memory.huge_pages,
     "dimms": guest_sensors.dimms,
     "modules": guest_sensors.modules,
     "cpufreq": guest_sensors.cpufreq,
-    "engine_placed": guest_numa.placed,
-    "engine_replicated": guest_numa.replicated,
+    "engine_placed": guest_numa.place_engine,
+    "engine_replicated": guest_numa.replicate_engine,
     "placements": guest_placement.placements,
     "refusals": guest_placement.refusals,
     "limits": guest_limits.limits,
     "wishes": guest_limits.wishes,
     "drift": guest_drift.drift,
-    "hand": guest_hand.whole,
-    "held": guest_held.whole,
-    "agent": guest_agent.whole,
-    "bmc": guest_bmc.whole,
+    "hand": guest_hand.run,
+    "held": guest_held.run,
+    "agent": guest_agent.run,
+    "bmc": guest_bmc.run,
 }
 
 
@@ -57,12 +57,12 @@ def perform(name: str, stage: Stage) -> None:
     """Runs one stage; one that fails leaves its traceback in its place, and the next ones are tried."""
     began = time.monotonic()
     try:
-        saw = stage()
+        results = stage()
     except Exception:  # whatever it was, the tests of this stage will show it
-        saw = {"error": traceback.format_exc()}
-    saw["took"] = round(time.monotonic() - began, 1)
-    (OUT / f"{name}.json").write_text(json.dumps(saw))
-    sys.stdout.write(f"{name}: {saw['took']} s{' FAILED' if 'error' in saw else ''}\n")
+        results = {"error": traceback.format_exc()}
+    results["took"] = round(time.monotonic() - began, 1)
+    (OUT / f"{name}.json").write_text(json.dumps(results))
+    sys.stdout.write(f"{name}: {results['took']} s{' FAILED' if 'error' in results else ''}\n")
     sys.stdout.flush()
 
 

@@ -70,10 +70,10 @@ MORE_THAN_A_NODE = str(900 << 20)
 class Watch:
     """Marks, scrapes and received alerts, each with its Unix time."""
 
-    def __init__(self, kept: re.Pattern[str] = KEPT, receiver: int = 9093) -> None:
-        """Watches the series that `kept` finds, and receives alerts on a port of this machine."""
+    def __init__(self, series_pattern: re.Pattern[str] = KEPT, receiver: int = 9093) -> None:
+        """Watches the series that `series_pattern` matches, and receives alerts on a port of this machine."""
         self.began = time.monotonic()
-        self._kept = kept
+        self._series_pattern = series_pattern
         self.marks: list[tuple[float, str]] = []
         self.scrapes: list[tuple[float, dict[str, float]]] = []
         self.posts: list[tuple[float, Any]] = []
@@ -90,19 +90,19 @@ class Watch:
         self._stop.set()
         self._scraper.join(30)
 
-    def mark(self, what: str) -> None:
-        self.marks.append((time.time(), what))
+    def mark(self, name: str) -> None:
+        self.marks.append((time.time(), name))
 
     def newest(self, name: str) -> float | None:
         """What the newest scrape says of a series; None where it is not there."""
         return self.scrapes[-1][1].get(name) if self.scrapes else None
 
-    def until(self, condition: Callable[[], bool], seconds: float, what: str) -> bool:
+    def until(self, condition: Callable[[], bool], seconds: float, mark_name: str) -> bool:
         """Waits; marks when it came true, or that it did not."""
         deadline = min(time.monotonic() + SLOW * seconds, self.deadline)
         while not (met := condition()) and time.monotonic() < deadline:
             time.sleep(0.2)
-        self.mark(what if met else f"NOT {what}")
+        self.mark(mark_name if met else f"NOT {mark_name}")
         return met
 
     def _scrape(self) -> None:
@@ -112,7 +112,7 @@ class Watch:
                     body = answer.read().decode()
             except OSError:
                 continue  # not up yet, or leaving
-            self.scrapes.append((time.time(), {key: float(value) for key, value in self._kept.findall(body)}))
+            self.scrapes.append((time.time(), {key: float(value) for key, value in self._series_pattern.findall(body)}))
 
     def _receiver(watch: Watch) -> type[http.server.BaseHTTPRequestHandler]:  # noqa: N805  # `self` is the request's
         class Receiver(http.server.BaseHTTPRequestHandler):
@@ -128,7 +128,7 @@ class Watch:
         return Receiver
 
 
-def whole() -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """One life of the agent, from start to SIGTERM."""
     HOME.mkdir()
     (HOME / "steadytok.yml").write_text(CONFIG)
@@ -154,12 +154,12 @@ def whole() -> dict[str, Any]:
 
 
 def _live(watch: Watch, agent: subprocess.Popen[bytes]) -> None:
-    ready = watch.until(lambda: bool(watch.newest("steadytok_dimm_headroom_celsius" + _dimm())), 90, "first DIMM")
+    ready = watch.until(lambda: bool(watch.newest("steadytok_dimm_headroom_celsius" + _read_dimm())), 90, "first DIMM")
     if not ready:
         return
     set_celsius(DIMMS[0], TEMPERATURE, 88.0)
     watch.mark("hot")
-    watch.until(lambda: _pending(watch), 30, "DimmHot pending")
+    watch.until(lambda: _is_pending(watch), 30, "DimmHot pending")
     _stand_still(agent.pid)
     watch.mark("stood still")
     _processors(watch)
@@ -170,27 +170,27 @@ def _live(watch: Watch, agent: subprocess.Popen[bytes]) -> None:
     watch.until(lambda: was_told(watch, "LabHot"), 30, "LabHot was told")
     set_celsius(DIMMS[0], TEMPERATURE, 45.0)
     watch.mark("cool")
-    watch.until(lambda: watch.newest("steadytok_dimm_temperature_celsius" + _dimm()) == 45.0, 30, "cool seen")
+    watch.until(lambda: watch.newest("steadytok_dimm_temperature_celsius" + _read_dimm()) == 45.0, 30, "cool seen")
     watch.until(lambda: was_told(watch, "LabHot", ended=True), 30, "LabHot's end was told")
 
 
 def _stand_still(pid: int) -> None:
     """Holds the agent up, and its children a little longer, as a host does that has no memory left."""
-    children = [int(child) for child in observe.text(f"/proc/{pid}/task/{pid}/children").split()]
-    for each in (pid, *children):
-        os.kill(each, signal.SIGSTOP)
+    children = [int(child) for child in observe.read_text(f"/proc/{pid}/task/{pid}/children").split()]
+    for process_id in (pid, *children):
+        os.kill(process_id, signal.SIGSTOP)
     time.sleep(8)
     os.kill(pid, signal.SIGCONT)
     time.sleep(1.5)
-    for each in children:
-        os.kill(each, signal.SIGCONT)
+    for process_id in children:
+        os.kill(process_id, signal.SIGCONT)
 
 
-def _pending(watch: Watch) -> bool:
+def _is_pending(watch: Watch) -> bool:
     return any('"DimmHot",alertstate="pending"' in name for name in (watch.scrapes[-1][1] if watch.scrapes else ()))
 
 
-def _dimm() -> str:
+def _read_dimm() -> str:
     return f'{{dimm="{bus()}-0018",source="hwmon"}}'
 
 
@@ -204,17 +204,17 @@ def was_told(watch: Watch, name: str, *, ended: bool = False) -> bool:
     )
 
 
-def _is(watch: Watch, name: str, value: float) -> bool:
+def _has_value(watch: Watch, name: str, value: float) -> bool:
     return watch.newest(name) == value
 
 
 def _processors(watch: Watch) -> None:
     online = "/sys/devices/system/cpu/cpu3/online"
     cpus = 'steadytok_topology_node_cpus{node="1"}'
-    for value, left in (("0", 1.0), ("1", 2.0)):
+    for value, count in (("0", 1.0), ("1", 2.0)):
         observe.write(online, value)
         watch.mark(f"cpu3 {value}")
-        watch.until(functools.partial(_is, watch, cpus, left), 40, f"cpu3 {value} seen")
+        watch.until(functools.partial(_has_value, watch, cpus, count), 40, f"cpu3 {value} seen")
         time.sleep(7)  # one pass of cpufreq, which comes every five seconds
 
 

@@ -21,21 +21,21 @@ PATIENCE = 90.0  # seconds for the driver to find its BMC
 HOT = Path("/run/out/bmc/sensors/DIMMA1_Temp")
 
 
-def whole() -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """Before the driver is loaded, with it, after a DIMM has become hot, and what ipmitool says of the same BMC."""
-    saw: dict[str, Any] = {"without": _collect("ipmi")}
+    results: dict[str, Any] = {"without": _collect("ipmi")}
     for module in ("ipmi_si", "ipmi_devintf"):
         observe.run("modprobe", "-d", os.environ["LAB_MODULES"], module)
     deadline = time.monotonic() + PATIENCE
     while not DEVICE.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    saw["cool"] = _collect("ipmi", "hwmon", "dimm")
-    saw["peer"] = observe.run("ipmitool", "-c", "sdr", timeout=60).stdout
+    results["cool"] = _collect("ipmi", "hwmon", "dimm")
+    results["peer"] = observe.run("ipmitool", "-c", "sdr", timeout=60).stdout
     HOT.write_text("88\n")
     time.sleep(2)  # until the simulator has read it
-    saw["hot"] = _collect("ipmi")
+    results["hot"] = _collect("ipmi")
     HOT.write_text("42\n")
-    return saw
+    return results
 
 
 def _collect(*names: str) -> dict[str, Any]:

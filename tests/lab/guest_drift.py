@@ -157,9 +157,9 @@ def _live(watch: Watch) -> None:
 
 def _fires(watch: Watch, name: str, since: int, **labels: str) -> bool:
     """Whether one of the newer posts has an alert with these labels, with an end that is to come."""
-    wanted = {"alertname": name, **labels}
+    expected_labels = {"alertname": name, **labels}
     return any(
-        wanted.items() <= alert["labels"].items() and datetime.fromisoformat(alert["endsAt"]).timestamp() > at
+        expected_labels.items() <= alert["labels"].items() and datetime.fromisoformat(alert["endsAt"]).timestamp() > at
         for at, alerts in watch.posts[since:]
         for alert in alerts
     )

@@ -46,9 +46,9 @@ class Hand:
     def __init__(self) -> None:
         FOLDER.mkdir(exist_ok=True)
         (FOLDER / "hand.toml").write_text(CONFIG)
-        self.process = self._started()
+        self.process = self._start_process()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start_process(self) -> subprocess.Popen[bytes]:
         arguments = ["--direct", "--socket", str(FOLDER / "sock"), "--state", str(FOLDER / "state")]
         arguments += ["--config", str(FOLDER / "hand.toml")]
         (FOLDER / "sock").unlink(missing_ok=True)
@@ -57,7 +57,7 @@ class Hand:
         time.sleep(0.5)
         return process
 
-    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+    def request(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """The answer."""
         with socket.socket(socket.AF_UNIX) as door:
             door.settimeout(60)
@@ -72,9 +72,9 @@ class Hand:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def again(self) -> None:
+    def restart(self) -> None:
         """The next one, as systemd would start it."""
-        self.process = self._started()
+        self.process = self._start_process()
 
     def end(self) -> int:
         """SIGTERM; its status."""
@@ -92,7 +92,7 @@ def until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def unit(size: int = SIZE, code: str = WORK) -> Iterator[subprocess.Popen[bytes]]:
+def run_unit(size: int = SIZE, code: str = WORK) -> Iterator[subprocess.Popen[bytes]]:
     """A process in the unit's cgroup, with so much memory on node 0."""
     observe.run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     UNIT.mkdir(parents=True, exist_ok=True)
@@ -113,21 +113,21 @@ def unit(size: int = SIZE, code: str = WORK) -> Iterator[subprocess.Popen[bytes]
         observe.run("umount", "-l", "/sys/fs/cgroup")
 
 
-def whole() -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """Every verb once, each with what the kernel says before and after."""
-    saw: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     hand = Hand()
-    saw["hello"] = hand.ask("hello")
-    saw["drop_caches"] = drop_caches(hand)
-    saw["compact"] = hand.ask("compact", node=1)
-    saw["governor"] = governor(hand)
-    with unit() as process:
-        saw["stranger"] = hand.ask("migrate", pid=os.getpid(), start_time=start_time(os.getpid()), **MOVE)
-        saw["another_time"] = hand.ask("migrate", pid=process.pid, start_time=1, **MOVE)
-        saw["migrate"] = migrate(hand, process.pid)
-        saw["freeze"] = freeze(hand, process.pid)
-    saw["status"] = hand.end()
-    return saw
+    results["hello"] = hand.request("hello")
+    results["drop_caches"] = drop_caches(hand)
+    results["compact"] = hand.request("compact", node=1)
+    results["governor"] = governor(hand)
+    with run_unit() as process:
+        results["stranger"] = hand.request("migrate", pid=os.getpid(), start_time=read_start_time(os.getpid()), **MOVE)
+        results["another_time"] = hand.request("migrate", pid=process.pid, start_time=1, **MOVE)
+        results["migrate"] = migrate(hand, process.pid)
+        results["freeze"] = freeze(hand, process.pid)
+    results["status"] = hand.end()
+    return results
 
 
 def drop_caches(hand: Hand) -> dict[str, Any]:
@@ -137,11 +137,11 @@ def drop_caches(hand: Hand) -> dict[str, Any]:
         read += len(file.read_bytes())
         if read > 48 << 20:
             break
-    before = cached()
-    return {"read": read, "before": before, "answer": hand.ask("drop_caches"), "after": cached()}
+    before = read_cached_bytes()
+    return {"read": read, "before": before, "answer": hand.request("drop_caches"), "after": read_cached_bytes()}
 
 
-def cached() -> int:
+def read_cached_bytes() -> int:
     """File pages that no process has mapped."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     kib = {name: int(value.split()[0]) for name, value in fields.items()}
@@ -151,17 +151,17 @@ def cached() -> int:
 def governor(hand: Hand) -> dict[str, Any]:
     """Held, the hand killed and started again, and what is there after the ttl that nobody renewed."""
     prior = GOVERNOR.read_text().strip()
-    wanted = "performance" if prior != "performance" else "powersave"
-    answer = hand.ask("governor", policy=0, governor=wanted, lease="g", ttl=20, expected=prior)
-    held = GOVERNOR.read_text().strip()
+    new_governor = "performance" if prior != "performance" else "powersave"
+    answer = hand.request("governor", policy=0, governor=new_governor, lease="g", ttl=20, expected=prior)
+    held_governor = GOVERNOR.read_text().strip()
     hand.kill()
     after_kill = GOVERNOR.read_text().strip()
-    hand.again()
-    leases = hand.ask("hello")["result"]["leases"]
-    renewed = hand.ask("renew", leases=["g"], ttl=1)
+    hand.restart()
+    leases = hand.request("hello")["result"]["leases"]
+    renewed = hand.request("renew", leases=["g"], ttl=1)
     until(lambda: GOVERNOR.read_text().strip() == prior, 60)
-    seen = {"held": held, "after_kill": after_kill, "leases": leases, "renewed": renewed}
-    return {"prior": prior, "wanted": wanted, "answer": answer, "after": GOVERNOR.read_text().strip(), **seen}
+    results = {"held": held_governor, "after_kill": after_kill, "leases": leases, "renewed": renewed}
+    return {"prior": prior, "wanted": new_governor, "answer": answer, "after": GOVERNOR.read_text().strip(), **results}
 
 
 MOVE = {"from": 0, "to": 1, "bytes": 16 << 20}
@@ -169,45 +169,45 @@ MOVE = {"from": 0, "to": 1, "bytes": 16 << 20}
 
 def migrate(hand: Hand, pid: int) -> dict[str, Any]:
     """Where the process' pages lie before, after a bounded move, and after moves until nothing is left."""
-    found = [pages_of(pid)]
+    page_counts = [count_pages(pid)]
     answers = []
     for size in (16 << 20, SIZE, SIZE, SIZE, SIZE):
-        answers.append(hand.ask("migrate", pid=pid, start_time=start_time(pid), **{**MOVE, "bytes": size}))
-        found.append(pages_of(pid))
-        if found[-1]["0"] < 256:
+        answers.append(hand.request("migrate", pid=pid, start_time=read_start_time(pid), **{**MOVE, "bytes": size}))
+        page_counts.append(count_pages(pid))
+        if page_counts[-1]["0"] < 256:
             break
-    return {"pages": found, "answers": answers, "numastat": observe.run("numastat", "-p", str(pid)).stdout}
+    return {"pages": page_counts, "answers": answers, "numastat": observe.run("numastat", "-p", str(pid)).stdout}
 
 
-def pages_of(pid: int) -> dict[str, int]:
+def count_pages(pid: int) -> dict[str, int]:
     """Anonymous pages on each node, as numa_maps counts them."""
     text = Path(f"/proc/{pid}/numa_maps").read_text()
     lines = [line for line in text.splitlines() if "anon=" in line and "file=" not in line]
     return {node: sum(int(n) for line in lines for n in re.findall(rf"\bN{node}=(\d+)", line)) for node in ("0", "1")}
 
 
-def start_time(pid: int) -> int:
+def read_start_time(pid: int) -> int:
     """In ticks, as /proc/PID/stat has it."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def freeze(hand: Hand, pid: int) -> dict[str, Any]:
     """Processor seconds per second of the process: free, at half duty, after the ttl."""
-    free = share(pid)
-    answer = hand.ask("freeze", unit="llama.service", duty=0.5, period=0.5, lease="f", ttl=30)
-    half = share(pid)
-    hand.ask("renew", leases=["f"], ttl=0.1)
-    until(lambda: not hand.ask("hello")["result"]["leases"], 60)
-    return {"free": free, "answer": answer, "half": half, "after": share(pid)}
+    free = measure_share(pid)
+    answer = hand.request("freeze", unit="llama.service", duty=0.5, period=0.5, lease="f", ttl=30)
+    half = measure_share(pid)
+    hand.request("renew", leases=["f"], ttl=0.1)
+    until(lambda: not hand.request("hello")["result"]["leases"], 60)
+    return {"free": free, "answer": answer, "half": half, "after": measure_share(pid)}
 
 
-def share(pid: int, seconds: float = 4.0) -> float:
+def measure_share(pid: int, seconds: float = 4.0) -> float:
     """Processor seconds per second."""
 
-    def used() -> float:
+    def read_used_seconds() -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    began, before = time.monotonic(), used()
+    began, before = time.monotonic(), read_used_seconds()
     time.sleep(seconds)
-    return (used() - before) / (time.monotonic() - began)
+    return (read_used_seconds() - before) / (time.monotonic() - began)

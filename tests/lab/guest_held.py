@@ -17,7 +17,7 @@ from agent.remediation.action_context import LiveActionContext
 from collectors import node_meminfo
 from rules.history.history import History
 from tests.lab import observe
-from tests.lab.guest_hand import FOLDER, GOVERNOR, HOLD, UNIT, Hand, pages_of, unit, until
+from tests.lab.guest_hand import FOLDER, GOVERNOR, HOLD, UNIT, Hand, count_pages, run_unit, until
 
 HOME = Path("/run/held")
 SIZE = 80 << 20
@@ -41,7 +41,7 @@ for file in sorted(pathlib.Path(sys.argv[2]).rglob("*.ko*")):
 """
 
 
-class Known(LiveActionContext):
+class KnownValuesContext(LiveActionContext):
     """The real hand and the real files; of History what a test says and what our collector of node_meminfo reads."""
 
     def __init__(self, values: dict[str, float], pid: int) -> None:
@@ -53,23 +53,23 @@ class Known(LiveActionContext):
             started = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()[19]
             return [({"pid": str(self._pid), "starttime": started}, 1.0)]
         node = expr.partition('node="')[2][:1]
-        read = {name: value for name, value in observe.look(node_meminfo).items() if f'node="{node}"' in name}
+        read = {name: value for name, value in observe.collect(node_meminfo).items() if f'node="{node}"' in name}
         read = {name.partition("{")[0]: value for name, value in read.items()}
         return [({}, value) for name, value in {**read, **self._values}.items() if name in expr]
 
 
-def whole() -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """Three actions on real memory, then kill -9."""
     HOME.mkdir()
     hand = Hand()
     began = time.monotonic()
-    with unit(SIZE, HOLD + "import time\ntime.sleep(3600)\n") as process:
-        acted, took = actions(process.pid), time.monotonic() - began
-        saw = {"actions": acted, "actions_took": took, "killed": killed(hand)}
-    return {**saw, "status": hand.end()}
+    with run_unit(SIZE, HOLD + "import time\ntime.sleep(3600)\n") as process:
+        acted, took = run_actions(process.pid), time.monotonic() - began
+        results = {"actions": acted, "actions_took": took, "killed": kill_agent(hand)}
+    return {**results, "status": hand.end()}
 
 
-def actions(pid: int) -> dict[str, Any]:
+def run_actions(pid: int) -> dict[str, Any]:
     """migrate_pages, compact_memory, and reclaim of page cache that the unit has read."""
     values = {
         "steadytok_process_memory_bytes": float(SIZE),
@@ -78,38 +78,38 @@ def actions(pid: int) -> dict[str, Any]:
         "steadytok_meminfo_cached_bytes": 0.0,
         "workingset_refault_file": 0.0,
     }
-    reach = Known(values, pid)
-    before, numastat = pages_of(pid), observe.run("numastat", "-p", str(pid)).stdout
+    reach = KnownValuesContext(values, pid)
+    before, numastat = count_pages(pid), observe.run("numastat", "-p", str(pid)).stdout
     move = migrate_pages.Config(from_node=0, to_node=1, per_second="16MiB")
-    seen = {"migrate_pages": acted(migrate_pages, Task("move", {"engine": "r2"}, move, {}, ENGINES), reach)}
-    seen["pages"] = [before, pages_of(pid)]
-    seen["numastat"] = [numastat, observe.run("numastat", "-p", str(pid)).stdout]
-    pack = Task("pack", {"engine": "r2", "node": "1"}, compact_memory.Config(), {}, ENGINES)
-    seen["compact_memory"] = acted(compact_memory, pack, reach)
-    return {**seen, "reclaim": reclaimed(reach)}
+    results = {"migrate_pages": run_action(migrate_pages, Task("move", {"engine": "r2"}, move, {}, ENGINES), reach)}
+    results["pages"] = [before, count_pages(pid)]
+    results["numastat"] = [numastat, observe.run("numastat", "-p", str(pid)).stdout]
+    pack = Task("pack", {"engine": "r2", "node": "1"}, None, {}, ENGINES)
+    results["compact_memory"] = run_action(compact_memory, pack, reach)
+    return {**results, "reclaim": reclaim_cache(reach)}
 
 
-def acted(action: Any, task: Task, reach: LiveActionContext) -> dict[str, Any]:
+def run_action(action: Any, task: Task, reach: LiveActionContext) -> dict[str, Any]:
     """What the plan said and what was done."""
     plan = action.plan(task, reach)
     began = time.monotonic()
     return {"plan": plan.says, "did": action.do(task, plan, reach), "seconds": time.monotonic() - began}
 
 
-def reclaimed(reach: LiveActionContext) -> dict[str, Any]:
+def reclaim_cache(reach: LiveActionContext) -> dict[str, Any]:
     """Of the unit's own page cache; that this kernel has no reclaim per node is said by the plan."""
     for folder in (UNIT.parents[1], UNIT.parent):
         observe.write(str(folder / "cgroup.subtree_control"), "+memory")
     observe.write("/proc/sys/vm/drop_caches", "1")
     observe.run(*observe.python(READ, str(UNIT / "cgroup.procs"), os.environ["LAB_MODULES"]))
     before = file_bytes()
-    told = acted(reclaim, Task("free", {"unit": "llama.service"}, reclaim.Config(), {}, {}), reach)
+    result = run_action(reclaim, Task("free", {"unit": "llama.service"}, reclaim.Config(), {}, {}), reach)
     try:
         reclaim.plan(Task("free", {"node": "1"}, reclaim.Config(), {}, {}), reach)
         refused = ""
     except RefusedError as error:
         refused = str(error)
-    return {"before": before, "after": file_bytes(), **told, "refused": refused}
+    return {"before": before, "after": file_bytes(), **result, "refused": refused}
 
 
 def file_bytes() -> int:
@@ -118,30 +118,30 @@ def file_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("file "))
 
 
-def killed(hand: Hand) -> dict[str, Any]:
+def kill_agent(hand: Hand) -> dict[str, Any]:
     """A real agent holds a governor, a unit and an engine; it is killed, and how long each then stays held."""
     prior = GOVERNOR.read_text().strip()
-    wanted = "performance" if prior != "performance" else "powersave"
-    configure(wanted)
+    new_governor = "performance" if prior != "performance" else "powersave"
+    configure(new_governor)
     token = ["--token-file", str(HOME / "state/token")]
     engine = ["engine", "--port", ENGINE.rpartition(":")[2], "--size", "1MiB", *token]
     agent = ["agent", "run", "--plain", "--config", str(HOME / "steadytok.yml")]
     with Path("/run/out/held.log").open("wb") as log:
-        processes = [started(each, log) for each in (engine, agent)]
+        processes = [start_process(each, log) for each in (engine, agent)]
         began = time.monotonic()
         try:
-            until(lambda: all(held(hand, wanted).values()), PATIENCE)
+            until(lambda: all(read_held(hand, new_governor).values()), PATIENCE)
             took = time.monotonic() - began
-            leases = hand.ask("hello")["result"]["leases"]
+            leases = hand.request("hello")["result"]["leases"]
             processes[1].kill()
-            return {"prior": prior, "leases": leases, "held_after": took, "free_after": free_after(hand, prior)}
+            return {"prior": prior, "leases": leases, "held_after": took, "free_after": measure_release(hand, prior)}
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
 
 
-def started(arguments: list[str], log: Any) -> subprocess.Popen[bytes]:
+def start_process(arguments: list[str], log: Any) -> subprocess.Popen[bytes]:
     """A program of this house."""
     return subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log, env=observe.ENVIRONMENT)
 
@@ -174,32 +174,33 @@ def configure(governor: str) -> None:
     (HOME / "steadytok.yml").write_text(json.dumps(config))
 
 
-def held(hand: Hand, governor: str) -> dict[str, bool]:
+def read_held(hand: Hand, governor: str) -> dict[str, bool]:
     """What is held now."""
-    freezes = any(lease["verb"] == "freeze" for lease in hand.ask("hello")["result"]["leases"])
-    return {"governor": GOVERNOR.read_text().strip() == governor, "freeze": freezes, "pace": duty() == 0.5}
+    freezes = any(lease["verb"] == "freeze" for lease in hand.request("hello")["result"]["leases"])
+    return {"governor": GOVERNOR.read_text().strip() == governor, "freeze": freezes, "pace": read_duty() == 0.5}
 
 
-def duty() -> float | None:
+def read_duty() -> float | None:
     """Of the engine; None where it does not answer yet."""
     try:
         with urllib.request.urlopen(f"{ENGINE}/metrics", timeout=5) as answer:
             text = answer.read().decode()
     except OSError:
         return None
-    found = [line.split()[1] for line in text.splitlines() if line.startswith("steadytok_reference_duty ")]
-    return float(found[0]) if found else None
+    duties = [line.split()[1] for line in text.splitlines() if line.startswith("steadytok_reference_duty ")]
+    return float(duties[0]) if duties else None
 
 
-def free_after(hand: Hand, prior: str) -> dict[str, float]:
+def measure_release(hand: Hand, prior: str) -> dict[str, float]:
     """Seconds until each was as before."""
-    began, seen = time.monotonic(), dict[str, float]()
-    while len(seen) < 3 and time.monotonic() - began < 60:
+    began, times = time.monotonic(), dict[str, float]()
+    while len(times) < 3 and time.monotonic() - began < 60:
         now = {
             "governor": GOVERNOR.read_text().strip() == prior,
-            "freeze": not hand.ask("hello")["result"]["leases"] and (UNIT / "cgroup.freeze").read_text().strip() == "0",
-            "pace": duty() == 1.0,
+            "freeze": not hand.request("hello")["result"]["leases"]
+            and (UNIT / "cgroup.freeze").read_text().strip() == "0",
+            "pace": read_duty() == 1.0,
         }
-        seen |= {name: time.monotonic() - began for name, free in now.items() if free and name not in seen}
+        times |= {name: time.monotonic() - began for name, free in now.items() if free and name not in times}
         time.sleep(0.2)
-    return seen
+    return times

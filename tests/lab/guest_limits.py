@@ -15,7 +15,7 @@ from typing import Any
 
 from collectors import Host, process
 from tests.lab import observe
-from tests.lab.guest_placement import HOLD, held
+from tests.lab.guest_placement import HOLD, hold_memory
 
 CGROUPS = Path("/sys/fs/cgroup")
 MIB = 1 << 20
@@ -29,37 +29,39 @@ def limits() -> dict[str, Any]:
         observe.write(str(CGROUPS / "pod/c/cpuset.mems"), node)
         # The shell is what is moved: what it starts is in the cgroup from its first page on.
         script = f"echo $$ > {CGROUPS}/pod/c/cgroup.procs; {BIND}='0-1|2-3' HF_TOKEN=secret exec \"$@\""
-        with held("sh", "-c", script, "sh", *observe.python(HOLD, "-", "anon:40:")) as (pid, _):
-            saw = {"before": _look(pid), "counted": _files("pod", "pod/c")}
+        with hold_memory("sh", "-c", script, "sh", *observe.python(HOLD, "-", "anon:40:")) as (pid, _):
+            results = {"before": _look(pid), "counted": _files("pod", "pod/c")}
             large = max(Path("/usr/lib/x86_64-linux-gnu").glob("*.so*"), key=lambda path: path.stat().st_size)
             observe.write("/proc/sys/vm/drop_caches", "1")
             reader = f"echo $$ > {CGROUPS}/pod/c/cgroup.procs; cat {large} > /dev/null"
             observe.run("sh", "-c", reader)
-            return {**saw, "after": _look(pid), "counted_after": _files("pod", "pod/c")}
+            return {**results, "after": _look(pid), "counted_after": _files("pod", "pod/c")}
 
 
 def wishes() -> dict[str, Any]:
     """Threads on node 1 and memory on node 0 by a numactl that a shell has started; then --exact."""
     inner = " ".join(f"'{word}'" for word in observe.python(HOLD.replace("'", '"'), "-", "anon:40:"))
     script = f"numactl --cpunodebind=1 --membind=0 {inner}; true"
-    with held("sh", "-c", script) as (shell, _):
-        (pid,) = map(int, observe.text(f"/proc/{shell}/task/{shell}/children").split())
-        saw = {"series": _look(pid)}
+    with hold_memory("sh", "-c", script) as (shell, _):
+        (pid,) = map(int, observe.read_text(f"/proc/{shell}/task/{shell}/children").split())
+        results = {"series": _look(pid)}
         command = (sys.executable, "-m", "agent", "placement", str(pid), "--json")
         for name, more in (("sampled", ()), ("exact", ("--exact", "--yes"))):
-            saw[name] = json.loads(observe.run(*command, *more).stdout)[0]
+            results[name] = json.loads(observe.run(*command, *more).stdout)[0]
         numastat = observe.run("numastat", "-p", str(pid)).stdout
-    return {**saw, "numastat": numastat}
+    return {**results, "numastat": numastat}
 
 
 def _look(pid: int) -> dict[str, float]:
-    target = process.Target(name="held", pid=pid)
-    return observe.look(process, Host("/"), process.Config(engines=(target,), discover=False))
+    target = process.ProcessTarget(name="held", pid=pid)
+    return observe.collect(process, Host("/"), process.Config(engines=(target,), discover=False))
 
 
 def _files(*cgroups: str) -> dict[str, str]:
     names = ("current", "stat", "events", "numa_stat")
-    return {f"{group} {name}": observe.text(f"{CGROUPS}/{group}/memory.{name}") for group in cgroups for name in names}
+    return {
+        f"{group} {name}": observe.read_text(f"{CGROUPS}/{group}/memory.{name}") for group in cgroups for name in names
+    }
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def nodes() -> dict[str, Any]:
     """What the command line prints, and each node's files right before and after a reading."""
     printed = observe.run(sys.executable, "-m", "agent", "collect", "--json", status=None)
     before = _files()
-    read = {**observe.look(node_meminfo), **observe.look(numastat), **observe.look(meminfo)}
+    read = {**observe.collect(node_meminfo), **observe.collect(numastat), **observe.collect(meminfo)}
     return {
         "check": observe.run(sys.executable, "-m", "agent", "check", status=None).stdout,
         "collect": json.loads(printed.stdout),
@@ -43,60 +43,60 @@ def nodes() -> dict[str, Any]:
         "before": before,
         "read": read,
         "after": _files(),
-        "topology": observe.look(topology),
-        "stat": observe.look(stat),
-        "proc_stat": observe.text("/proc/stat"),
+        "topology": observe.collect(topology),
+        "stat": observe.collect(stat),
+        "proc_stat": observe.read_text("/proc/stat"),
     }
 
 
 def _files() -> dict[str, str]:
     patterns = ("node*/meminfo", "node*/numastat", "node*/distance", "node*/cpulist")
-    found = sorted(path for pattern in patterns for path in FOLDER.glob(pattern))
-    files = {str(path.relative_to(FOLDER)): path.read_text() for path in found}
-    return {**files, "meminfo": observe.text("/proc/meminfo")}
+    paths = sorted(path for pattern in patterns for path in FOLDER.glob(pattern))
+    files = {str(path.relative_to(FOLDER)): path.read_text() for path in paths}
+    return {**files, "meminfo": observe.read_text("/proc/meminfo")}
 
 
 def allocations() -> dict[str, Any]:
     """The counters around 64 MiB under each policy, page by page, and once in huge pages."""
-    chosen = observe.text(THP).split("[")[1].split("]")[0]
+    chosen = observe.read_text(THP).split("[")[1].split("]")[0]
     observe.write(THP, "never")
-    saw: dict[str, Any] = {policy: _around(SIZE, *arguments) for policy, arguments in POLICIES.items()}
+    results: dict[str, Any] = {policy: _around(SIZE, *arguments) for policy, arguments in POLICIES.items()}
     observe.write(THP, "always")
-    saw["huge"] = _around(SIZE, *POLICIES["membind"])
+    results["huge"] = _around(SIZE, *POLICIES["membind"])
     observe.write(THP, chosen)
-    return saw
+    return results
 
 
 def _around(size: int, *policy: str) -> dict[str, Any]:
     command = ["numactl", *policy, *observe.python(ALLOCATE, str(size))]
-    return observe.between(lambda: observe.look(numastat), lambda: observe.run(*command))
+    return observe.between(lambda: observe.collect(numastat), lambda: observe.run(*command))
 
 
-def spilled() -> dict[str, Any]:
+def spill_over() -> dict[str, Any]:
     """The counters around an allocation that prefers node 1 and is larger than what node 1 has free."""
     observe.write(THP, "never")
     observe.write("/proc/sys/vm/drop_caches", "3")
-    free = observe.look(node_meminfo)['steadytok_node_meminfo_mem_free_bytes{node="1"}']
-    saw = _around(int(free) + (64 << 20), "--cpunodebind=0", "--preferred=1")
-    return {**saw, "spilled": 64 << 20}
+    free = observe.collect(node_meminfo)['steadytok_node_meminfo_mem_free_bytes{node="1"}']
+    results = _around(int(free) + (64 << 20), "--cpunodebind=0", "--preferred=1")
+    return {**results, "spilled": 64 << 20}
 
 
 def numa_stat() -> dict[str, Any]:
     """The numastat collector while the kernel does not count, and after it counts again."""
     observe.write("/proc/sys/vm/numa_stat", "0")
-    saw: dict[str, Any] = {
-        "raw_off": observe.text(str(FOLDER / "node0/numastat")),
-        "off": observe.looked_with_notes(numastat),
+    results: dict[str, Any] = {
+        "raw_off": observe.read_text(str(FOLDER / "node0/numastat")),
+        "off": observe.collect_with_notes(numastat),
     }
-    saw["sysctl_off"] = observe.look(topology).get('steadytok_topology_sysctl{sysctl="vm.numa_stat"}')
+    results["sysctl_off"] = observe.collect(topology).get('steadytok_topology_sysctl{sysctl="vm.numa_stat"}')
     observe.write("/proc/sys/vm/numa_stat", "1")
-    return {**saw, "on": observe.looked_with_notes(numastat)}
+    return {**results, "on": observe.collect_with_notes(numastat)}
 
 
 def huge_pages() -> dict[str, Any]:
     """Eight huge pages of 2 MiB reserved on node 1 alone."""
     reserve = FOLDER / "node1/hugepages/hugepages-2048kB/nr_hugepages"
     observe.write(str(reserve), "8")
-    saw = {**observe.look(topology), **observe.look(node_meminfo), **observe.look(meminfo)}
+    results = {**observe.collect(topology), **observe.collect(node_meminfo), **observe.collect(meminfo)}
     observe.write(str(reserve), "0")
-    return {"read": saw}
+    return {"read": results}

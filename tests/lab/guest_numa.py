@@ -26,14 +26,14 @@ PATIENCE = 60  # seconds for one answer; software emulation is slow
 
 
 @contextlib.contextmanager
-def engine(*arguments: str) -> Iterator[tuple[dict[str, Any], Path]]:
+def run_engine(*arguments: str) -> Iterator[tuple[dict[str, Any], Path]]:
     """A running engine: its line of JSON, and the file with what it said."""
     log = Path("/run/engine.log")
-    with log.open("wb") as said:
+    with log.open("wb") as log_file:
         process = subprocess.Popen(
             [sys.executable, "-m", "engine", *SMALL, *arguments],
             stdout=subprocess.PIPE,
-            stderr=said,
+            stderr=log_file,
             env=observe.ENVIRONMENT,
         )
         assert process.stdout is not None
@@ -44,9 +44,9 @@ def engine(*arguments: str) -> Iterator[tuple[dict[str, Any], Path]]:
             process.wait(PATIENCE)
 
 
-def one(*arguments: str) -> dict[str, Any]:
+def run_one(*arguments: str) -> dict[str, Any]:
     """One engine, after an answer of its own."""
-    with engine(*arguments) as (ready, log):
+    with run_engine(*arguments) as (ready, log):
         _complete(ready["url"])
         return {
             "ready": ready,
@@ -56,7 +56,7 @@ def one(*arguments: str) -> dict[str, Any]:
         }
 
 
-def placed() -> dict[str, Any]:
+def place_engine() -> dict[str, Any]:
     """An engine in turn on both nodes, one on node 1, and what is refused."""
     refused = {
         name: observe.run(sys.executable, "-m", "engine", *SMALL, *arguments, status=2).stderr
@@ -67,29 +67,29 @@ def placed() -> dict[str, Any]:
         }.items()
     }
     return {
-        "interleave": one("--numa", "interleave", "--threads", "2"),
-        "bind": one("--numa", "bind:1", "--threads", "2"),
+        "interleave": run_one("--numa", "interleave", "--threads", "2"),
+        "bind": run_one("--numa", "bind:1", "--threads", "2"),
         "refused": refused,
     }
 
 
-def replicated() -> dict[str, Any]:
+def replicate_engine() -> dict[str, Any]:
     """A worker on each node: requests, a pace, and the death of one."""
     token = Path("/run/engine-token")
     token.write_text("lab")
-    with engine("--numa", "replicate", "--token-file", str(token)) as (ready, log):
+    with run_engine("--numa", "replicate", "--token-file", str(token)) as (ready, log):
         url = ready["url"]
         for _ in range(4):
             _complete(url)
-        seen = {"ready": ready, "metrics": _get(f"{url}/metrics")}
-        seen["kernel"] = {str(worker["node"]): _of_kernel(worker["pid"]) for worker in ready["workers"]}
+        results = {"ready": ready, "metrics": _get(f"{url}/metrics")}
+        results["kernel"] = {str(worker["node"]): _of_kernel(worker["pid"]) for worker in ready["workers"]}
         _ask(f"{url}/pace", {"duty": 0.5, "ttl": "60s"}, "PUT", Authorization="Bearer lab")
         observe.run("kill", "-KILL", str(ready["workers"][1]["pid"]))
-        seen["answered"] = [_complete(url) for _ in range(2)]
-        seen["back"] = _until_back(url)
-        seen["after"] = _get(f"{url}/metrics")
-        seen["said"] = log.read_text()
-        return seen
+        results["answered"] = [_complete(url) for _ in range(2)]
+        results["back"] = _until_back(url)
+        results["after"] = _get(f"{url}/metrics")
+        results["said"] = log.read_text()
+        return results
 
 
 def _until_back(url: str) -> bool:
@@ -119,10 +119,10 @@ def _get(url: str) -> str:
 def _of_kernel(pid: int) -> dict[str, Any]:
     """Pages of large anonymous mappings by node, and the processors of each thread."""
     pages: Counter[str] = Counter()
-    for line in observe.text(f"/proc/{pid}/numa_maps").splitlines():
-        found = dict(re.findall(r" N(\d+)=(\d+)", line))
-        if "anon=" in line and sum(map(int, found.values())) >= 64:
-            pages.update({node: int(count) for node, count in found.items()})
+    for line in observe.read_text(f"/proc/{pid}/numa_maps").splitlines():
+        pages_by_node = dict(re.findall(r" N(\d+)=(\d+)", line))
+        if "anon=" in line and sum(map(int, pages_by_node.values())) >= 64:
+            pages.update({node: int(count) for node, count in pages_by_node.items()})
     threads = {
         task.name: re.search(r"^Cpus_allowed_list:\s*(\S+)$", (task / "status").read_text(), re.MULTILINE)[1]  # type: ignore[index]  # the kernel always has the line
         for task in Path(f"/proc/{pid}/task").iterdir()

@@ -96,34 +96,34 @@ def placements() -> dict[str, Any]:
         "file": ((), (f"file:{large}:{last}", f"anon:16:{before}")),
         "shmem": ((), (f"shmem:24:{last}", f"anon:12:{before}")),
     }
-    saw: dict[str, Any] = {"nodes": nodes, "last": last, "before": before}
+    results: dict[str, Any] = {"nodes": nodes, "last": last, "before": before}
     for name, (under, regions) in layouts.items():
-        with held(*under, *observe.python(HOLD, "-", *regions)) as (pid, _):
-            saw[name] = _asked(pid)
+        with hold_memory(*under, *observe.python(HOLD, "-", *regions)) as (pid, _):
+            results[name] = _compare(pid)
             if name == "by_hand":
-                saw["covered"] = _covered(pid, last)
-    with held(*observe.python(HOLD, "1", f"anon:24:{last}", f"anon:16:{before}")) as (pid, children):
-        saw["parent"], saw["child"] = _asked(pid), _asked(children[0])
+                results["covered"] = _compare_covered(pid, last)
+    with hold_memory(*observe.python(HOLD, "1", f"anon:24:{last}", f"anon:16:{before}")) as (pid, children):
+        results["parent"], results["child"] = _compare(pid), _compare(children[0])
         for child in children:
             os.kill(child, signal.SIGKILL)
     observe.write(str(FOLDER / f"node{last}/hugepages/hugepages-2048kB/nr_hugepages"), "0")
-    return saw
+    return results
 
 
 def refusals() -> dict[str, Any]:
     """Processes that die, have died, have no memory, may not be asked, are others, or have 100,000 mappings."""
     return {
-        "dying": _dying(),
-        "zombie": _zombie(),
-        "kernel": _look(2),
-        "refused": _refused(),
-        "reused": _reused(),
-        "pieces": _pieces(),
+        "dying": _collect_dying(),
+        "zombie": _collect_zombie(),
+        "kernel": _collect(2),
+        "refused": _collect_refused(),
+        "reused": _collect_reused(),
+        "pieces": _collect_pieces(),
     }
 
 
 @contextlib.contextmanager
-def held(*command: str) -> Iterator[tuple[int, list[int]]]:
+def hold_memory(*command: str) -> Iterator[tuple[int, list[int]]]:
     """A process that has laid its memory out, with its children; it ends with the block."""
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=observe.ENVIRONMENT
@@ -143,7 +143,7 @@ def truth(pid: int) -> dict[str, int]:
     host = Host("/")
     kinds = {mapping.start: mapping.kind for mapping in read_mappings(host, pid) or ()}
     pages: Counter[str] = Counter()
-    for line in observe.text(f"/proc/{pid}/numa_maps").splitlines():
+    for line in observe.read_text(f"/proc/{pid}/numa_maps").splitlines():
         kind = kinds.get(int(line.split()[0], 16))
         size = re.search(r"kernelpagesize_kB=(\d+)", line)
         for node, count in re.findall(r" N(\d+)=(\d+)", line):
@@ -152,82 +152,82 @@ def truth(pid: int) -> dict[str, int]:
     return dict(pages)
 
 
-def _asked(pid: int) -> dict[str, Any]:
+def _compare(pid: int) -> dict[str, Any]:
     numastat = observe.run("numastat", "-p", str(pid)).stdout
-    return {"truth": truth(pid), "numastat": numastat, **_look(pid)}
+    return {"truth": truth(pid), "numastat": numastat, **_collect(pid)}
 
 
-def _look(pid: int) -> dict[str, Any]:
+def _collect(pid: int) -> dict[str, Any]:
     """One pass of the collector over one process."""
     host = Host("/")
-    config = process.Config(engines=(process.Target(name="held", pid=pid),), discover=False)
-    series = observe.look(process, host, config)
+    config = process.Config(engines=(process.ProcessTarget(name="held", pid=pid),), discover=False)
+    series = observe.collect(process, host, config)
     return {"series": series, "notes": [list(note) for note in host.take_notes()]}
 
 
-def _covered(pid: int, node: int) -> dict[str, Any]:
+def _compare_covered(pid: int, node: int) -> dict[str, Any]:
     """Many samples of one process, with their errors, of a share that is known."""
     host = Host("/")
     counted = truth(pid)
-    seen = read_stat(host, pid)
-    assert seen is not None
+    stat = read_stat(host, pid)
+    assert stat is not None
     shares = []
     for _ in range(SAMPLES):
-        placement = sample_pages(host, pid, seen.start_time, COVERING_PAGES)
+        placement = sample_pages(host, pid, stat.start_time, COVERING_PAGES)
         shares.append(None if placement is None else placement.estimate_share([node]))
-    there = sum(count for key, count in counted.items() if key.startswith(f"{node} "))
-    return {"truth": there / sum(counted.values()), "shares": shares}
+    pages = sum(count for key, count in counted.items() if key.startswith(f"{node} "))
+    return {"truth": pages / sum(counted.values()), "shares": shares}
 
 
-def _dying() -> list[dict[str, Any]]:
+def _collect_dying() -> list[dict[str, Any]]:
     """A process that is killed at some moment of the look, many times."""
-    saw = []
+    results = []
     for turn in range(12):
-        with held(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
+        with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
             killer = threading.Timer(0.006 * turn, os.kill, (pid, signal.SIGKILL))
             killer.start()
-            saw.append(_look(pid))
+            results.append(_collect(pid))
             killer.join()
-    return saw
+    return results
 
 
-def _zombie() -> dict[str, Any]:
+def _collect_zombie() -> dict[str, Any]:
     with subprocess.Popen(["true"], env=observe.ENVIRONMENT) as ended:
-        while "Z (zombie)" not in observe.text(f"/proc/{ended.pid}/status"):
+        while "Z (zombie)" not in observe.read_text(f"/proc/{ended.pid}/status"):
             time.sleep(0.01)
-        return _look(ended.pid)
+        return _collect(ended.pid)
 
 
-def _refused() -> dict[str, Any]:
+def _collect_refused() -> dict[str, Any]:
     """Root's process asked by nobody."""
-    with held(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
+    with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
         os.seteuid(65534)
         try:
-            saw = _look(pid)
+            results = _collect(pid)
         finally:
             os.seteuid(0)
-    return saw
+    return results
 
 
-def _reused() -> dict[str, Any]:
+def _collect_reused() -> dict[str, Any]:
     """A pid that has been given to another process since it was found."""
     host = Host("/")
-    with held(*observe.python(HOLD, "-", "anon:4:")) as (first, _):
-        found = read_stat(host, first)
-    assert found is not None
+    with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (first, _):
+        stat = read_stat(host, first)
+    assert stat is not None
     time.sleep(0.05)
     observe.write("/proc/sys/kernel/ns_last_pid", str(first - 1))
-    with held(*observe.python(HOLD, "-", "anon:4:")) as (second, _):
-        placement = sample_pages(host, second, found.start_time, 4096)
+    with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (second, _):
+        placement = sample_pages(host, second, stat.start_time, 4096)
     return {"same": first == second, "told": placement is not None, "notes": [list(n) for n in host.take_notes()]}
 
 
-def _pieces() -> dict[str, Any]:
+def _collect_pieces() -> dict[str, Any]:
     observe.write("/proc/sys/vm/max_map_count", "300000")
-    with held(*observe.python(SPLIT, "100000")) as (pid, _):
+    with hold_memory(*observe.python(SPLIT, "100000")) as (pid, _):
         began = time.thread_time()
-        saw = _look(pid)
-        saw["cpu_seconds"] = time.thread_time() - began
-        saw["mappings"] = observe.text(f"/proc/{pid}/maps").count("\n")
-        saw["truth"] = truth(pid)
-    return saw
+        results = _collect(pid)
+        results["cpu_seconds"] = time.thread_time() - began
+        results["mappings"] = observe.read_text(f"/proc/{pid}/maps").count("\n")
+        results["truth"] = truth(pid)
+    return results

@@ -32,65 +32,65 @@ def outcome(attempt: Callable[[], object]) -> str:
     return "done"
 
 
-def everything(top: str) -> Iterator[tuple[str, list[str]]]:
+def walk(top: str) -> Iterator[tuple[str, list[str]]]:
     """Each folder with the names of the files in it; what cannot be listed is not walked."""
     for folder, folders, names in os.walk(top):
         folders[:] = [name for name in folders if f"{folder}/{name}" not in ("//proc", "//sys")]
         yield folder, names
 
 
-def written() -> list[str]:
+def list_written() -> list[str]:
     """Folders in which a file could be made, and files that could be opened for writing."""
-    found = []
-    for folder, names in everything("/"):
+    paths = []
+    for folder, names in walk("/"):
         path = os.path.join(folder, "lab-probe")
         if outcome(lambda path=path: Path(path).touch(exist_ok=False)) == "done":
-            found.append(folder)
+            paths.append(folder)
             os.unlink(path)
         for name in names:
             path = os.path.join(folder, name)
             if os.access(path, os.W_OK) and stat.S_ISREG(os.lstat(path).st_mode):
-                found.append(path)
-    return found
+                paths.append(path)
+    return paths
 
 
-def kernel_written() -> list[str]:
+def list_kernel_written() -> list[str]:
     """Files of /proc/sys and /sys that could be opened for writing."""
-    found = []
+    writable = []
     for top in ("/proc/sys", "/sys"):
         for folder, _, names in os.walk(top):
             paths = (f"{folder}/{name}" for name in names)
             # Not AppArmor's own /dev/null among them.
-            found += [path for path in paths if stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.W_OK)]
-    return found
+            writable += [path for path in paths if stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.W_OK)]
+    return writable
 
 
-def executable() -> list[str]:
+def list_executable() -> list[str]:
     """Files that the kernel would execute, by its own word: it counts how the file's place is mounted."""
     return [
         path
-        for folder, names in everything("/")
+        for folder, names in walk("/")
         for name in names
         if os.path.isfile(path := os.path.join(folder, name)) and os.access(path, os.X_OK)
     ]
 
 
-def executed() -> dict[str, str]:
+def try_executing() -> dict[str, str]:
     """What became of starting programs in several ways."""
-    own = STATE / "own"
-    own.write_text("#!/opt/steadytok/current/bin/python\n")
-    own.chmod(0o755)
-    loader = next(path for path in executable() if "/ld-linux" in path or "/ld-2" in path)
+    program = STATE / "own"
+    program.write_text("#!/opt/steadytok/current/bin/python\n")
+    program.chmod(0o755)
+    loader = next(path for path in list_executable() if "/ld-linux" in path or "/ld-2" in path)
     ways = {
         "shell": ["/bin/sh", "-c", "true"],
         "su": ["/bin/su", "--version"],
-        "own file": [str(own)],
+        "own file": [str(program)],
         "by the loader": [loader, "/bin/true"],
         "interpreter": [sys.executable, "-c", "pass"],
     }
-    found = {name: outcome(lambda way=way: subprocess.run(way, check=True)) for name, way in ways.items()}
-    own.unlink()
-    return {**found, "from memory": outcome(_from_memory)}
+    outcomes = {name: outcome(lambda way=way: subprocess.run(way, check=True)) for name, way in ways.items()}
+    program.unlink()
+    return {**outcomes, "from memory": outcome(_from_memory)}
 
 
 def _from_memory() -> None:
@@ -100,28 +100,30 @@ def _from_memory() -> None:
     subprocess.run([f"/proc/self/fd/{file}"], check=True, pass_fds=[file])
 
 
-def devices() -> dict[str, str]:
+def try_devices() -> dict[str, str]:
     """What opened of /dev, and whether a device can be made."""
-    found = {}
+    outcomes = {}
     for folder, _, names in os.walk("/dev"):
         for name in names:
             path = os.path.join(folder, name)
             if os.path.islink(path):
                 continue  # to another one, or to a descriptor of ours
             if stat.S_ISCHR(mode := os.stat(path).st_mode) or stat.S_ISBLK(mode):
-                found[path] = outcome(lambda path=path: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
+                outcomes[path] = outcome(lambda path=path: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
     node = STATE / "kmsg"
-    found["a node of our own"] = outcome(lambda: os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 11)))
+    outcomes["a node of our own"] = outcome(lambda: os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 11)))
     node.unlink(missing_ok=True)
-    return found
+    return outcomes
 
 
-def processes() -> dict[str, Any]:
+def try_processes() -> dict[str, Any]:
     """Which others are seen, and what can be had of systemd's and of the daemon's own user's."""
     libc = ctypes.CDLL(None, use_errno=True)
-    seen = [name for name in os.listdir("/proc") if name.isdigit() and os.stat(f"/proc/{name}").st_uid != os.getuid()]
+    visible = [
+        name for name in os.listdir("/proc") if name.isdigit() and os.stat(f"/proc/{name}").st_uid != os.getuid()
+    ]
 
-    def traced() -> None:
+    def trace() -> None:
         if libc.ptrace(16, 1, None, None):  # PTRACE_ATTACH
             raise OSError(ctypes.get_errno(), "ptrace")
 
@@ -130,46 +132,55 @@ def processes() -> dict[str, Any]:
         "maps": lambda: Path("/proc/1/maps").read_bytes(),
         "memory": lambda: open("/proc/1/mem", "rb").close(),
         "signal": lambda: os.kill(1, 0),
-        "trace": traced,
+        "trace": trace,
     }
-    return {"seen": seen, **{name: outcome(way) for name, way in ways.items()}}
+    return {"seen": visible, **{name: outcome(way) for name, way in ways.items()}}
 
 
-def reached() -> dict[str, str]:
+def try_reaching() -> dict[str, str]:
     """Whom a connection, a datagram or a raw socket gets to."""
 
-    def connected(host: str, port: int) -> Callable[[], object]:
+    def connect(host: str, port: int) -> Callable[[], object]:
         return lambda: socket.create_connection((host, port), timeout=5).close()
 
-    def sent() -> None:
+    def send() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
             line.sendto(b"lab", (STRANGER, 9))
 
     return {
-        "the manager": outcome(connected(MANAGER, NAMED)),
-        "this host": outcome(connected("127.0.0.1", 9817)),
-        "a stranger": outcome(connected(STRANGER, 8000)),
-        "a stranger, by datagram": outcome(sent),
+        "the manager": outcome(connect(MANAGER, NAMED)),
+        "this host": outcome(connect("127.0.0.1", 9817)),
+        "a stranger": outcome(connect(STRANGER, 8000)),
+        "a stranger, by datagram": outcome(send),
         "raw": outcome(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()),
         "packets": outcome(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()),
         "virtual machines": outcome(lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()),
     }
 
 
-def rights() -> dict[str, str]:
+def read_rights() -> dict[str, str]:
     """Capabilities and what stands for them in /proc/self/status, and secrets of root's."""
     lines = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-    found = {name: lines[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")}
+    rights = {name: lines[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")}
     for path in ("/etc/shadow", "/sys/firmware/dmi/tables/DMI", "/root", "/home"):
-        found[path] = outcome(lambda path=path: os.listdir(path) if os.path.isdir(path) else Path(path).read_bytes())
-    found["become root"] = outcome(lambda: os.setuid(0))
-    return found
+        rights[path] = outcome(lambda path=path: os.listdir(path) if os.path.isdir(path) else Path(path).read_bytes())
+    rights["become root"] = outcome(lambda: os.setuid(0))
+    return rights
 
 
 def main() -> None:
     """Tries all, and says what came of it."""
-    attempts = (written, kernel_written, executable, executed, devices, processes, reached, rights)
-    tried = {attempt.__name__: attempt() for attempt in attempts}
+    attempts: dict[str, Callable[[], object]] = {
+        "written": list_written,
+        "kernel_written": list_kernel_written,
+        "executable": list_executable,
+        "executed": try_executing,
+        "devices": try_devices,
+        "processes": try_processes,
+        "reached": try_reaching,
+        "rights": read_rights,
+    }
+    tried = {name: attempt() for name, attempt in attempts.items()}
     (STATE / "probe.json").write_text(json.dumps(tried))
 
 

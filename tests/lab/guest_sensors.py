@@ -71,23 +71,23 @@ def set_celsius(address: str, register: int, celsius: float) -> None:
 def dimms() -> dict[str, Any]:
     """Both DIMMs cool, one hot, one below freezing, one whose limits are unset; then a DIMM taken away and put back."""
     host = Host("/")
-    saw = {"cool": _dimms(host)}
+    results = {"cool": _dimms(host)}
     for name, celsius in (("hot", 88.25), ("cold", -5.5), ("cool_again", 45.0)):
         set_celsius(DIMMS[0], TEMPERATURE, celsius)
         time.sleep(SETTLED)
-        saw[name] = _dimms(host)
+        results[name] = _dimms(host)
     device = f"/sys/bus/i2c/devices/i2c-{bus()}"
     observe.write(f"{device}/delete_device", DIMMS[1])
-    saw["one_left"] = _dimms(host)
+    results["one_left"] = _dimms(host)
     observe.write(f"{device}/new_device", f"jc42 {DIMMS[1]}")
-    return {**saw, "both_again": _dimms(host), "bus": bus()}
+    return {**results, "both_again": _dimms(host), "bus": bus()}
 
 
 def _dimms(host: Host) -> dict[str, Any]:
     samples = [sample for sample in hwmon.collect(host, hwmon.Config()) if sample is not None]
     table = [sample for sample in dmi.collect(host) if sample is not None]
-    saw = observe.series([*samples, *dimm.join({"dmi": table, "hwmon": samples}, host)])
-    return {"series": saw, "notes": [list(note) for note in host.take_notes()]}
+    results = observe.series([*samples, *dimm.join({"dmi": table, "hwmon": samples}, host)])
+    return {"series": results, "notes": [list(note) for note in host.take_notes()]}
 
 
 def modules() -> dict[str, Any]:
@@ -112,29 +112,29 @@ def cpufreq() -> dict[str, Any]:
     """Frequencies under two governors, a limit set by hand, and how many passes it takes to see a change."""
     policies = sorted(Path(POLICY.format("")).parent.glob("policy*"))
     host = Host("/")
-    saw: dict[str, Any] = {"policies": len(policies), "before": observe.look(frequency, host)}
+    results: dict[str, Any] = {"policies": len(policies), "before": observe.collect(frequency, host)}
     for policy in policies:
         observe.write(f"{policy}/scaling_governor", "powersave")
     time.sleep(0.2)
-    saw["powersave"] = observe.look(frequency)
-    saw["passes_until_seen"] = _passes(host, 'governor="powersave"', len(policies))
+    results["powersave"] = observe.collect(frequency)
+    results["passes_until_seen"] = _passes(host, 'governor="powersave"', len(policies))
     observe.write(f"{policies[0]}/scaling_max_freq", "2400000")
     for policy in policies:
         observe.write(f"{policy}/scaling_governor", "performance")
     time.sleep(0.2)
-    saw["limited"] = observe.look(frequency)
+    results["limited"] = observe.collect(frequency)
     observe.write(f"{policies[0]}/scaling_max_freq", "3200000")
-    saw["files"] = {
-        f"{policy.name}/{file}": observe.text(f"{policy}/{file}").strip()
+    results["files"] = {
+        f"{policy.name}/{file}": observe.read_text(f"{policy}/{file}").strip()
         for policy in policies
         for file in ("scaling_driver", "scaling_governor", "cpuinfo_max_freq", "related_cpus")
     }
-    return saw
+    return results
 
 
 def _passes(host: Host, label: str, policies: int) -> int:
     for turn in range(1, 13):
-        seen = observe.look(frequency, host)
-        if any(label in name and value == policies for name, value in seen.items()):
+        series = observe.collect(frequency, host)
+        if any(label in name and value == policies for name, value in series.items()):
             return turn
     return sys.maxsize

@@ -1,7 +1,7 @@
 """
 What is done in the machine whose systemd runs the service: from nothing to nothing, with a reboot in between.
 
-Run by that machine's own python3, with the standard library alone, once after each boot; what it saw stands in
+Run by that machine's own python3, with the standard library alone, once after each boot; its results are in
 /run/lab/NAME.json, and tests/lab/test_service.py judges it on the host. Here nothing is judged.
 """
 
@@ -75,28 +75,28 @@ def run(*command: str, **environment: str) -> dict[str, Any]:
     return {"status": done.returncode, "out": done.stdout, "err": done.stderr, "took": took}
 
 
-def until(what: str, condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
+def until(description: str, condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """What the condition gives once it gives something."""
     end = time.monotonic() + patience
-    while not (found := condition()):
+    while not (result := condition()):
         if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not come within {patience:g} s")
+            raise TimeoutError(f"{description} did not come within {patience:g} s")
         time.sleep(0.5)
-    return found
+    return result
 
 
 def show(unit: str, *properties: str) -> dict[str, str]:
     """Properties of a unit."""
-    told = run("systemctl", "show", unit, f"--property={','.join(properties)}")["out"]
-    return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+    output = run("systemctl", "show", unit, f"--property={','.join(properties)}")["out"]
+    return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
 
-def pid() -> int:
+def read_pid() -> int:
     """The daemon's process."""
     return int(show("steadytok.service", "MainPID")["MainPID"])
 
 
-def active() -> bool:
+def is_active() -> bool:
     """Whether it is up and ready."""
     return show("steadytok.service", "ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
 
@@ -108,66 +108,70 @@ def ask(url: str) -> Any:
     return None
 
 
-def firing() -> list[dict[str, Any]]:
+def list_firing() -> list[dict[str, Any]]:
     """DimmHot, critical and firing, as the agent tells it."""
-    told = ask(f"{AGENT}/api/v1/alerts") or {"data": {"alerts": []}}
-    wanted = {"alertname": "DimmHot", "severity": "critical"}
-    return [a for a in told["data"]["alerts"] if wanted.items() <= a["labels"].items() and a["state"] == "firing"]
+    response = ask(f"{AGENT}/api/v1/alerts") or {"data": {"alerts": []}}
+    expected_labels = {"alertname": "DimmHot", "severity": "critical"}
+    return [
+        a
+        for a in response["data"]["alerts"]
+        if expected_labels.items() <= a["labels"].items() and a["state"] == "firing"
+    ]
 
 
-def at_the_manager() -> list[dict[str, Any]]:
+def list_manager_alerts() -> list[dict[str, Any]]:
     """DimmHot, critical, as Alertmanager has it."""
     return ask(f"http://{MANAGER}:9093/api/v2/alerts?filter=alertname%3DDimmHot&filter=severity%3Dcritical") or []
 
 
-def files() -> list[str]:
+def list_files() -> list[str]:
     """Every file and folder of the disk, but for what an idle system itself moves about."""
     moving = ("/var/log/journal", "/var/tmp", "/tmp", "/var/lib/systemd", "/var/cache", "/root", "/etc/.pwd.lock")
-    found = []
+    paths = []
     for folder, folders, names in os.walk("/"):
-        here = os.stat(folder).st_dev
+        device = os.stat(folder).st_dev
         folders[:] = [
             name
             for name in folders
             if not f"{folder.rstrip('/')}/{name}".startswith(moving)
-            and (os.path.islink(f"{folder}/{name}") or os.stat(f"{folder}/{name}").st_dev == here)
+            and (os.path.islink(f"{folder}/{name}") or os.stat(f"{folder}/{name}").st_dev == device)
         ]
-        found += [f"{folder.rstrip('/')}/{name}" for name in (*folders, *names)]
+        paths += [f"{folder.rstrip('/')}/{name}" for name in (*folders, *names)]
     # Compiled by whoever imported first; and what shadow's tools keep of the files before.
-    return sorted(path for path in found if "__pycache__" not in path and not re.fullmatch(r"/etc/\w+-", path))
+    return sorted(path for path in paths if "__pycache__" not in path and not re.fullmatch(r"/etc/\w+-", path))
 
 
 def install() -> dict[str, Any]:
     """From nothing: what a user types after `pip install`, then what is there."""
     shutil.copytree(LAB / "templates", "/usr/share/prometheus/alertmanager")
-    before = {"files": files(), "passwd": Path("/etc/passwd").read_text()}
+    before = {"files": list_files(), "passwd": Path("/etc/passwd").read_text()}
     (LAB / "before.json").write_text(json.dumps(before))
     wheels = {"PYTHONPATH": f"{LAB}/site", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{LAB}/wheels"}
-    saw: dict[str, Any] = {"rehearsed": run("python3", "-m", "agent", "install", "--dry-run", **wheels)}
-    saw["untouched"] = not Path("/opt/steadytok").exists() and not CONFIG.exists()
-    saw["as_nobody"] = run("setpriv", "--reuid=65534", "python3", "-m", "agent", "install", **wheels)
-    saw["install"] = run("python3", "-m", "agent", "install", **wheels)
-    saw["again"] = run(COMMAND, "install")
-    saw["unit"] = show("steadytok.service", "ActiveState", "SubState", "NRestarts", "Result", "StatusText", "User")
-    until("an eye", lambda: eyes())
+    results: dict[str, Any] = {"rehearsed": run("python3", "-m", "agent", "install", "--dry-run", **wheels)}
+    results["untouched"] = not Path("/opt/steadytok").exists() and not CONFIG.exists()
+    results["as_nobody"] = run("setpriv", "--reuid=65534", "python3", "-m", "agent", "install", **wheels)
+    results["install"] = run("python3", "-m", "agent", "install", **wheels)
+    results["again"] = run(COMMAND, "install")
+    results["unit"] = show("steadytok.service", "ActiveState", "SubState", "NRestarts", "Result", "StatusText", "User")
+    until("an eye", lambda: list_eyes())
     time.sleep(5)  # a few ticks, so that the journal has what they say
-    saw["status"] = run("systemctl", "status", "--no-pager", "--full", "steadytok.service")
-    saw["units"] = run("systemctl", "list-units", "--all", "--no-legend", "--plain", "steadytok*")["out"]
-    saw["failed"] = run("systemctl", "--failed", "--no-legend", "--plain")["out"]
-    saw["journal"] = run("journalctl", "--no-pager", "--output=json", "--unit=steadytok*")["out"]
-    saw["check"] = run(COMMAND, "check", "--config", str(CONFIG))
-    saw["collectors"] = ask(f"{AGENT}/api/v1/query?query=steadytok_collector_success")
-    saw["score"] = Path(f"/proc/{pid()}/oom_score_adj").read_text().strip()
-    return saw
+    results["status"] = run("systemctl", "status", "--no-pager", "--full", "steadytok.service")
+    results["units"] = run("systemctl", "list-units", "--all", "--no-legend", "--plain", "steadytok*")["out"]
+    results["failed"] = run("systemctl", "--failed", "--no-legend", "--plain")["out"]
+    results["journal"] = run("journalctl", "--no-pager", "--output=json", "--unit=steadytok*")["out"]
+    results["check"] = run(COMMAND, "check", "--config", str(CONFIG))
+    results["collectors"] = ask(f"{AGENT}/api/v1/query?query=steadytok_collector_success")
+    results["score"] = Path(f"/proc/{read_pid()}/oom_score_adj").read_text().strip()
+    return results
 
 
-def eyes(pattern: str = "steadytok-eye@*.service") -> list[str]:
+def list_eyes(pattern: str = "steadytok-eye@*.service") -> list[str]:
     """The eyes that run, or other units."""
     units = run("systemctl", "list-units", "--state=running", "--no-legend", "--plain", pattern)
     return [line.split()[0] for line in units["out"].splitlines()]
 
 
-def sensor(celsius: float) -> None:
+def set_sensor(celsius: float) -> None:
     """What the module on the stub of a bus measures: sixteenths of a degree, bytes swapped."""
     value = round(celsius * 16) & 0x1FFF
     register(TEMPERATURE, (value & 0xFF) << 8 | value >> 8)
@@ -187,14 +191,14 @@ def bus() -> int:
     raise RuntimeError("no stub of a bus in /sys/bus/i2c/devices")
 
 
-def module() -> None:
+def add_module() -> None:
     """A memory module with a sensor, at 45 °C, with its critical limit at 95 °C, and its serial number in its SPD."""
     for name in ("i2c-dev", "ee1004"):
         run("modprobe", name)
     run("modprobe", "i2c-stub", f"chip_addr={DIMM},{EEPROM},{PAGES}")
     for number, value in ((CAPABILITY, 0x7F00), (MAKER, 0xB311), (DEVICE, 0x0029), (CRITICAL, 0xF005)):
         register(number, value)
-    sensor(45.0)
+    set_sensor(45.0)
     for number, value in PLATE.items():
         register(number, value, EEPROM, "b")
     appear("ee1004", EEPROM)
@@ -218,7 +222,7 @@ def bmc() -> dict[str, Any]:
     return {"group": device.group(), "mode": oct(device.stat().st_mode & 0o777)}
 
 
-def manager() -> None:
+def start_alertmanager() -> None:
     """A real Alertmanager on an address that the configuration names, and an address that it does not."""
     for address in (MANAGER, STRANGER):
         run("ip", "address", "add", f"{address}/32", "dev", "lo")
@@ -235,20 +239,20 @@ def manager() -> None:
     until("Alertmanager", lambda: ask(f"http://{MANAGER}:9093/api/v2/status"))
 
 
-def dropped() -> int:
+def count_drops() -> int:
     """How often the page cache was dropped, by the kernel's own count."""
     return int(re.search(r"^drop_pagecache (\d+)$", Path("/proc/vmstat").read_text(), re.M)[1])
 
 
-def series(name: str) -> list[Any]:
+def query_series(name: str) -> list[Any]:
     """The series of a metric as the agent has them now, with their values."""
     answer = ask(f"{AGENT}/api/v1/query?query={name}") or {"data": {"result": []}}
     return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
 
 
-def placed() -> list[Any]:
+def read_placement() -> list[Any]:
     """Shares of the engine's pages by node, of a sample that only the eye can take."""
-    return series("steadytok_process_node_share_ratio%7Bengine=%22lab%22%7D")
+    return query_series("steadytok_process_node_share_ratio%7Bengine=%22lab%22%7D")
 
 
 def listener() -> None:
@@ -265,7 +269,7 @@ def serve() -> None:
     run("systemctl", "start", UNIT)
 
 
-def paced() -> float | None:
+def read_pace() -> float | None:
     """The duty that the engine is held to, by its own word; None at full speed, and where it does not tell."""
     with contextlib.suppress(OSError), urllib.request.urlopen("http://127.0.0.1:8001/metrics", timeout=10) as answer:
         duty = float(re.search(r"^steadytok_reference_duty (\S+)$", answer.read().decode(), re.M)[1])
@@ -275,47 +279,49 @@ def paced() -> float | None:
 
 def hot() -> dict[str, Any]:
     """Heat in a module: an alert at a real Alertmanager, a remedy that the kernel counts, one that an engine tells."""
-    module()
-    manager()
+    add_module()
+    start_alertmanager()
     serve()
     CONFIG.write_text(PACED)
     run("systemd-run", "--unit=lab-engine", "--uid=nobody", "python3", "-c", ENGINE, "lab-engine")
     listener()
-    saw: dict[str, Any] = {"bmc": bmc(), "install": run(COMMAND, "install")}
-    saw["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
+    results: dict[str, Any] = {"bmc": bmc(), "install": run(COMMAND, "install")}
+    results["network"] = Path("/usr/local/lib/systemd/system/steadytok.service.d/20-network.conf").read_text()
     cache = Path("/root/cache")
     with cache.open("wb+") as file:
         file.truncate(400 << 20)  # a hole: to read it costs no disk, and its pages are in the cache like any others
         while file.read(1 << 20):
             pass
-    saw["before"] = dropped()
-    sensor(99.0)
-    saw["firing"] = until("DimmHot", firing)
-    saw["told"] = until("DimmHot at Alertmanager", at_the_manager)
+    results["before"] = count_drops()
+    set_sensor(99.0)
+    results["firing"] = until("DimmHot", list_firing)
+    results["told"] = until("DimmHot at Alertmanager", list_manager_alerts)
     try:
-        saw["after"] = until("a drop of the page cache", lambda: dropped() > saw["before"] and dropped(), 300.0)
-        saw["placed"] = until("where the engine's pages are", placed)
-        saw["asked"] = until(
-            "what an engine was asked", lambda: series("steadytok_process_asked_info%7Bengine=%22odd%22%7D")
+        results["after"] = until(
+            "a drop of the page cache", lambda: count_drops() > results["before"] and count_drops(), 300.0
         )
-        saw["ipmi"] = until("the BMC's sensors", lambda: series("steadytok_ipmi_temperature_celsius"))
-        saw["fan"] = series("steadytok_ipmi_fan_rpm")
-        saw["dimms"] = [metric for metric, _ in series("steadytok_dimm_temperature_celsius")]
-        saw["slots"] = [metric for metric, _ in series("steadytok_dimm_info")]
-        saw["paced"] = until("a pace of the service", paced)
-        saw["served"] = show(UNIT, "ActiveState", "NRestarts", "User")
+        results["placed"] = until("where the engine's pages are", read_placement)
+        results["asked"] = until(
+            "what an engine was asked", lambda: query_series("steadytok_process_asked_info%7Bengine=%22odd%22%7D")
+        )
+        results["ipmi"] = until("the BMC's sensors", lambda: query_series("steadytok_ipmi_temperature_celsius"))
+        results["fan"] = query_series("steadytok_ipmi_fan_rpm")
+        results["dimms"] = [metric for metric, _ in query_series("steadytok_dimm_temperature_celsius")]
+        results["slots"] = [metric for metric, _ in query_series("steadytok_dimm_info")]
+        results["paced"] = until("a pace of the service", read_pace)
+        results["served"] = show(UNIT, "ActiveState", "NRestarts", "User")
         status = Path(f"/proc/{show(UNIT, 'MainPID')['MainPID']}/status").read_text()
-        saw["rights"] = re.findall(r"^(Cap\w+):\s+(\w+)$", status, re.M)
+        results["rights"] = re.findall(r"^(Cap\w+):\s+(\w+)$", status, re.M)
     finally:
         run(COMMAND, "remedies", "list", "--config", str(CONFIG))
-        saw["audit"] = run(COMMAND, "remedies", "audit", "--config", str(CONFIG))
-        saw["hand"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok-hand.service")["out"]
-        saw["served_journal"] = run("journalctl", "--no-pager", "--output=cat", f"--unit={UNIT}")["out"]
+        results["audit"] = run(COMMAND, "remedies", "audit", "--config", str(CONFIG))
+        results["hand"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok-hand.service")["out"]
+        results["served_journal"] = run("journalctl", "--no-pager", "--output=cat", f"--unit={UNIT}")["out"]
         cache.unlink()
         CONFIG.write_text(EDITED)
         run("systemctl", "reload", "steadytok.service")
         run("systemctl", "stop", UNIT)
-    return saw
+    return results
 
 
 def walls() -> dict[str, Any]:
@@ -340,13 +346,16 @@ def walls() -> dict[str, Any]:
     finally:
         listener.kill()
     report = STATE / "probe.json"
-    saw = {"ran": ran, "journal": run("journalctl", "--no-pager", "--output=cat", "--unit=lab-probe.service")["out"]}
-    saw["tried"] = json.loads(report.read_text()) if report.exists() else None
-    for left in (report, STATE / "probe.py", Path("/run/systemd/system/lab-probe.service"), *dropins.iterdir()):
-        left.unlink(missing_ok=True)
+    results = {
+        "ran": ran,
+        "journal": run("journalctl", "--no-pager", "--output=cat", "--unit=lab-probe.service")["out"],
+    }
+    results["tried"] = json.loads(report.read_text()) if report.exists() else None
+    for path in (report, STATE / "probe.py", Path("/run/systemd/system/lab-probe.service"), *dropins.iterdir()):
+        path.unlink(missing_ok=True)
     dropins.rmdir()
     run("systemctl", "daemon-reload")
-    return saw
+    return results
 
 
 def _answers(host: str, port: int) -> bool:
@@ -355,12 +364,12 @@ def _answers(host: str, port: int) -> bool:
     return False
 
 
-def state() -> dict[str, Any]:
+def read_state() -> dict[str, Any]:
     """The alert as it stands, and which life of the daemon tells it."""
-    found = until("DimmHot", firing)
+    alerts = until("DimmHot", list_firing)
     return {
-        "active_at": found[0]["activeAt"],
-        "pid": pid(),
+        "active_at": alerts[0]["activeAt"],
+        "pid": read_pid(),
         "restarts": show("steadytok.service", "NRestarts")["NRestarts"],
     }
 
@@ -379,14 +388,14 @@ def freeze(frozen: int) -> int:
     libc.ptrace(_PTRACE_INTERRUPT, frozen, None, None)
     os.waitpid(frozen, _WALL)
     with contextlib.suppress(OSError):  # another thread took the signal, and the process has ended
-        while not _aborting(frozen):
+        while not _is_aborting(frozen):
             time.sleep(0.2)
         libc.ptrace(_PTRACE_DETACH, frozen, None, None)
         os.waitpid(frozen, _WALL)
     os._exit(0)
 
 
-def _aborting(process: int) -> bool:
+def _is_aborting(process: int) -> bool:
     text = Path(f"/proc/{process}/status").read_text()
     pending = re.findall(r"^(?:ShdPnd|SigPnd):\s+(\w+)$", text, re.M)
     return any(int(mask, 16) >> 5 & 1 for mask in pending) or "zombie" in text  # bit 5 is signal 6
@@ -394,29 +403,29 @@ def _aborting(process: int) -> bool:
 
 def watchdog() -> dict[str, Any]:
     """The thread that ticks stands still while all others go on; then a plain kill."""
-    saw: dict[str, Any] = {"before": state()}
-    frozen = pid()
+    results: dict[str, Any] = {"before": read_state()}
+    frozen = read_pid()
     freezer = freeze(frozen)
     began = time.monotonic()
-    until("a new life", lambda: pid() not in (0, frozen) and active())
+    until("a new life", lambda: read_pid() not in (0, frozen) and is_active())
     os.waitpid(freezer, 0)
-    saw["frozen_for"] = round(time.monotonic() - began, 1)
-    saw["after"] = state()
-    os.kill(pid(), 9)
-    until("a third life", lambda: pid() not in (0, saw["after"]["pid"]) and active())
-    saw["killed"] = state()
-    saw["told"] = at_the_manager()
-    saw["journal"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok.service")["out"]
-    return saw
+    results["frozen_for"] = round(time.monotonic() - began, 1)
+    results["after"] = read_state()
+    os.kill(read_pid(), 9)
+    until("a third life", lambda: read_pid() not in (0, results["after"]["pid"]) and is_active())
+    results["killed"] = read_state()
+    results["told"] = list_manager_alerts()
+    results["journal"] = run("journalctl", "--no-pager", "--output=cat", "--unit=steadytok.service")["out"]
+    return results
 
 
-def remains() -> dict[str, Any]:
+def list_remains() -> dict[str, Any]:
     """What the service has on this host while it is down."""
     processes = []
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
             text = status.read_text()
-            if re.search(rf"^Uid:\s+({'|'.join(map(str, uids()))})\s", text, re.M):
+            if re.search(rf"^Uid:\s+({'|'.join(map(str, list_uids()))})\s", text, re.M):
                 processes.append(text.splitlines()[0])
     units = run("systemctl", "list-units", "--all", "--no-legend", "--plain", "steadytok*")["out"]
     return {
@@ -432,7 +441,7 @@ def remains() -> dict[str, Any]:
     }
 
 
-def uids() -> list[int]:
+def list_uids() -> list[int]:
     """The numbers of the service's users."""
     lines = (line.split(":") for line in Path("/etc/passwd").read_text().splitlines())
     return [int(line[2]) for line in lines if line[0].startswith("steadytok")]
@@ -440,85 +449,85 @@ def uids() -> list[int]:
 
 def restarts() -> dict[str, Any]:
     """Stopped and started ten times; what is there after the first and after the last."""
-    saw: dict[str, Any] = {"stops": []}
+    results: dict[str, Any] = {"stops": []}
     for turn in range(10):
         stopped = run("systemctl", "stop", "steadytok.service")
         result = show("steadytok.service", "Result", "ExecMainStatus", "ExecMainCode")
-        saw["stops"].append({"took": stopped["took"], **result})
+        results["stops"].append({"took": stopped["took"], **result})
         if turn in (0, 9):
-            until("the eye's end", lambda: not eyes() and not eyes("steadytok-look@*.service"))
-            saw["first" if turn == 0 else "last"] = remains()
+            until("the eye's end", lambda: not list_eyes() and not list_eyes("steadytok-look@*.service"))
+            results["first" if turn == 0 else "last"] = list_remains()
         run("systemctl", "start", "steadytok.service")
-    saw["state"] = state()
-    return saw
+    results["state"] = read_state()
+    return results
 
 
 def upgrade() -> dict[str, Any]:
     """To another version, with a configuration that was edited; then to one that cannot be had."""
-    before = state()
-    saw: dict[str, Any] = {
+    before = read_state()
+    results: dict[str, Any] = {
         "before": before,
         "config": CONFIG.read_text(),
         "state": sorted(p.name for p in STATE.iterdir()),
     }
     wheels = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{LAB}/newer {LAB}/wheels"}
-    saw["upgrade"] = run(COMMAND, "upgrade", **wheels)
-    saw["version"] = run(COMMAND, "--version")["out"].strip()
-    saw["config_after"] = CONFIG.read_text()
-    saw["after"] = state()
-    saw["state_after"] = sorted(p.name for p in STATE.iterdir())
-    saw["impossible"] = run(COMMAND, "upgrade", "--from", "steadytok==99", **wheels)
-    saw["venvs"] = sorted(path.name for path in Path("/opt/steadytok").iterdir())
-    saw["still"] = active()
-    saw["build"] = ask(f"{AGENT}/api/v1/query?query=steadytok_build_info")
-    return saw
+    results["upgrade"] = run(COMMAND, "upgrade", **wheels)
+    results["version"] = run(COMMAND, "--version")["out"].strip()
+    results["config_after"] = CONFIG.read_text()
+    results["after"] = read_state()
+    results["state_after"] = sorted(p.name for p in STATE.iterdir())
+    results["impossible"] = run(COMMAND, "upgrade", "--from", "steadytok==99", **wheels)
+    results["venvs"] = sorted(path.name for path in Path("/opt/steadytok").iterdir())
+    results["still"] = is_active()
+    results["build"] = ask(f"{AGENT}/api/v1/query?query=steadytok_build_info")
+    return results
 
 
-def rebooted() -> dict[str, Any]:
+def after_reboot() -> dict[str, Any]:
     """After a reboot: it is up by itself, and knows what it knew."""
-    until("the service after the reboot", active)
-    saw: dict[str, Any] = {
+    until("the service after the reboot", is_active)
+    results: dict[str, Any] = {
         "unit": show("steadytok.service", "ActiveState", "NRestarts"),
-        "eyes": bool(until("an eye", eyes)),
+        "eyes": bool(until("an eye", list_eyes)),
     }
-    module()
-    sensor(99.0)
-    saw["state"] = state()
-    saw["failed"] = run("systemctl", "--failed", "--no-legend", "--plain")["out"]
-    saw["before"] = json.loads((LAB / "upgrade.json").read_text()).get("after")
-    return saw
+    add_module()
+    set_sensor(99.0)
+    results["state"] = read_state()
+    results["failed"] = run("systemctl", "--failed", "--no-legend", "--plain")["out"]
+    results["before"] = json.loads((LAB / "upgrade.json").read_text()).get("after")
+    return results
 
 
 def purge() -> dict[str, Any]:
     """Taken away, once with what it knew left, once wholly."""
-    saw: dict[str, Any] = {"uninstall": run(COMMAND, "uninstall")}
-    saw["kept"] = {str(path): path.exists() for path in (CONFIG, STATE, Path("/opt/steadytok"), Path(COMMAND))}
+    results: dict[str, Any] = {"uninstall": run(COMMAND, "uninstall")}
+    results["kept"] = {str(path): path.exists() for path in (CONFIG, STATE, Path("/opt/steadytok"), Path(COMMAND))}
     fetched = {"PYTHONPATH": f"{LAB}/site"}
-    saw["purge"] = run("python3", "-m", "agent", "uninstall", "--purge", **fetched)
-    saw["again"] = run("python3", "-m", "agent", "uninstall", "--purge", **fetched)
+    results["purge"] = run("python3", "-m", "agent", "uninstall", "--purge", **fetched)
+    results["again"] = run("python3", "-m", "agent", "uninstall", "--purge", **fetched)
     before = json.loads((LAB / "before.json").read_text())
-    saw["left"] = sorted(set(files()) - set(before["files"]))
-    saw["lost"] = sorted(set(before["files"]) - set(files()))
-    saw["run"] = [str(path) for path in Path("/run").glob("steadytok*")]
-    saw["passwd"] = [before["passwd"], Path("/etc/passwd").read_text()]
-    saw["units"] = run("systemctl", "list-unit-files", "--no-legend", "steadytok*")["out"]
-    return saw
+    results["left"] = sorted(set(list_files()) - set(before["files"]))
+    results["lost"] = sorted(set(before["files"]) - set(list_files()))
+    results["run"] = [str(path) for path in Path("/run").glob("steadytok*")]
+    results["passwd"] = [before["passwd"], Path("/etc/passwd").read_text()]
+    results["units"] = run("systemctl", "list-unit-files", "--no-legend", "steadytok*")["out"]
+    return results
 
 
 FIRST: tuple[Callable[[], dict[str, Any]], ...] = (install, hot, walls, watchdog, restarts, upgrade)
-SECOND: tuple[Callable[[], dict[str, Any]], ...] = (rebooted, purge)
+SECOND: tuple[Callable[[], dict[str, Any]], ...] = (after_reboot, purge)
 
 
 def perform(stage: Callable[[], dict[str, Any]]) -> None:
     """Runs a stage; one that fails leaves its traceback in its place, and the next ones are tried."""
     began = time.monotonic()
     try:
-        saw = stage()
+        results = stage()
     except Exception:  # whatever it was, the tests of this stage will show it
-        saw = {"error": traceback.format_exc()}
-    saw["lasted"] = round(time.monotonic() - began, 1)
-    (LAB / f"{stage.__name__}.json").write_text(json.dumps(saw))
-    sys.stdout.write(f"{stage.__name__}: {saw['lasted']} s {saw.get('error', '')}\n")
+        results = {"error": traceback.format_exc()}
+    results["lasted"] = round(time.monotonic() - began, 1)
+    (LAB / f"{stage.__name__}.json").write_text(json.dumps(results))
+    sys.stdout.write(f"{stage.__name__}: {results['lasted']} s {results.get('error', '')}\n")
 
 
 def main(names: list[str]) -> None:

@@ -105,7 +105,7 @@ class Parts(NamedTuple):
     modules: Path
 
 
-def missing() -> str | None:
+def find_missing() -> str | None:
     """What this host lacks for the lab, in one sentence, or None."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"the lab needs Linux on x86_64, and this is {sys.platform} on {platform.machine()}"
@@ -118,7 +118,7 @@ def missing() -> str | None:
 
 def prepare(cache: Path | None = None) -> Parts:
     """The machine's parts, made or found in the cache folder; needs no root. Raises LabError."""
-    if (sentence := missing()) is not None:
+    if (sentence := find_missing()) is not None:
         raise LabError(sentence)
     cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "steadytok-lab"
     image = _image()
@@ -154,7 +154,9 @@ def run(
         if (out / "done").exists():
             return
         if (out / "started").exists() or attempt == 2:
-            raise LabError(f"the guest did not come to its end\n{tail(out / 'console')}\n{tail(out / 'guest.log')}")
+            raise LabError(
+                f"the guest did not come to its end\n{read_tail(out / 'console')}\n{read_tail(out / 'guest.log')}"
+            )
 
 
 def _boot(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> None:
@@ -171,22 +173,22 @@ def _boot(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> None:
         process.kill()
         process.wait(10)
     if process.returncode != 0:
-        raise LabError(f"QEMU ended with status {process.returncode}\n{tail(out / 'qemu.log')}")
+        raise LabError(f"QEMU ended with status {process.returncode}\n{read_tail(out / 'qemu.log')}")
 
 
 def _command(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> list[str]:
-    command = processors(parts, shape)
+    command = build_processor_options(parts, shape)
     share = "security_model=none,multidevs=remap"
     command += ["-virtfs", f"local,path=/,mount_tag=root,{share},readonly=on"]
     command += ["-virtfs", f"local,path={out},mount_tag=out,{share}"]
-    command += board(bmc)
+    command += build_board_options(bmc)
     command += ["-nic", "none", "-display", "none", "-monitor", "none", "-no-reboot"]
     command += ["-serial", f"file:{out / 'console'}", "-kernel", str(parts.kernel), "-initrd", str(parts.initrd)]
     movable = f"movablecore={shape.movable * len(shape.memory)}M"
     return [*command, "-append", f"console=ttyS0 quiet mitigations=off panic=-1 {movable}"]
 
 
-def processors(parts: Parts, shape: Shape) -> list[str]:
+def build_processor_options(parts: Parts, shape: Shape) -> list[str]:
     """QEMU, with the processors and the memory of a shape."""
     # acpi-cpufreq refuses QEMU's own family of AMD processors; five-level page tables only make emulation slower.
     command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi"]
@@ -201,7 +203,7 @@ def processors(parts: Parts, shape: Shape) -> list[str]:
     return command
 
 
-def board(bmc: int | None) -> list[str]:
+def build_board_options(bmc: int | None) -> list[str]:
     """The one memory module in the firmware's table, and a BMC where OpenIPMI's simulator waits on that port."""
     slot = ",".join(f"{key}={value}" for key, value in SLOT.items())
     command = ["-smbios", f"type=17,{slot}"]
@@ -212,7 +214,7 @@ def board(bmc: int | None) -> list[str]:
 
 
 def _image() -> str:
-    depends = output(["apt-cache", "depends", "linux-image-amd64"]).splitlines()
+    depends = run_command(["apt-cache", "depends", "linux-image-amd64"]).splitlines()
     images = [line.split()[-1] for line in depends if "Depends: linux-image-" in line]
     if not images:
         raise LabError("apt knows no linux-image-amd64: the lab needs Debian's package lists (apt-get update)")
@@ -222,30 +224,30 @@ def _image() -> str:
 def _make(scratch: Path, image: str) -> None:
     parts = scratch / "parts"
     parts.mkdir()
-    tree = unpacked(image, scratch).rename(parts / "tree")
-    busybox = unpacked("busybox-static", scratch)
+    tree = unpack(image, scratch).rename(parts / "tree")
+    busybox = unpack("busybox-static", scratch)
     (release,) = (folder.name for folder in (tree / "lib/modules").iterdir())
-    output(["depmod", "-b", str(tree), release])
-    make_initrd(parts / "initrd.gz", scratch / "initrd", busybox / "bin/busybox", in_order(tree, release))
+    run_command(["depmod", "-b", str(tree), release])
+    make_initrd(parts / "initrd.gz", scratch / "initrd", busybox / "bin/busybox", order_modules(tree, release))
     scopes = "".join(_SCOPE.format(cpu=cpu) for cpu in range(4))
     (parts / "ssdt.asl").write_text(f'DefinitionBlock ("", "SSDT", 2, "STEADY", "CPUFREQ", 1)\n{{{scopes}}}\n')
-    output(["iasl", "-p", str(parts / "ssdt"), str(parts / "ssdt.asl")])
+    run_command(["iasl", "-p", str(parts / "ssdt"), str(parts / "ssdt.asl")])
 
 
-def unpacked(name: str, scratch: Path) -> Path:
+def unpack(name: str, scratch: Path) -> Path:
     """The files of one of Debian's packages, in a folder of that name."""
-    output(["apt-get", "download", name], scratch)
+    run_command(["apt-get", "download", name], scratch)
     (package,) = scratch.glob(f"{name}_*.deb")
-    output(["dpkg-deb", "-x", str(package), str(scratch / name)])
+    run_command(["dpkg-deb", "-x", str(package), str(scratch / name)])
     return scratch / name
 
 
-def in_order(tree: Path, release: str, names: Sequence[str] = _FOR_THE_ROOT) -> list[Path]:
+def order_modules(tree: Path, release: str, names: Sequence[str] = _FOR_THE_ROOT) -> list[Path]:
     """Modules with all that they need, in the order in which they load; without names those that reach the root."""
     order: dict[Path, None] = {}
     for module in names:
-        shown = output(["modprobe", "-d", str(tree), "-S", release, "--show-depends", module])
-        for line in shown.splitlines():
+        lines = run_command(["modprobe", "-d", str(tree), "-S", release, "--show-depends", module])
+        for line in lines.splitlines():
             if line.startswith("insmod "):
                 order[Path(line.split()[1])] = None
     return list(order)
@@ -276,17 +278,17 @@ def which(program: str) -> str | None:
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
-def output(command: Sequence[str], folder: Path | None = None) -> str:
+def run_command(command: Sequence[str], folder: Path | None = None) -> str:
     """What a program prints; LabError with its last words where it fails."""
     path = which(command[0]) or command[0]
     result = subprocess.run([path, *command[1:]], cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        said = (result.stderr or result.stdout).strip()[-500:]
-        raise LabError(f"`{shlex.join(command)}` ended with status {result.returncode}: {said}")
+        reason = (result.stderr or result.stdout).strip()[-500:]
+        raise LabError(f"`{shlex.join(command)}` ended with status {result.returncode}: {reason}")
     return result.stdout
 
 
-def tail(path: Path) -> str:
+def read_tail(path: Path) -> str:
     """The end of a file, under its name."""
     text = path.read_text(errors="replace") if path.exists() else "(nothing)"
     return f"--- {path.name}\n{text[-3000:]}"

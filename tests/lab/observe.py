@@ -18,24 +18,24 @@ ENVIRONMENT = {"PATH": PATH, "HOME": "/run", "TMPDIR": "/run", "LANG": "C.UTF-8"
 
 def series(samples: Iterable[Reading]) -> dict[str, float]:
     """Readings by series, `name{label="value"}`; missing ones are left out."""
-    return {name(sample): sample.value for sample in samples if sample is not None}
+    return {format_name(sample): sample.value for sample in samples if sample is not None}
 
 
-def name(sample: Sample) -> str:
+def format_name(sample: Sample) -> str:
     """A sample's series as an exposition writes it."""
     pairs = ",".join(f'{label}="{value}"' for label, value in sample.labels)
     return f"{sample.metric.name}{{{pairs}}}" if pairs else sample.metric.name
 
 
-def look(module: ModuleType, host: Host | None = None, *config: Any) -> dict[str, float]:
+def collect(module: ModuleType, host: Host | None = None, *config: Any) -> dict[str, float]:
     """One pass of a collector over the live machine."""
     return series(module.collect(host or Host("/"), *config))
 
 
-def looked_with_notes(module: ModuleType) -> dict[str, Any]:
+def collect_with_notes(module: ModuleType) -> dict[str, Any]:
     """One pass, with what it said is missing."""
     host = Host("/")
-    return {"series": look(module, host), "notes": [list(note) for note in host.take_notes()]}
+    return {"series": collect(module, host), "notes": [list(note) for note in host.take_notes()]}
 
 
 def run(*command: str, status: int | None = 0, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -60,13 +60,13 @@ def write(path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def text(path: str) -> str:
+def read_text(path: str) -> str:
     """A file of the kernel as it is."""
     return Path(path).read_text()
 
 
 def between(before: Callable[[], Any], act: Callable[[], object]) -> dict[str, Any]:
     """The same look before and after something was done."""
-    seen = before()
+    result = before()
     act()
-    return {"before": seen, "after": before()}
+    return {"before": result, "after": before()}

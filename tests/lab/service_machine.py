@@ -73,18 +73,18 @@ class Image(NamedTuple):
     parts: Parts
 
 
-def missing() -> str | None:
+def find_missing() -> str | None:
     """What this host lacks, in one sentence, or None."""
     lacking = [program for program in _PROGRAMS if machine.which(program) is None]
     if not lacking:
-        return machine.missing()
+        return machine.find_missing()
     packages = " ".join(sorted({_PROGRAMS[program] for program in lacking}))
     return f"the lab needs {', '.join(lacking)}: apt-get install --no-install-recommends {packages}"
 
 
 def prepare() -> Image:
     """The root, made in a minute or found in the cache folder. Raises LabError."""
-    if (sentence := missing()) is not None:
+    if (sentence := find_missing()) is not None:
         raise LabError(sentence)
     parts = machine.prepare()
     recipe = "\n".join([parts.release, *_PACKAGES, *_FOR_THE_GUEST, *_UNITS_LEFT_OUT, _SIZE, _INIT, _LAB_UNIT])
@@ -102,8 +102,8 @@ def prepare() -> Image:
 def _make(scratch: Path, parts: Parts) -> None:
     image = scratch / "image"
     image.mkdir()
-    modules = machine.in_order(parts.modules, parts.release, _FOR_THE_ROOT)
-    busybox = machine.unpacked("busybox-static", scratch) / "bin/busybox"
+    modules = machine.order_modules(parts.modules, parts.release, _FOR_THE_ROOT)
+    busybox = machine.unpack("busybox-static", scratch) / "bin/busybox"
     machine.make_initrd(image / "initrd.gz", scratch / "initrd", busybox, modules, _INIT)
     _stage_modules(scratch / "stage", parts)
     (scratch / "lab.service").write_text(_LAB_UNIT)
@@ -113,7 +113,7 @@ def _make(scratch: Path, parts: Parts) -> None:
     command += [f"--aptopt={line}" for line in _apt_options()]
     command += [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in _UNWANTED]
     command += [f"--customize-hook={hook}" for hook in _hooks(scratch, image / "root.ext4")]
-    machine.output([*command, codename, "/dev/null", str(scratch / "sources.list")])
+    machine.run_command([*command, codename, "/dev/null", str(scratch / "sources.list")])
 
 
 def _hooks(scratch: Path, root: Path) -> list[str]:
@@ -135,21 +135,21 @@ def _hooks(scratch: Path, root: Path) -> list[str]:
 def _stage_modules(stage: Path, parts: Parts) -> None:
     """The few modules that the guest loads itself, where modprobe looks for them."""
     tree = parts.modules / "lib/modules" / parts.release
-    for module in machine.in_order(parts.modules, parts.release, (*_FOR_THE_GUEST, *_FOR_THE_ROOT)):
-        place = stage / "lib/modules" / parts.release / module.relative_to(tree)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(module, place)
+    for module in machine.order_modules(parts.modules, parts.release, (*_FOR_THE_GUEST, *_FOR_THE_ROOT)):
+        target = stage / "lib/modules" / parts.release / module.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(module, target)
     for name in ("modules.builtin", "modules.order"):
         shutil.copy(tree / name, stage / "lib/modules" / parts.release / name)
-    machine.output(["depmod", "-b", str(stage), parts.release])
+    machine.run_command(["depmod", "-b", str(stage), parts.release])
     (stage / "lib/modules").rename(stage / "modules")
 
 
 def _sources() -> str:
     """Where this host's apt gets Debian's own packages, as lines of a sources.list."""
     form = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
-    wanted = ["--format", form, "Created-By: Packages", "Origin: Debian"]
-    lines = sorted(set(machine.output(["apt-get", "indextargets", *wanted]).splitlines()))
+    options = ["--format", form, "Created-By: Packages", "Origin: Debian"]
+    lines = sorted(set(machine.run_command(["apt-get", "indextargets", *options]).splitlines()))
     if not lines:
         raise LabError("apt knows no source of Debian's packages: the lab needs its package lists (apt-get update)")
     return "\n".join(lines) + "\n"
@@ -157,8 +157,8 @@ def _sources() -> str:
 
 def _apt_options() -> list[str]:
     """How this host's apt reaches its sources: proxies, certificates, and whether old lists are good enough."""
-    wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Languages")
-    return [line for line in machine.output(["apt-config", "dump"]).splitlines() if line.startswith(wanted)]
+    prefixes = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Languages")
+    return [line for line in machine.run_command(["apt-config", "dump"]).splitlines() if line.startswith(prefixes)]
 
 
 def _codename() -> str:
@@ -168,7 +168,7 @@ def _codename() -> str:
     raise LabError("this is no release of Debian: /etc/os-release has no VERSION_CODENAME")
 
 
-def wheels(folder: Path, version: str | None = None) -> None:
+def build_wheels(folder: Path, version: str | None = None) -> None:
     """
     Our wheel, of this checkout, and those that it needs; with a `version`, our wheel alone under that number.
 
@@ -176,7 +176,7 @@ def wheels(folder: Path, version: str | None = None) -> None:
     """
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "-w", str(folder)]
     if version is None:
-        machine.output([*pip, str(HOUSE), "pip"])
+        machine.run_command([*pip, str(HOUSE), "pip"])
         return
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "steadytok"
@@ -187,25 +187,25 @@ def wheels(folder: Path, version: str | None = None) -> None:
                 shutil.copy(HOUSE / name, copy / name)
         project = (copy / "pyproject.toml").read_text()
         (copy / "pyproject.toml").write_text(project.replace('version = "0.1.0"', f'version = "{version}"', 1))
-        machine.output([*pip, "--no-deps", str(copy)])
+        machine.run_command([*pip, "--no-deps", str(copy)])
 
 
-def fetched(folder: Path, wheelhouse: Path) -> None:
+def fetch_packages(folder: Path, wheelhouse: Path) -> None:
     """What `python3 -m venv` and `pip install steadytok` would give a user: the environment that installs from."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder)]
-    machine.output([*pip, "--no-index", "--find-links", str(wheelhouse), "pip", "steadytok"])
+    machine.run_command([*pip, "--no-index", "--find-links", str(wheelhouse), "pip", "steadytok"])
 
 
 def furnish(out: Path) -> None:
     """What the guest finds in its /run/lab: its program, wheels of two versions, and an Alertmanager."""
     out.mkdir(parents=True, exist_ok=True)
-    wheels(out / "wheels")
-    wheels(out / "newer", NEWER)
-    fetched(out / "site", out / "wheels")
+    build_wheels(out / "wheels")
+    build_wheels(out / "newer", NEWER)
+    fetch_packages(out / "site", out / "wheels")
     for name in ("guest_service.py", "guest_probe.py"):
         shutil.copy(HOUSE / "tests/lab" / name, out / name)
     alertmanager = machine.which("prometheus-alertmanager")
-    assert alertmanager is not None  # `missing` has looked
+    assert alertmanager is not None  # `find_missing` has checked
     shutil.copy(alertmanager, out / "alertmanager")
     # Debian's build reads its templates from there, whatever it is told.
     shutil.copytree("/usr/share/prometheus/alertmanager", out / "templates")
@@ -232,13 +232,13 @@ def _run(image: Image, out: Path, bmc: SimulatedBmc) -> None:
         process.kill()
         process.wait(10)
     if not (out / "done").exists():
-        tails = "\n".join(machine.tail(out / name) for name in ("console", "qemu.log", "guest.log"))
+        tails = "\n".join(machine.read_tail(out / name) for name in ("console", "qemu.log", "guest.log"))
         raise LabError(f"the guest did not come to its end\n{tails}")
 
 
 def _command(image: Image, out: Path, bmc: int | None) -> list[str]:
-    command = machine.processors(image.parts, machine.TWO_NODES)
-    command += machine.board(bmc)
+    command = machine.build_processor_options(image.parts, machine.TWO_NODES)
+    command += machine.build_board_options(bmc)
     command += ["-drive", f"file={image.root},format=raw,if=virtio,snapshot=on,discard=unmap"]
     command += ["-virtfs", f"local,path={out},mount_tag=out,security_model=none,multidevs=remap"]
     # No -no-reboot: the machine that comes up again has the disk that it left.
@@ -249,10 +249,10 @@ def _command(image: Image, out: Path, bmc: int | None) -> list[str]:
 
 if __name__ == "__main__":
     try:
-        made = prepare()
-        sys.stdout.write(f"{made}\n")
+        image = prepare()
+        sys.stdout.write(f"{image}\n")
         if len(sys.argv) > 1:  # by hand: a folder for what the guest sees and says
             furnish(Path(sys.argv[1]))
-            run(made, Path(sys.argv[1]))
+            run(image, Path(sys.argv[1]))
     except LabError as error:
         sys.exit(str(error))

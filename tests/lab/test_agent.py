@@ -19,7 +19,7 @@ Saw = Callable[[str], dict[str, Any]]
 CONSTRAINTS = ("none", "cpuset", "memory_policy", "memcg")
 
 
-class Told(NamedTuple):
+class ReceivedAlert(NamedTuple):
     """One alert as the receiver got it; `ended` when its end was over by then."""
 
     at: float
@@ -29,34 +29,34 @@ class Told(NamedTuple):
 
 
 @pytest.fixture(name="life")
-def _life(saw: Saw) -> dict[str, Any]:
-    return saw("agent")
+def _life(read_stage: Saw) -> dict[str, Any]:
+    return read_stage("agent")
 
 
-def mark(life: dict[str, Any], what: str) -> float:
+def get_mark(life: dict[str, Any], name: str) -> float:
     """When something was done, Unix time; it fails where it did not happen."""
-    times: dict[str, float] = {what: at for at, what in life["marks"]}
-    assert what in times, sorted(times)
-    return times[what]
+    times: dict[str, float] = {name: at for at, name in life["marks"]}
+    assert name in times, sorted(times)
+    return times[name]
 
 
 def between(life: dict[str, Any], start: str, end: str) -> list[dict[str, float]]:
     """The scrapes between two marks."""
-    return [series for at, series in life["scrapes"] if mark(life, start) < at < mark(life, end)]
+    return [series for at, series in life["scrapes"] if get_mark(life, start) < at < get_mark(life, end)]
 
 
-def told(life: dict[str, Any], name: str) -> Iterator[Told]:
+def list_received(life: dict[str, Any], name: str) -> Iterator[ReceivedAlert]:
     """What was received of an alert, in order."""
     for at, alerts in life["posts"]:
         for alert in alerts:
             if alert["labels"]["alertname"] == name:
                 ended = datetime.fromisoformat(alert["endsAt"]).timestamp() <= at
-                yield Told(at, alert["labels"], alert["annotations"], ended)
+                yield ReceivedAlert(at, alert["labels"], alert["annotations"], ended)
 
 
 def test_everything_happened(life: dict[str, Any]) -> None:
     """The agent came up and saw each change in its time, and SIGTERM ended it well."""
-    assert [what for _, what in life["marks"] if what.startswith("NOT")] == []
+    assert [name for _, name in life["marks"] if name.startswith("NOT")] == []
     assert life["status"] == 0
 
 
@@ -117,7 +117,9 @@ def test_memory_that_left_is_gone(life: dict[str, Any]) -> None:
     """A block of memory taken offline leaves its node's size, and only that node's, and comes back."""
     name = 'steadytok_topology_node_memory_bytes{{node="{}"}}'
     before, after = between(life, "first DIMM", "memory 0")[-1], between(life, "memory 1 seen", "told to end")[-1]
-    series = [series for at, series in life["scrapes"] if mark(life, "memory 0") < at < mark(life, "memory 1 seen")]
+    series = [
+        series for at, series in life["scrapes"] if get_mark(life, "memory 0") < at < get_mark(life, "memory 1 seen")
+    ]
 
     assert min(scrape[name.format(1)] for scrape in series) == before[name.format(1)] - (128 << 20)
     assert {scrape[name.format(0)] for scrape in series} == {before[name.format(0)]}
@@ -129,7 +131,7 @@ def test_kills_are_counted_by_their_constraint(life: dict[str, Any]) -> None:
     newest = life["scrapes"][-1][1]
 
     assert {
-        each: newest[f'steadytok_kmsg_oom_kills_total{{constraint="{each}"}}'] for each in CONSTRAINTS
+        constraint: newest[f'steadytok_kmsg_oom_kills_total{{constraint="{constraint}"}}'] for constraint in CONSTRAINTS
     } == dict.fromkeys(CONSTRAINTS, 1)
 
 
@@ -145,23 +147,25 @@ def test_each_kill_names_its_victim(life: dict[str, Any]) -> None:
     }
 
     assert {series for series in newest if series.startswith(name)} == {
-        f"{name}{{{each}}}" for each in expected.values()
+        f"{name}{{{labels}}}" for labels in expected.values()
     }
     for constraint, labels in expected.items():
-        at = mark(life, f"killed {constraint} -9")
+        at = get_mark(life, f"killed {constraint} -9")
         assert newest[f"{name}{{{labels}}}"] == pytest.approx(at, abs=10)  # the kernel may take a while to reap it
 
 
 def test_each_kill_is_told(life: dict[str, Any]) -> None:
     """An OomKill goes out for each kind, naming the victim in its sentence."""
-    named = {alert.labels["constraint"] for alert in told(life, "OomKill") if VICTIM in alert.annotations["summary"]}
+    named = {
+        alert.labels["constraint"] for alert in list_received(life, "OomKill") if VICTIM in alert.annotations["summary"]
+    }
 
     assert named == set(CONSTRAINTS)
 
 
 def test_a_later_kill_ends_no_earlier_one(life: dict[str, Any]) -> None:
     """Four kills are four alerts: a kill of one kind neither ends nor renames the alert about another."""
-    alerts = list(told(life, "OomKill"))
+    alerts = list(list_received(life, "OomKill"))
 
     assert len({tuple(sorted(alert.labels.items())) for alert in alerts}) == len(CONSTRAINTS)
     assert [alert for alert in alerts if alert.ended] == []
@@ -179,7 +183,7 @@ def test_counters_that_stand_still_leave(life: dict[str, Any]) -> None:
 def test_a_hot_dimm_is_pending_then_told(life: dict[str, Any]) -> None:
     """The built-in DimmHot waits as pending while the DIMM is above its limit, then goes out once as critical."""
     state = 'steadytok_lab_alerts{{alertname="DimmHot",alertstate="{}",dimm="{}",severity="critical"}}'
-    first = next(told(life, "DimmHot"))
+    first = next(list_received(life, "DimmHot"))
     waiting = [series for at, series in life["scrapes"] if at < first.at]
 
     assert (first.labels["severity"], first.ended) == ("critical", False)
@@ -190,7 +194,7 @@ def test_a_hot_dimm_is_pending_then_told(life: dict[str, Any]) -> None:
 
 def test_standing_still_resets_no_alert(life: dict[str, Any]) -> None:
     """An agent that was held up for longer than a sensor may be silent goes on with what was pending."""
-    start, end = mark(life, "DimmHot pending"), next(told(life, "DimmHot")).at
+    start, end = get_mark(life, "DimmHot pending"), next(list_received(life, "DimmHot")).at
     scrapes = [series for at, series in life["scrapes"] if start < at < end]
 
     assert all(any('alertname="DimmHot"' in name for name in series) for series in scrapes)
@@ -198,14 +202,14 @@ def test_standing_still_resets_no_alert(life: dict[str, Any]) -> None:
 
 def test_an_operators_rule_lives_its_whole_life(life: dict[str, Any]) -> None:
     """A rule of the operator's own fires for the hot DIMM alone, and is told as ended once that is cool."""
-    alerts = list(told(life, "LabHot"))
+    alerts = list(list_received(life, "LabHot"))
 
     assert len({alert.labels["dimm"] for alert in alerts}) == 1
     assert not alerts[0].ended
-    assert [alert for alert in alerts if alert.ended and alert.at < mark(life, "cool")] == []
+    assert [alert for alert in alerts if alert.ended and alert.at < get_mark(life, "cool")] == []
     assert any(alert.ended for alert in alerts)
 
 
 def test_leaving_ends_no_alert(life: dict[str, Any]) -> None:
     """An agent that is told to end does not tell that its alerts have ended."""
-    assert [alert for alert in told(life, "DimmHot") if alert.ended] == []
+    assert [alert for alert in list_received(life, "DimmHot") if alert.ended] == []

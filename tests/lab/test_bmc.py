@@ -13,40 +13,42 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 Saw = Callable[[str], dict[str, Any]]
 
 
-def values(seen: dict[str, Any], *names: str) -> dict[str, float]:
+def select_values(result: dict[str, Any], *names: str) -> dict[str, float]:
     """Values of the metrics of ipmi with these names, by their sensor."""
-    wanted = {f"steadytok_ipmi_{name}" for name in names}
-    return {row["labels"]["sensor"]: row["value"] for row in seen["samples"] if row["name"] in wanted}
+    metric_names = {f"steadytok_ipmi_{name}" for name in names}
+    return {row["labels"]["sensor"]: row["value"] for row in result["samples"] if row["name"] in metric_names}
 
 
-def test_without_the_driver_there_is_nothing(saw: Saw) -> None:
+def test_without_the_driver_there_is_nothing(read_stage: Saw) -> None:
     """No /dev/ipmi0: absent, which is no failure and needs no word."""
-    seen = saw("bmc")["without"]
+    result = read_stage("bmc")["without"]
 
-    assert (seen["status"], seen["samples"], seen["said"]) == (0, [], "")
+    assert (result["status"], result["samples"], result["said"]) == (0, [], "")
 
 
-def test_the_bmc_is_read_in_band_as_ipmitool_reads_it(saw: Saw) -> None:
+def test_the_bmc_is_read_in_band_as_ipmitool_reads_it(read_stage: Saw) -> None:
     """32 DIMMs, the inlet and four fans, value by value."""
-    seen = saw("bmc")
-    ours = values(seen["cool"], "temperature_celsius", "fan_rpm")
-    theirs = {name: float(value) for name, value, _, status in csv.reader(seen["peer"].splitlines()) if status == "ok"}
+    result = read_stage("bmc")
+    ours = select_values(result["cool"], "temperature_celsius", "fan_rpm")
+    theirs = {
+        name: float(value) for name, value, _, status in csv.reader(result["peer"].splitlines()) if status == "ok"
+    }
 
-    assert seen["cool"]["said"] == ""
+    assert result["cool"]["said"] == ""
     assert len(ours) == 32 + 1 + 4
     assert ours == {name: theirs[name] for name in ours}
 
 
-def test_hwmon_and_dimm_are_read_beside_it(saw: Saw) -> None:
+def test_hwmon_and_dimm_are_read_beside_it(read_stage: Saw) -> None:
     """One command reads the kernel's jc42 and the BMC, and neither hides the other."""
-    names = {row["name"] for row in saw("bmc")["cool"]["samples"]}
+    names = {row["name"] for row in read_stage("bmc")["cool"]["samples"]}
 
     assert {"steadytok_hwmon_temperature_celsius", "steadytok_dimm_temperature_celsius"} <= names
 
 
-def test_what_becomes_hot_is_seen_in_band(saw: Saw) -> None:
+def test_what_becomes_hot_is_seen_in_band(read_stage: Saw) -> None:
     """A value that changes on the BMC is the next reading's."""
-    seen = saw("bmc")
+    result = read_stage("bmc")
 
-    assert values(seen["cool"], "temperature_celsius")["DIMMA1 Temp"] == 42.0
-    assert values(seen["hot"], "temperature_celsius")["DIMMA1 Temp"] == 88.0
+    assert select_values(result["cool"], "temperature_celsius")["DIMMA1 Temp"] == 42.0
+    assert select_values(result["hot"], "temperature_celsius")["DIMMA1 Temp"] == 88.0

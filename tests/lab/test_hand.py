@@ -15,36 +15,36 @@ Saw = Callable[[str], dict[str, Any]]
 PAGE = 4096
 
 
-def test_page_cache_is_really_dropped(saw: Saw) -> None:
+def test_page_cache_is_really_dropped(read_stage: Saw) -> None:
     """Files had been read; most of their pages are gone, and the answer says about how many."""
-    seen = saw("hand")["drop_caches"]
+    result = read_stage("hand")["drop_caches"]
 
-    assert seen["answer"]["ok"], seen
-    assert seen["before"] - seen["after"] > 24 << 20 < seen["read"]
-    assert seen["answer"]["result"]["freed_bytes"] > 16 << 20
+    assert result["answer"]["ok"], result
+    assert result["before"] - result["after"] > 24 << 20 < result["read"]
+    assert result["answer"]["result"]["freed_bytes"] > 16 << 20
 
 
-def test_a_node_is_compacted(saw: Saw) -> None:
+def test_a_node_is_compacted(read_stage: Saw) -> None:
     """The kernel takes the request."""
-    assert saw("hand")["compact"]["ok"]
+    assert read_stage("hand")["compact"]["ok"]
 
 
-def test_a_governor_is_held_and_put_back_though_the_hand_was_killed(saw: Saw) -> None:
+def test_a_governor_is_held_and_put_back_though_the_hand_was_killed(read_stage: Saw) -> None:
     """acpi-cpufreq has what was asked for, kill -9 changes nothing, the next hand knows the lease and ends it."""
-    seen = saw("hand")["governor"]
+    result = read_stage("hand")["governor"]
 
-    assert seen["answer"]["result"] == {"prior": seen["prior"], "now": seen["wanted"]}
-    assert (seen["held"], seen["after_kill"]) == (seen["wanted"], seen["wanted"])
-    assert [lease["prior"] for lease in seen["leases"]] == [seen["prior"]]
-    assert seen["renewed"]["result"] == {"renewed": ["g"], "unknown": [], "lapsed": {}}
-    assert seen["after"] == seen["prior"]
+    assert result["answer"]["result"] == {"prior": result["prior"], "now": result["wanted"]}
+    assert (result["held"], result["after_kill"]) == (result["wanted"], result["wanted"])
+    assert [lease["prior"] for lease in result["leases"]] == [result["prior"]]
+    assert result["renewed"]["result"] == {"renewed": ["g"], "unknown": [], "lapsed": {}}
+    assert result["after"] == result["prior"]
 
 
-def test_pages_are_really_moved(saw: Saw) -> None:
+def test_pages_are_really_moved(read_stage: Saw) -> None:
     """As much as was asked for, to a huge page; then the rest, at once or in a few goes; all that is told has moved."""
-    seen = saw("hand")["migrate"]
-    first, second, last = seen["pages"][0], seen["pages"][1], seen["pages"][-1]
-    bounded, *rest = (answer["result"]["moved_bytes"] for answer in seen["answers"])
+    result = read_stage("hand")["migrate"]
+    first, second, last = result["pages"][0], result["pages"][1], result["pages"][-1]
+    bounded, *rest = (answer["result"]["moved_bytes"] for answer in result["answers"])
 
     assert first["0"] * PAGE >= SIZE * 0.9
     assert 16 << 20 <= bounded < 18 << 20
@@ -55,23 +55,23 @@ def test_pages_are_really_moved(saw: Saw) -> None:
     assert last["1"] * PAGE >= SIZE * 0.9
 
 
-def test_pages_of_strangers_stay(saw: Saw) -> None:
+def test_pages_of_strangers_stay(read_stage: Saw) -> None:
     """Neither a process outside the named units is touched, nor one that has another's number."""
-    seen = saw("hand")
+    result = read_stage("hand")
 
-    assert "hand.toml does not name with migrate = true" in seen["stranger"]["error"]
-    assert "it started at another time" in seen["another_time"]["error"]
+    assert "hand.toml does not name with migrate = true" in result["stranger"]["error"]
+    assert "it started at another time" in result["another_time"]["error"]
 
 
-def test_a_process_is_really_duty_cycled(saw: Saw) -> None:
+def test_a_process_is_really_duty_cycled(read_stage: Saw) -> None:
     """At half duty it gets about half of what it had, and all of it after the lease."""
-    seen = saw("hand")["freeze"]
+    result = read_stage("hand")["freeze"]
 
-    assert seen["answer"]["result"] == {"prior": 1.0, "now": 0.5}
-    assert seen["half"] / seen["free"] == pytest.approx(0.5, abs=0.15)
-    assert seen["after"] / seen["free"] > 0.8
+    assert result["answer"]["result"] == {"prior": 1.0, "now": 0.5}
+    assert result["half"] / result["free"] == pytest.approx(0.5, abs=0.15)
+    assert result["after"] / result["free"] > 0.8
 
 
-def test_the_hand_ends_well(saw: Saw) -> None:
+def test_the_hand_ends_well(read_stage: Saw) -> None:
     """SIGTERM is status 0."""
-    assert saw("hand")["status"] == 0
+    assert read_stage("hand")["status"] == 0

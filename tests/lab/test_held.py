@@ -17,43 +17,43 @@ Saw = Callable[[str], dict[str, Any]]
 PAGE = 4096
 
 
-def test_the_action_really_moves_pages(saw: Saw) -> None:
+def test_the_action_really_moves_pages(read_stage: Saw) -> None:
     """Most of what its plan says, as numa_maps and numastat -p count them; some of it the kernel may hold."""
-    seen = saw("held")["actions"]
-    before, after = seen["pages"]
+    result = read_stage("held")["actions"]
+    before, after = result["pages"]
 
-    assert re.fullmatch(r"80\.0 MiB of 80\.0 MiB from node 0 to 1, process \d+", seen["migrate_pages"]["plan"])
+    assert re.fullmatch(r"80\.0 MiB of 80\.0 MiB from node 0 to 1, process \d+", result["migrate_pages"]["plan"])
     assert before["0"] * PAGE >= SIZE * 0.9
     assert (before["0"] - after["0"]) * PAGE >= SIZE * 0.5
     assert (after["1"] - before["1"]) * PAGE >= SIZE * 0.5
-    private = [re.findall(r"^Private\s+(\S+)\s+(\S+)", text, re.MULTILINE)[0] for text in seen["numastat"]]
+    private = [re.findall(r"^Private\s+(\S+)\s+(\S+)", text, re.MULTILINE)[0] for text in result["numastat"]]
     assert float(private[1][1]) - float(private[0][1]) >= 40
 
 
-def test_the_action_really_reclaims_page_cache(saw: Saw) -> None:
+def test_the_action_really_reclaims_page_cache(read_stage: Saw) -> None:
     """Of the named unit, through memory.reclaim; where the kernel has none for a node, the plan says so."""
-    seen = saw("held")["actions"]["reclaim"]
+    result = read_stage("held")["actions"]["reclaim"]
 
-    assert seen["before"] > 24 << 20
-    assert seen["after"] < seen["before"] / 2
-    assert seen["did"].startswith("asked for ")
-    assert "this kernel has no sys/devices/system/node/node1/reclaim" in seen["refused"]
+    assert result["before"] > 24 << 20
+    assert result["after"] < result["before"] / 2
+    assert result["did"].startswith("asked for ")
+    assert "this kernel has no sys/devices/system/node/node1/reclaim" in result["refused"]
 
 
-def test_the_action_really_compacts(saw: Saw) -> None:
+def test_the_action_really_compacts(read_stage: Saw) -> None:
     """The plan names what is free, and the kernel takes the request."""
-    seen = saw("held")["actions"]["compact_memory"]
+    result = read_stage("held")["actions"]["compact_memory"]
 
-    assert "of free memory of node 1 to be put together" in seen["plan"]
-    assert seen["did"].startswith("compacted in ")
+    assert "of free memory of node 1 to be compacted" in result["plan"]
+    assert result["did"].startswith("compacted in ")
 
 
-def test_a_killed_agent_leaves_everything_at_full_speed_within_the_ttl(saw: Saw) -> None:
+def test_a_killed_agent_leaves_everything_at_full_speed_within_the_ttl(read_stage: Saw) -> None:
     """A governor, a frozen unit and a paced engine are held; kill -9, and nobody starts it again."""
-    seen = saw("held")["killed"]
+    result = read_stage("held")["killed"]
 
-    assert {lease["verb"] for lease in seen["leases"]} == {"governor", "freeze"}
-    assert sum(lease["verb"] == "governor" for lease in seen["leases"]) > 1
-    assert seen["free_after"].keys() == {"governor", "freeze", "pace"}
+    assert {lease["verb"] for lease in result["leases"]} == {"governor", "freeze"}
+    assert sum(lease["verb"] == "governor" for lease in result["leases"]) > 1
+    assert result["free_after"].keys() == {"governor", "freeze", "pace"}
     # Three seconds of watching, since the machine is emulated.
-    assert max(seen["free_after"].values()) <= freeze.TTL + 3, seen["free_after"]
+    assert max(result["free_after"].values()) <= freeze.TTL + 3, result["free_after"]

@@ -14,84 +14,84 @@ Saw = Callable[[str], dict[str, Any]]
 MIB = 1 << 20
 
 
-def value(series: dict[str, float], name: str, **labels: str) -> float:
+def get_value(series: dict[str, float], name: str, **labels: str) -> float:
     """The only value of a metric that has these labels."""
-    wanted = [f'{label}="{text}"' for label, text in labels.items()]
-    (found,) = (
+    pairs = [f'{label}="{text}"' for label, text in labels.items()]
+    (values,) = (
         value
         for key, value in series.items()
-        if key.startswith(f"steadytok_process_{name}{{") and all(pair in key for pair in wanted)
+        if key.startswith(f"steadytok_process_{name}{{") and all(pair in key for pair in pairs)
     )
-    return found
+    return values
 
 
-def test_the_parents_smaller_limit_is_found(saw: Saw) -> None:
+def test_the_parents_smaller_limit_is_found(read_stage: Saw) -> None:
     """The process's cgroup may take 256 MiB and the one above it 128: those bind, and usage is that one's."""
-    seen = saw("limits")
-    before, counted = seen["before"], seen["counted"]
+    result = read_stage("limits")
+    before, counted = result["before"], result["counted"]
 
-    assert value(before, "cgroup_max_bytes") == 128 * MIB
-    assert value(before, "cgroup_info", cgroup="/pod/c", limited_by="/pod") == 1
-    assert value(before, "cgroup_current_bytes") == pytest.approx(int(counted["pod current"]), abs=2 * MIB)
-    assert 40 * MIB < value(before, "cgroup_current_bytes") < 128 * MIB
+    assert get_value(before, "cgroup_max_bytes") == 128 * MIB
+    assert get_value(before, "cgroup_info", cgroup="/pod/c", limited_by="/pod") == 1
+    assert get_value(before, "cgroup_current_bytes") == pytest.approx(int(counted["pod current"]), abs=2 * MIB)
+    assert 40 * MIB < get_value(before, "cgroup_current_bytes") < 128 * MIB
 
 
-def test_cache_of_a_file_is_still_available(saw: Saw) -> None:
+def test_cache_of_a_file_is_still_available(read_stage: Saw) -> None:
     """After a large file was read the usage is that much larger, and what can be taken is as much as before."""
-    seen = saw("limits")
-    grown, left = (
-        value(seen["after"], name) - value(seen["before"], name)
+    result = read_stage("limits")
+    grown, available = (
+        get_value(result["after"], name) - get_value(result["before"], name)
         for name in ("cgroup_current_bytes", "cgroup_available_bytes")
     )
 
     assert grown > 8 * MIB
-    assert abs(left) < 0.2 * grown
+    assert abs(available) < 0.2 * grown
 
 
-def test_anonymous_memory_is_told_by_node(saw: Saw) -> None:
+def test_anonymous_memory_is_told_by_node(read_stage: Saw) -> None:
     """The cpuset has node 1 only, and that is where the kernel has charged the 40 MiB."""
-    before = saw("limits")["before"]
+    before = read_stage("limits")["before"]
 
-    assert value(before, "cgroup_anon_bytes", node="1") == pytest.approx(40 * MIB, abs=8 * MIB)
-    assert value(before, "cgroup_anon_bytes", node="0") < 2 * MIB
+    assert get_value(before, "cgroup_anon_bytes", node="1") == pytest.approx(40 * MIB, abs=8 * MIB)
+    assert get_value(before, "cgroup_anon_bytes", node="0") < 2 * MIB
 
 
-def test_events_have_the_kernels_words(saw: Saw) -> None:
+def test_events_have_the_kernels_words(read_stage: Saw) -> None:
     """Every word of memory.events is an event."""
-    seen = saw("limits")
-    words = re.findall(r"^(\w+) \d+$", seen["counted"]["pod events"], re.MULTILINE)
+    result = read_stage("limits")
+    words = re.findall(r"^(\w+) \d+$", result["counted"]["pod events"], re.MULTILINE)
 
     assert {"low", "high", "max", "oom", "oom_kill"} <= set(words)
-    assert [value(seen["before"], "cgroup_memory_events_total", event=word) for word in words] == [0] * len(words)
+    assert [get_value(result["before"], "cgroup_memory_events_total", event=word) for word in words] == [0] * len(words)
 
 
-def test_a_cpuset_and_a_variable_are_wishes(saw: Saw) -> None:
+def test_a_cpuset_and_a_variable_are_wishes(read_stage: Saw) -> None:
     """A cpuset without node 0 is seen, other variables are not, and one for another engine is none of this one's."""
-    before = saw("limits")["before"]
+    before = read_stage("limits")["before"]
 
-    assert value(before, "asked_node", source="cpuset", policy="bind", node="1") == 1
+    assert get_value(before, "asked_node", source="cpuset", policy="bind", node="1") == 1
     assert not [key for key in before if "secret" in key or "HF_TOKEN" in key]
     assert not [key for key in before if "asked_" in key and 'source="cpuset"' not in key]
 
 
-def test_threads_apart_from_what_numactl_bound(saw: Saw) -> None:
+def test_threads_apart_from_what_numactl_bound(read_stage: Saw) -> None:
     """A shell stays above: memory was asked for on node 0 and is there, threads on node 1, and nothing is local."""
-    series = saw("wishes")["series"]
+    series = read_stage("wishes")["series"]
 
-    assert value(series, "asked_node", source="numactl", policy="bind", node="0") == 1
-    assert value(series, "asked_node", source="numactl", policy="cpus", node="1") == 1
-    assert value(series, "kind_share_ratio", kind="anon", node="0") > 0.95
-    assert value(series, "run_share_ratio", node="1") == 1
-    assert value(series, "local_ratio") < 0.3
+    assert get_value(series, "asked_node", source="numactl", policy="bind", node="0") == 1
+    assert get_value(series, "asked_node", source="numactl", policy="cpus", node="1") == 1
+    assert get_value(series, "kind_share_ratio", kind="anon", node="0") > 0.95
+    assert get_value(series, "run_share_ratio", node="1") == 1
+    assert get_value(series, "local_ratio") < 0.3
 
 
-def test_the_command_agrees_with_numa_maps_and_numastat(saw: Saw) -> None:
+def test_the_command_agrees_with_numa_maps_and_numastat(read_stage: Saw) -> None:
     """What is sampled is within 2 points of what numa_maps counts, and numastat -p has the same sum."""
-    seen = saw("wishes")
-    sampled, exact = ({node["node"]: node["share"] for node in seen[name]["nodes"]} for name in ("sampled", "exact"))
-    total = float(re.findall(r"^Total .* ([\d.]+)$", seen["numastat"], re.MULTILINE)[0])
+    result = read_stage("wishes")
+    sampled, exact = ({node["node"]: node["share"] for node in result[name]["nodes"]} for name in ("sampled", "exact"))
+    total = float(re.findall(r"^Total .* ([\d.]+)$", result["numastat"], re.MULTILINE)[0])
 
     assert sampled == pytest.approx(exact, abs=0.02)
-    assert sum(seen["exact"]["memory_bytes"].values()) / MIB == pytest.approx(total, abs=0.5)
-    assert seen["exact"]["policies_bytes"]["bind:0"] > 40 * MIB
-    assert {(wish["policy"], wish["nodes"]) for wish in seen["exact"]["asked"]} == {("bind", "0"), ("cpus", "1")}
+    assert sum(result["exact"]["memory_bytes"].values()) / MIB == pytest.approx(total, abs=0.5)
+    assert result["exact"]["policies_bytes"]["bind:0"] > 40 * MIB
+    assert {(wish["policy"], wish["nodes"]) for wish in result["exact"]["asked"]} == {("bind", "0"), ("cpus", "1")}

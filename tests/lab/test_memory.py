@@ -36,20 +36,20 @@ COUNTERS = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_no
 
 def kernel_bytes(text: str, field: str) -> int:
     """A field of a meminfo file in bytes."""
-    found = re.search(rf"\b{re.escape(field)}:\s+(\d+) kB", text)
-    assert found is not None, f"the kernel has no {field}"
-    return int(found[1]) * 1024
+    match = re.search(rf"\b{re.escape(field)}:\s+(\d+) kB", text)
+    assert match is not None, f"the kernel has no {field}"
+    return int(match[1]) * 1024
 
 
-def moved(around: Mapping[str, Mapping[str, float]], key: str, node: int) -> float:
+def get_growth(readings: Mapping[str, Mapping[str, float]], key: str, node: int) -> float:
     """How far a counter of a node went."""
     name = f'steadytok_numastat_{key}_total{{node="{node}"}}'
-    return around["after"][name] - around["before"][name]
+    return readings["after"][name] - readings["before"][name]
 
 
-def test_nodes_are_as_the_machine_was_built(saw: Saw) -> None:
+def test_nodes_are_as_the_machine_was_built(read_stage: Saw) -> None:
     """Two nodes with two CPUs each, at the distances of the command line."""
-    topology = saw("nodes")["topology"]
+    topology = read_stage("nodes")["topology"]
 
     assert topology["steadytok_topology_nodes"] == 2
     assert [topology[f'steadytok_topology_node_cpus{{node="{node}"}}'] for node in (0, 1)] == [2, 2]
@@ -58,49 +58,49 @@ def test_nodes_are_as_the_machine_was_built(saw: Saw) -> None:
         assert topology[name] == (10 if node == other else DISTANCE)
 
 
-def test_the_command_line_reads_them_too(saw: Saw) -> None:
+def test_the_command_line_reads_them_too(read_stage: Saw) -> None:
     """`steadytok collect --json` prints the same nodes, complains of nothing, and succeeds."""
-    seen = saw("nodes")
-    printed = {(row["name"], *sorted(row["labels"].items())): row["value"] for row in seen["collect"]}
+    result = read_stage("nodes")
+    printed = {(row["name"], *sorted(row["labels"].items())): row["value"] for row in result["collect"]}
 
-    assert (seen["status"], seen["complaints"]) == (0, [])
+    assert (result["status"], result["complaints"]) == (0, [])
     assert printed["steadytok_topology_nodes",] == 2
     for node in ("0", "1"):
         total = f'steadytok_topology_node_memory_bytes{{node="{node}"}}'
-        assert printed["steadytok_node_meminfo_mem_total_bytes", ("node", node)] == seen["topology"][total]
+        assert printed["steadytok_node_meminfo_mem_total_bytes", ("node", node)] == result["topology"][total]
         assert printed["steadytok_stat_cpus_online", ("node", node)] == 2
 
 
-def test_what_this_kernel_has_is_found(saw: Saw) -> None:
+def test_what_this_kernel_has_is_found(read_stage: Saw) -> None:
     """Every collector whose files this kernel has reads something, pressure and kernel log among them."""
-    rooms = {row["name"].split("_")[1] for row in saw("nodes")["collect"]}
+    rooms = {row["name"].split("_")[1] for row in read_stage("nodes")["collect"]}
 
     assert rooms >= {"meminfo", "node", "numastat", "vmstat", "stat", "pressure", "cpufreq", "hwmon", "dimm", "kmsg"}
 
 
 @pytest.mark.parametrize("node", [0, 1])
-def test_node_meminfo_is_the_kernels(saw: Saw, node: int) -> None:
+def test_node_meminfo_is_the_kernels(read_stage: Saw, node: int) -> None:
     """Each field of a node lies where the kernel's own file has it before and after, in bytes."""
-    seen = saw("nodes")
+    result = read_stage("nodes")
     for field, name in FIELDS.items():
-        ends = [kernel_bytes(seen[when][f"node{node}/meminfo"], field) for when in ("before", "after")]
-        read = seen["read"][f'steadytok_node_meminfo_{name}_bytes{{node="{node}"}}']
+        ends = [kernel_bytes(result[when][f"node{node}/meminfo"], field) for when in ("before", "after")]
+        read = result["read"][f'steadytok_node_meminfo_{name}_bytes{{node="{node}"}}']
 
         assert min(ends) - MOVED <= read <= max(ends) + MOVED, field
 
 
-def test_memory_adds_up(saw: Saw) -> None:
+def test_memory_adds_up(read_stage: Saw) -> None:
     """The nodes' memory is the host's, to the byte."""
-    seen = saw("nodes")
-    nodes = [seen["read"][f'steadytok_node_meminfo_mem_total_bytes{{node="{node}"}}'] for node in (0, 1)]
+    result = read_stage("nodes")
+    nodes = [result["read"][f'steadytok_node_meminfo_mem_total_bytes{{node="{node}"}}'] for node in (0, 1)]
 
-    assert sum(nodes) == seen["read"]["steadytok_meminfo_mem_total_bytes"]
-    assert sum(nodes) == kernel_bytes(seen["before"]["meminfo"], "MemTotal")
+    assert sum(nodes) == result["read"]["steadytok_meminfo_mem_total_bytes"]
+    assert sum(nodes) == kernel_bytes(result["before"]["meminfo"], "MemTotal")
 
 
-def test_available_memory_is_about_the_kernels(saw: Saw) -> None:
+def test_available_memory_is_about_the_kernels(read_stage: Saw) -> None:
     """What we compute per node adds up to what the kernel computes for the host, within a twentieth of the memory."""
-    read = saw("nodes")["read"]
+    read = read_stage("nodes")["read"]
     nodes = [read[f'steadytok_node_meminfo_available_bytes{{node="{node}"}}'] for node in (0, 1)]
 
     assert (
@@ -109,78 +109,78 @@ def test_available_memory_is_about_the_kernels(saw: Saw) -> None:
 
 
 @pytest.mark.parametrize("node", [0, 1])
-def test_numastat_is_the_kernels(saw: Saw, node: int) -> None:
+def test_numastat_is_the_kernels(read_stage: Saw, node: int) -> None:
     """Each counter lies between what the kernel's file said before and after."""
-    seen = saw("nodes")
+    result = read_stage("nodes")
     before, after = (
-        dict(re.findall(r"(\w+) (\d+)", seen[when][f"node{node}/numastat"])) for when in ("before", "after")
+        dict(re.findall(r"(\w+) (\d+)", result[when][f"node{node}/numastat"])) for when in ("before", "after")
     )
     for key in COUNTERS:
-        read = seen["read"][f'steadytok_numastat_{key}_total{{node="{node}"}}']
+        read = result["read"][f'steadytok_numastat_{key}_total{{node="{node}"}}']
 
         assert int(before[key]) <= read <= int(after[key]), key
 
 
-def test_a_local_allocation_hits_its_node(saw: Saw) -> None:
+def test_a_local_allocation_hits_its_node(read_stage: Saw) -> None:
     """Memory touched where its task runs is a hit and local there, and nearly nothing elsewhere."""
     for policy, node in (("local", 0), ("membind", 1)):
-        around = saw("allocations")[policy]
+        readings = read_stage("allocations")[policy]
 
-        assert PAGES <= moved(around, "numa_hit", node) < 1.5 * PAGES
-        assert PAGES <= moved(around, "local_node", node) < 1.5 * PAGES
-        assert moved(around, "numa_hit", 1 - node) < PAGES / 4
+        assert PAGES <= get_growth(readings, "numa_hit", node) < 1.5 * PAGES
+        assert PAGES <= get_growth(readings, "local_node", node) < 1.5 * PAGES
+        assert get_growth(readings, "numa_hit", 1 - node) < PAGES / 4
 
 
-def test_a_task_bound_elsewhere_shows_as_other_node(saw: Saw) -> None:
+def test_a_task_bound_elsewhere_shows_as_other_node(read_stage: Saw) -> None:
     """A task of node 0 bound to the memory of node 1 gets hits there: other_node tells it, and no miss does."""
-    around = saw("allocations")["elsewhere"]
+    readings = read_stage("allocations")["elsewhere"]
 
-    assert PAGES <= moved(around, "numa_hit", 1) < 1.5 * PAGES
-    assert PAGES <= moved(around, "other_node", 1) < 1.5 * PAGES
-    assert moved(around, "local_node", 1) < PAGES / 4
-    assert [moved(around, key, node) for key in ("numa_miss", "numa_foreign") for node in (0, 1)] == [0, 0, 0, 0]
+    assert PAGES <= get_growth(readings, "numa_hit", 1) < 1.5 * PAGES
+    assert PAGES <= get_growth(readings, "other_node", 1) < 1.5 * PAGES
+    assert get_growth(readings, "local_node", 1) < PAGES / 4
+    assert [get_growth(readings, key, node) for key in ("numa_miss", "numa_foreign") for node in (0, 1)] == [0, 0, 0, 0]
 
 
-def test_interleaving_hits_both_nodes(saw: Saw) -> None:
+def test_interleaving_hits_both_nodes(read_stage: Saw) -> None:
     """Half the pages go to each node as interleave_hit, and the half of the other node is other_node by design."""
-    around = saw("allocations")["interleave"]
-    hits = [moved(around, "interleave_hit", node) for node in (0, 1)]
+    readings = read_stage("allocations")["interleave"]
+    hits = [get_growth(readings, "interleave_hit", node) for node in (0, 1)]
 
     assert all(0.9 * PAGES / 2 <= hit < 1.5 * PAGES / 2 for hit in hits)
-    assert moved(around, "other_node", 1) >= 0.9 * PAGES / 2
+    assert get_growth(readings, "other_node", 1) >= 0.9 * PAGES / 2
 
 
-def test_numastat_counts_allocations_and_not_bytes(saw: Saw) -> None:
+def test_numastat_counts_allocations_and_not_bytes(read_stage: Saw) -> None:
     """The same memory in huge pages counts a fraction, so that the counters are no measure of bytes."""
-    seen = saw("allocations")
+    result = read_stage("allocations")
 
-    assert moved(seen["huge"], "numa_hit", 1) < moved(seen["membind"], "numa_hit", 1) / 2
+    assert get_growth(result["huge"], "numa_hit", 1) < get_growth(result["membind"], "numa_hit", 1) / 2
 
 
-def test_what_spills_over_is_a_miss_here_and_foreign_there(saw: Saw) -> None:
+def test_what_spills_over_is_a_miss_here_and_foreign_there(read_stage: Saw) -> None:
     """Beyond what node 1 has, its wishes are numa_foreign there and numa_miss on node 0, one for one."""
-    around = saw("spilled")
-    misses, foreign = moved(around, "numa_miss", 0), moved(around, "numa_foreign", 1)
+    readings = read_stage("spilled")
+    misses, foreign = get_growth(readings, "numa_miss", 0), get_growth(readings, "numa_foreign", 1)
 
-    assert misses >= around["spilled"] / 4096 / 2
+    assert misses >= readings["spilled"] / 4096 / 2
     assert foreign == pytest.approx(misses, rel=0.02)
-    assert moved(around, "numa_miss", 1) < misses / 50
+    assert get_growth(readings, "numa_miss", 1) < misses / 50
 
 
-def test_counters_that_stand_still_are_missing(saw: Saw) -> None:
+def test_counters_that_stand_still_are_missing(read_stage: Saw) -> None:
     """With vm.numa_stat=0 the kernel's files say 0 and we say nothing, with one note that names the setting."""
-    seen = saw("numa_stat")
+    result = read_stage("numa_stat")
 
-    assert set(re.findall(r"\d+", seen["raw_off"])) == {"0"}
-    assert seen["off"]["series"] == {}
-    assert [path for path, _ in seen["off"]["notes"]] == ["proc/sys/vm/numa_stat"]
-    assert seen["sysctl_off"] == 0
-    assert (len(seen["on"]["series"]), seen["on"]["notes"]) == (2 * len(COUNTERS), [])
+    assert set(re.findall(r"\d+", result["raw_off"])) == {"0"}
+    assert result["off"]["series"] == {}
+    assert [path for path, _ in result["off"]["notes"]] == ["proc/sys/vm/numa_stat"]
+    assert result["sysctl_off"] == 0
+    assert (len(result["on"]["series"]), result["on"]["notes"]) == (2 * len(COUNTERS), [])
 
 
-def test_huge_pages_are_counted_on_their_node(saw: Saw) -> None:
+def test_huge_pages_are_counted_on_their_node(read_stage: Saw) -> None:
     """Eight huge pages reserved on node 1 are eight there, none on node 0, and eight for the host."""
-    read = saw("huge_pages")["read"]
+    read = read_stage("huge_pages")["read"]
     of_node = 'steadytok_topology_node_huge_pages{{node="{}",size="2048kB",state="total"}}'
     of_meminfo = 'steadytok_node_meminfo_huge_pages{{node="{}",state="free"}}'
 

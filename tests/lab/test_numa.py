@@ -21,49 +21,49 @@ def weights_pages(ready: dict[str, Any]) -> float:
     return float(ready["weights_bytes"]) / PAGE
 
 
-def ratios(metrics: str) -> dict[str, float]:
+def parse_ratios(metrics: str) -> dict[str, float]:
     """Share of the weights' pages on each node, from /metrics of one engine."""
-    found = re.findall(r'^steadytok_reference_weights_pages_ratio\{node="(\d)"\} (\S+)$', metrics, re.MULTILINE)
-    return {node: float(value) for node, value in found}
+    ratios = re.findall(r'^steadytok_reference_weights_pages_ratio\{node="(\d)"\} (\S+)$', metrics, re.MULTILINE)
+    return {node: float(value) for node, value in ratios}
 
 
-def test_interleave_puts_half_on_each_node(saw: Saw) -> None:
+def test_interleave_puts_half_on_each_node(read_stage: Saw) -> None:
     """move_pages(2) finds the sampled pages of the weights evenly on both nodes, and numa_maps all pages."""
-    seen = saw("engine_placed")["interleave"]
-    shares = seen["ready"]["numa"]["weights_pages"]
+    result = read_stage("engine_placed")["interleave"]
+    shares = result["ready"]["numa"]["weights_pages"]
 
     assert shares == {"0": pytest.approx(0.5, abs=0.06), "1": pytest.approx(0.5, abs=0.06)}
-    assert ratios(seen["metrics"]) == {node: pytest.approx(share, abs=0.06) for node, share in shares.items()}
-    assert all(pages > 0.45 * weights_pages(seen["ready"]) for pages in seen["kernel"]["pages"].values())
+    assert parse_ratios(result["metrics"]) == {node: pytest.approx(share, abs=0.06) for node, share in shares.items()}
+    assert all(pages > 0.45 * weights_pages(result["ready"]) for pages in result["kernel"]["pages"].values())
 
 
-def test_interleave_spreads_its_threads(saw: Saw) -> None:
+def test_interleave_spreads_its_threads(read_stage: Saw) -> None:
     """The second thread of BLAS is kept to node 1's processors; those of Python may run on both nodes."""
-    seen = saw("engine_placed")["interleave"]
+    result = read_stage("engine_placed")["interleave"]
 
-    assert seen["ready"]["numa"]["threads"] == {"0": 1, "1": 1}
-    assert sorted(set(seen["kernel"]["threads"].values())) == ["0-3", TWO_NODES.cpus[1]]
-    assert "--numa interleave: memory in turn on nodes 0 and 1 (CPUs 0-3)" in seen["said"]
+    assert result["ready"]["numa"]["threads"] == {"0": 1, "1": 1}
+    assert sorted(set(result["kernel"]["threads"].values())) == ["0-3", TWO_NODES.cpus[1]]
+    assert "--numa interleave: memory in turn on nodes 0 and 1 (CPUs 0-3)" in result["said"]
 
 
-def test_bind_takes_memory_and_processors_of_one_node(saw: Saw) -> None:
+def test_bind_takes_memory_and_processors_of_one_node(read_stage: Saw) -> None:
     """All sampled pages are on node 1, so are at least as many pages as the weights have, and every thread."""
-    seen = saw("engine_placed")["bind"]
+    result = read_stage("engine_placed")["bind"]
 
-    assert seen["ready"]["numa"] == {"asked": "bind:1", "weights_pages": {"1": 1.0}, "threads": {"1": 2}}
-    assert ratios(seen["metrics"]) == {"1": 1.0}
-    assert seen["kernel"]["pages"]["1"] > weights_pages(seen["ready"])
-    assert set(seen["kernel"]["threads"].values()) == {TWO_NODES.cpus[1]}
-    assert "sampled pages of the weights: 100 % on node 1; threads: 2 on node 1" in seen["said"]
+    assert result["ready"]["numa"] == {"asked": "bind:1", "weights_pages": {"1": 1.0}, "threads": {"1": 2}}
+    assert parse_ratios(result["metrics"]) == {"1": 1.0}
+    assert result["kernel"]["pages"]["1"] > weights_pages(result["ready"])
+    assert set(result["kernel"]["threads"].values()) == {TWO_NODES.cpus[1]}
+    assert "sampled pages of the weights: 100 % on node 1; threads: 2 on node 1" in result["said"]
 
 
-def test_what_cannot_be_is_refused_before(saw: Saw) -> None:
+def test_what_cannot_be_is_refused_before(read_stage: Saw) -> None:
     """
     A node that is not there; a node that is too small while the host is not; two copies of what fits once.
 
     Whether the host or a node is short of the second copy depends on what the guest's kernel has taken on each node.
     """
-    refused = saw("engine_placed")["refused"]
+    refused = read_stage("engine_placed")["refused"]
     needed = r"\S+ MiB are needed, more than the \S+ MiB that"
 
     assert "there is node 0 with CPUs 0-1 and" in refused["no node"]
@@ -73,28 +73,28 @@ def test_what_cannot_be_is_refused_before(saw: Saw) -> None:
     assert re.search(rf"{twice}|{needed} node 1", refused["no room twice"])
 
 
-def test_replicate_has_a_local_worker_on_each_node(saw: Saw) -> None:
+def test_replicate_has_a_local_worker_on_each_node(read_stage: Saw) -> None:
     """Each worker's weights are wholly on its node, and so are its threads; requests went to both."""
-    seen = saw("engine_replicated")
-    workers = seen["ready"]["workers"]
+    result = read_stage("engine_replicated")
+    workers = result["ready"]["workers"]
 
     assert [worker["node"] for worker in workers] == [0, 1]
     for node, worker in (("0", workers[0]), ("1", workers[1])):
-        kernel = seen["kernel"][node]
+        kernel = result["kernel"][node]
 
         assert worker["numa"]["weights_pages"] == {node: 1.0}
-        assert kernel["pages"][node] > weights_pages(seen["ready"])
+        assert kernel["pages"][node] > weights_pages(result["ready"])
         assert set(kernel["threads"].values()) == {TWO_NODES.cpus[int(node)]}
-        assert f'steadytok_reference_weights_pages_ratio{{worker="{node}",node="{node}"}} 1.0' in seen["metrics"]
-        assert f'steadytok_reference_worker_requests_total{{worker="{node}"}} 2' in seen["metrics"]
+        assert f'steadytok_reference_weights_pages_ratio{{worker="{node}",node="{node}"}} 1.0' in result["metrics"]
+        assert f'steadytok_reference_worker_requests_total{{worker="{node}"}} 2' in result["metrics"]
 
 
-def test_a_dead_worker_is_replaced_on_its_node(saw: Saw) -> None:
+def test_a_dead_worker_is_replaced_on_its_node(read_stage: Saw) -> None:
     """The other answers meanwhile; the new one is on node 1 again, held to the pace that was set before it was born."""
-    seen = saw("engine_replicated")
+    result = read_stage("engine_replicated")
 
-    assert (seen["answered"], seen["back"]) == ([2, 2], True)
-    assert "the worker of node 1 was ended by SIGKILL (signal 9)" in seen["said"]
-    assert 'steadytok_reference_worker_starts_total{worker="1"} 2' in seen["after"]
-    assert 'steadytok_reference_weights_pages_ratio{worker="1",node="1"} 1.0' in seen["after"]
-    assert 'steadytok_reference_duty{worker="1"} 0.5' in seen["after"]
+    assert (result["answered"], result["back"]) == ([2, 2], True)
+    assert "the worker of node 1 was ended by SIGKILL (signal 9)" in result["said"]
+    assert 'steadytok_reference_worker_starts_total{worker="1"} 2' in result["after"]
+    assert 'steadytok_reference_weights_pages_ratio{worker="1",node="1"} 1.0' in result["after"]
+    assert 'steadytok_reference_duty{worker="1"} 0.5' in result["after"]

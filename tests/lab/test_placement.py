@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.lab import machine
-from tests.lab.conftest import gather, stage
+from tests.lab.conftest import read_result, run_machine
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
@@ -23,21 +23,21 @@ KIND = re.compile(r'steadytok_process_kind_share_ratio\{engine="held",kind="(\w+
 
 
 @pytest.fixture(
-    name="placed", params=[2, pytest.param(8, marks=pytest.mark.eight)], scope="module", ids="{}nodes".format
+    name="placements", params=[2, pytest.param(8, marks=pytest.mark.eight)], scope="module", ids="{}nodes".format
 )
-def _placed(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the stage `placements` saw in the machine of two nodes, and by hand in one of eight."""
+def _placements(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The results of the stage `placements` on two nodes, and by hand on eight."""
     if request.param == 2:
-        seen: dict[str, Any] = request.getfixturevalue("saw")("placements")
-        return seen
+        result: dict[str, Any] = request.getfixturevalue("read_stage")("placements")
+        return result
     return request.getfixturevalue("eight")("placements")
 
 
 @pytest.fixture(name="eight", scope="session")
 def _eight(tmp_path_factory: pytest.TempPathFactory) -> Saw:
-    """What stages saw in a machine of eight nodes."""
-    out = gather(tmp_path_factory, machine.EIGHT_NODES, "placements", "refusals")
-    return lambda name: stage(out, name)
+    """Reads the results of a stage in a machine of eight nodes."""
+    out = run_machine(tmp_path_factory, machine.EIGHT_NODES, "placements", "refusals")
+    return lambda name: read_result(out, name)
 
 
 def by_node(counted: dict[str, int]) -> dict[int, float]:
@@ -54,44 +54,49 @@ def shares(series: dict[str, float]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shares_are_what_the_kernel_counts(placed: dict[str, Any], layout: str) -> None:
+def test_shares_are_what_the_kernel_counts(placements: dict[str, Any], layout: str) -> None:
     """Each node's share is within two points of numa_maps, whatever memory it is and whoever shares it."""
-    seen = placed[layout]
-    truth = by_node(seen["truth"])
+    result = placements[layout]
+    truth = by_node(result["truth"])
 
-    for node in placed["nodes"]:
-        assert seen["series"][SHARE.format(node)] == pytest.approx(truth.get(node, 0.0), abs=WITHIN), node
-        assert 0 <= seen["series"][ERROR.format(node)] <= 0.5 / 8192**0.5  # 0 where every page was asked
-    assert sum(seen["series"][SHARE.format(node)] for node in placed["nodes"]) == pytest.approx(1.0)
-    assert seen["notes"] == []
+    for node in placements["nodes"]:
+        assert result["series"][SHARE.format(node)] == pytest.approx(truth.get(node, 0.0), abs=WITHIN), node
+        assert 0 <= result["series"][ERROR.format(node)] <= 0.5 / 8192**0.5  # 0 where every page was asked
+    assert sum(result["series"][SHARE.format(node)] for node in placements["nodes"]) == pytest.approx(1.0)
+    assert result["notes"] == []
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_kinds_are_told_apart(placed: dict[str, Any], layout: str) -> None:
+def test_kinds_are_told_apart(placements: dict[str, Any], layout: str) -> None:
     """The share of each kind is that of its own pages: what is bound to a node by hand is there, and nowhere else."""
-    seen = placed[layout]
-    told = {(kind, int(node)): seen["series"][name] for name in seen["series"] for kind, node in KIND.findall(name)}
-    kinds = {key.split()[1] for key in seen["truth"]}
+    result = placements[layout]
+    kind_shares = {
+        (kind, int(node)): result["series"][name] for name in result["series"] for kind, node in KIND.findall(name)
+    }
+    kinds = {key.split()[1] for key in result["truth"]}
 
-    assert {kind for kind, _ in told} == kinds
+    assert {kind for kind, _ in kind_shares} == kinds
     for kind in kinds:
-        truth = by_node({key: count for key, count in seen["truth"].items() if key.split()[1] == kind})
-        asked = seen["series"][f'steadytok_process_sampled_pages{{engine="held",kind="{kind}",rank="0"}}']
-        for node in placed["nodes"]:
-            assert told[kind, node] == pytest.approx(truth.get(node, 0.0), abs=4 * 0.5 / asked**0.5), (kind, node)
+        truth = by_node({key: count for key, count in result["truth"].items() if key.split()[1] == kind})
+        sampled_pages = result["series"][f'steadytok_process_sampled_pages{{engine="held",kind="{kind}",rank="0"}}']
+        for node in placements["nodes"]:
+            assert kind_shares[kind, node] == pytest.approx(truth.get(node, 0.0), abs=4 * 0.5 / sampled_pages**0.5), (
+                kind,
+                node,
+            )
 
 
-def test_layouts_are_what_they_are_called(placed: dict[str, Any]) -> None:
+def test_layouts_are_what_they_are_called(placements: dict[str, Any]) -> None:
     """The processes under test are laid out as their names say: else agreeing with the kernel would show little."""
-    last, before, nodes = placed["last"], placed["before"], placed["nodes"]
+    last, before, nodes = placements["last"], placements["before"], placements["nodes"]
 
     def of(layout: str, kind: str) -> dict[int, float]:
-        counted = placed[layout]["truth"]
+        counted = placements[layout]["truth"]
         return by_node({key: count for key, count in counted.items() if key.split()[1] == kind})
 
     assert of("bind", "anon") == {last: 1.0}
     assert of("interleave", "anon") == pytest.approx(dict.fromkeys(nodes, 1 / len(nodes)), abs=0.05)
-    by_hand = placed["by_hand"]["truth"]
+    by_hand = placements["by_hand"]["truth"]
     # The interpreter's own thousand pages are wherever it ran when it began.
     assert 42 * 256 <= by_hand[f"{last} anon"] <= 42 * 256 + 1500
     assert 18 * 256 <= by_hand[f"{before} anon"] <= 18 * 256 + 1500
@@ -99,9 +104,9 @@ def test_layouts_are_what_they_are_called(placed: dict[str, Any]) -> None:
     assert of("file", "file")[last] > 0.8
 
 
-def test_the_error_covers_the_truth(placed: dict[str, Any]) -> None:
+def test_the_error_covers_the_truth(placements: dict[str, Any]) -> None:
     """Of a thousand samples 95 % +- 3 % are within 1.96 of their own errors of the truth; their mean is the truth."""
-    covered = placed["covered"]
+    covered = placements["covered"]
     truth = covered["truth"]
 
     inside = sum(abs(share - truth) <= 1.96 * error for share, error in covered["shares"])
@@ -111,13 +116,13 @@ def test_the_error_covers_the_truth(placed: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_numastat_agrees(placed: dict[str, Any], layout: str) -> None:
+def test_numastat_agrees(placements: dict[str, Any], layout: str) -> None:
     """`numastat -p` has the same share of the whole on each node."""
-    words = placed[layout]["numastat"].splitlines()[-1].split()
-    *nodes, total = map(float, words[1:]) if len(placed["nodes"]) < 8 else _wide(placed[layout]["numastat"])
+    words = placements[layout]["numastat"].splitlines()[-1].split()
+    *nodes, total = map(float, words[1:]) if len(placements["nodes"]) < 8 else _wide(placements[layout]["numastat"])
 
-    for node, size in zip(placed["nodes"], nodes, strict=True):
-        assert placed[layout]["series"][SHARE.format(node)] == pytest.approx(size / total, abs=WITHIN), node
+    for node, size in zip(placements["nodes"], nodes, strict=True):
+        assert placements[layout]["series"][SHARE.format(node)] == pytest.approx(size / total, abs=WITHIN), node
 
 
 def _wide(text: str) -> Iterator[float]:
@@ -127,47 +132,47 @@ def _wide(text: str) -> Iterator[float]:
             yield from map(float, line.split()[1:])
 
 
-def test_a_process_that_dies_gives_no_wrong_number(saw: Saw) -> None:
+def test_a_process_that_dies_gives_no_wrong_number(read_stage: Saw) -> None:
     """Killed at any moment of the look it has no shares and a note, or those it had while it lived."""
-    looks = saw("refusals")["dying"]
+    looks = read_stage("refusals")["dying"]
 
-    for look in looks:
-        assert bool(shares(look["series"])) != bool(look["notes"]), look
-        assert all(0.0 <= value <= 1.0 or "sampled" in name for name, value in shares(look["series"]).items())
-    assert any(look["notes"] for look in looks)
+    for collected in looks:
+        assert bool(shares(collected["series"])) != bool(collected["notes"]), collected
+        assert all(0.0 <= value <= 1.0 or "sampled" in name for name, value in shares(collected["series"]).items())
+    assert any(collected["notes"] for collected in looks)
 
 
 @pytest.mark.parametrize("who", ["zombie", "kernel"])
-def test_who_has_no_memory_is_named(saw: Saw, who: str) -> None:
+def test_who_has_no_memory_is_named(read_stage: Saw, who: str) -> None:
     """A zombie and a thread of the kernel have no series, and a note says why."""
-    seen = saw("refusals")[who]
+    result = read_stage("refusals")[who]
 
-    assert seen["series"] == {}
-    assert "has ended, or it is a thread of the kernel" in seen["notes"][0][1]
+    assert result["series"] == {}
+    assert "has ended, or it is a thread of the kernel" in result["notes"][0][1]
 
 
-def test_without_permission_all_but_shares_is_told(saw: Saw) -> None:
+def test_without_permission_all_but_shares_is_told(read_stage: Saw) -> None:
     """Who may not ask gets sizes and threads, which anybody may read, and the kernel's refusal as the reason."""
-    seen = saw("refusals")["refused"]
+    result = read_stage("refusals")["refused"]
 
-    assert shares(seen["series"]) == {}
-    assert any("memory_bytes" in name for name in seen["series"])
-    assert {reason for _, reason in seen["notes"]} == {"Permission denied"}
+    assert shares(result["series"]) == {}
+    assert any("memory_bytes" in name for name in result["series"])
+    assert {reason for _, reason in result["notes"]} == {"Permission denied"}
 
 
-def test_another_process_is_not_taken_for_it(saw: Saw) -> None:
+def test_another_process_is_not_taken_for_it(read_stage: Saw) -> None:
     """Who was given its pid by the kernel since it was found is not told as if it were the old one."""
-    seen = saw("refusals")["reused"]
+    result = read_stage("refusals")["reused"]
 
-    assert seen["same"]
-    assert not seen["told"]
-    assert seen["notes"][0][1] == "ended, or became another program, while it was asked"
+    assert result["same"]
+    assert not result["told"]
+    assert result["notes"][0][1] == "ended, or became another program, during the query"
 
 
-def test_a_hundred_thousand_mappings_are_read(saw: Saw) -> None:
+def test_a_hundred_thousand_mappings_are_read(read_stage: Saw) -> None:
     """A process whose memory is in 100,000 pieces has right shares."""
-    seen = saw("refusals")["pieces"]
+    result = read_stage("refusals")["pieces"]
 
-    assert seen["mappings"] >= 100_000
-    assert seen["series"][SHARE.format(0)] == pytest.approx(by_node(seen["truth"]).get(0, 0.0), abs=WITHIN)
-    assert seen["notes"] == []
+    assert result["mappings"] >= 100_000
+    assert result["series"][SHARE.format(0)] == pytest.approx(by_node(result["truth"]).get(0, 0.0), abs=WITHIN)
+    assert result["notes"] == []

@@ -1,8 +1,8 @@
 """
 A whole machine: two nodes of twenty CPUs and 256 GiB, as Linux 6.8 shows it, made of plain dictionaries.
 
-`files()` is what the kernel shows, `expected()` is what must be read from it. CPU c is on node c // 20. The model's
-page cache fills node 0; node 1 is half free, and some of node 0's allocations had to go there.
+`files()` returns the kernel's files, `expected_series()` the series that must be read from them. CPU c is on node
+c // 20. The model's page cache fills node 0; node 1 is half free, and some of node 0's allocations had to go there.
 
 `python tests/machines/two_nodes.py DIR` writes it, sensors included, for `steadytok collect --root DIR`.
 """
@@ -19,7 +19,7 @@ NODES = (0, 1)
 CPUS = range(40)
 KIB_PER_PAGE = 4
 
-MEMINFO = {  # kB, node 0 and node 1
+MEMINFO = {  # kB of node 0 and node 1
     "MemTotal": (263_874_560, 264_241_152),
     "MemFree": (1_310_720, 131_072_000),
     "Active(anon)": (20_971_520, 18_874_368),
@@ -30,7 +30,7 @@ MEMINFO = {  # kB, node 0 and node 1
     "SReclaimable": (2_097_152, 1_572_864),
     "SUnreclaim": (1_048_576, 524_288),
 }
-NAMES = {  # each field as its series has it
+NAMES = {  # each field's name in its series
     "MemTotal": "mem_total",
     "MemFree": "mem_free",
     "Active(anon)": "active_anon",
@@ -90,8 +90,12 @@ _NODE = "sys/devices/system/node"
 
 
 def files() -> dict[str, str]:
-    """The text of each file by its path below the root."""
-    return {**_proc(), **_system(), **{path: text for node in NODES for path, text in _node(node).items()}}
+    """Returns the text of each file by its path below the root."""
+    return {
+        **_make_proc_files(),
+        **_make_system_files(),
+        **{path: text for node in NODES for path, text in _make_node_files(node).items()},
+    }
 
 
 def build(root: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -104,8 +108,8 @@ def build(root: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
             (root / path).write_text(text)
 
 
-def expected() -> dict[str, float]:
-    """Every series that must be read of these files, as Prometheus writes it, and no other."""
+def expected_series() -> dict[str, float]:
+    """Returns every series that these files must give, as Prometheus writes it, and no other."""
     values = {
         "steadytok_meminfo_hugepagesize_bytes": 2048 * 1024.0,
         "steadytok_topology_nodes": 2.0,
@@ -126,23 +130,23 @@ def expected() -> dict[str, float]:
     for path, value in SYSCTLS.items():
         values[f'steadytok_topology_sysctl{{sysctl="{path.replace("/", ".")}"}}'] = float(value)
     for node in NODES:
-        values |= _expected_of(node) | _expected_topology_of(node)
-    return values | _expected_pressure()
+        values |= _make_node_series(node) | _make_topology_series(node)
+    return values | _make_pressure_series()
 
 
-def cpu_ticks(cpu: int) -> dict[str, int]:
-    """The time of a CPU by mode, in 1/100 s: each CPU its own, so that a sum over the wrong CPUs shows."""
+def make_cpu_ticks(cpu: int) -> dict[str, int]:
+    """Returns the time of a CPU by mode, in 1/100 s; CPUs differ, so that a sum over the wrong CPUs shows."""
     numbers = (2_000_000 + cpu, 10, 70_000 + cpu, 5_000_000, 300, 0, 900, 0, 40, 0)
     return dict(zip(MODES, numbers, strict=True))
 
 
-def _expected_of(node: int) -> dict[str, float]:
+def _make_node_series(node: int) -> dict[str, float]:
     label = f'node="{node}"'
     memory = {field: pair[node] for field, pair in MEMINFO.items()}
     watermark = sum(pair[node] for pair in LOW_WATERMARK_PAGES.values()) * KIB_PER_PAGE
     cache = memory["Active(file)"] + memory["Inactive(file)"] - memory["Mapped"]
     available = memory["MemFree"] + cache + memory["SReclaimable"] - watermark
-    own = [cpu_ticks(cpu) for cpu in CPUS if cpu // 20 == node]
+    node_ticks = [make_cpu_ticks(cpu) for cpu in CPUS if cpu // 20 == node]
     return {
         **{f"steadytok_node_meminfo_{NAMES[field]}_bytes{{{label}}}": kib * 1024.0 for field, kib in memory.items()},
         f"steadytok_node_meminfo_available_bytes{{{label}}}": available * 1024.0,
@@ -153,13 +157,13 @@ def _expected_of(node: int) -> dict[str, float]:
         f"steadytok_stat_cpus_online{{{label}}}": 20.0,
         **{f"steadytok_numastat_{key}_total{{{label}}}": float(pair[node]) for key, pair in NUMASTAT.items()},
         **{
-            f'steadytok_stat_cpu_seconds_total{{mode="{mode}",{label}}}': sum(ticks[mode] for ticks in own) / 100
+            f'steadytok_stat_cpu_seconds_total{{mode="{mode}",{label}}}': sum(ticks[mode] for ticks in node_ticks) / 100
             for mode in MODES
         },
     }
 
 
-def _expected_topology_of(node: int) -> dict[str, float]:
+def _make_topology_series(node: int) -> dict[str, float]:
     label = f'node="{node}"'
     large = {
         f'steadytok_topology_node_huge_pages{{{label},size="{size}",state="{state.lower()}"}}': float(
@@ -180,8 +184,8 @@ def _expected_topology_of(node: int) -> dict[str, float]:
     }
 
 
-def _expected_pressure() -> dict[str, float]:
-    """Of a whole host `full` of cpu is not defined; the kernel prints 0, which is no reading."""
+def _make_pressure_series() -> dict[str, float]:
+    """For a whole host, `full` of cpu is undefined: the kernel prints 0, which is no reading."""
     values = {}
     for name, (some, full) in PRESSURE_MICROSECONDS.items():
         values[f'steadytok_pressure_waiting_seconds_total{{resource="{name}"}}'] = some / 1e6
@@ -190,28 +194,28 @@ def _expected_pressure() -> dict[str, float]:
     return values
 
 
-def _proc() -> dict[str, str]:
+def _make_proc_files() -> dict[str, str]:
     memory = "".join(f"{f'{field}:':<15} {sum(pair)} kB\n" for field, pair in MEMINFO.items())
     huge = "".join(f"HugePages_{state}: {sum(pair)}\n" for state, pair in HUGE_PAGES.items())
     return {
         "proc/meminfo": memory + huge + "Hugepagesize:    2048 kB\n",
         "proc/vmstat": "".join(f"{key} {value}\n" for key, value in VMSTAT.items()),
-        "proc/stat": _stat(),
-        "proc/zoneinfo": "".join(_zones(node) for node in NODES),
-        **{f"proc/pressure/{name}": _pressure(*totals) for name, totals in PRESSURE_MICROSECONDS.items()},
+        "proc/stat": _format_stat(),
+        "proc/zoneinfo": "".join(_format_zones(node) for node in NODES),
+        **{f"proc/pressure/{name}": _format_pressure(*totals) for name, totals in PRESSURE_MICROSECONDS.items()},
         **{f"proc/sys/{path}": f"{value}\n" for path, value in SYSCTLS.items()},
     }
 
 
-def _stat() -> str:
-    rows = [" ".join(map(str, cpu_ticks(cpu).values())) for cpu in CPUS]
-    total = " ".join(str(sum(column)) for column in zip(*(cpu_ticks(cpu).values() for cpu in CPUS), strict=True))
+def _format_stat() -> str:
+    rows = [" ".join(map(str, make_cpu_ticks(cpu).values())) for cpu in CPUS]
+    total = " ".join(str(sum(column)) for column in zip(*(make_cpu_ticks(cpu).values() for cpu in CPUS), strict=True))
     cpus = "".join(f"cpu{cpu} {row}\n" for cpu, row in zip(CPUS, rows, strict=True))
     scheduler = "".join(f"{key} {value}\n" for key, value in SCHEDULER.items())
     return f"cpu  {total}\n{cpus}intr 987654 {'0 ' * 400}7\n{scheduler}procs_blocked 0\nsoftirq 5 1 1 1 1 1 0 0 0 0 0\n"
 
 
-def _zones(node: int) -> str:
+def _format_zones(node: int) -> str:
     total = MEMINFO["MemTotal"][node] // KIB_PER_PAGE
     managed = {"DMA32": 400_000 if node == 0 else 0}
     managed["Normal"] = total - managed["DMA32"]
@@ -222,12 +226,12 @@ def _zones(node: int) -> str:
     )
 
 
-def _pressure(some: int, full: int) -> str:
+def _format_pressure(some: int, full: int) -> str:
     averages = "avg10=0.00 avg60=0.31 avg300=0.10"
     return f"some {averages} total={some}\nfull {averages} total={full}\n"
 
 
-def _system() -> dict[str, str]:
+def _make_system_files() -> dict[str, str]:
     return {
         "sys/devices/system/cpu/online": "0-39\n",
         "sys/devices/system/cpu/isolated": "\n",
@@ -238,7 +242,7 @@ def _system() -> dict[str, str]:
     }
 
 
-def _node(node: int) -> dict[str, str]:
+def _make_node_files(node: int) -> dict[str, str]:
     folder = f"{_NODE}/node{node}"
     memory = "".join(f"Node {node} {f'{field}:':<15} {pair[node]} kB\n" for field, pair in MEMINFO.items())
     huge = "".join(f"Node {node} HugePages_{state}: {pair[node]}\n" for state, pair in HUGE_PAGES.items())
@@ -258,17 +262,17 @@ def _node(node: int) -> dict[str, str]:
 
 
 def main() -> int:
-    """Writes the whole machine into the folder that is named, which must be new or empty."""
+    """Writes the whole machine into the folder argument, which must be new or empty."""
     if len(sys.argv) != 2:
-        print("usage: python tests/machines/two_nodes.py DIR", file=sys.stderr)  # noqa: T201  a command's own word
+        print("usage: python tests/machines/two_nodes.py DIR", file=sys.stderr)  # noqa: T201  the command's output
         return 2
     root = Path(sys.argv[1])
     if root.exists() and any(root.iterdir()):
-        print(f"{root} is not empty: name a folder that is new or empty", file=sys.stderr)  # noqa: T201  as above
+        print(f"{root} is not empty: give a new or empty folder", file=sys.stderr)  # noqa: T201  as above
         return 2
     parts = [runpy.run_path(str(path)) for path in sorted(Path(__file__).parent.glob("two_nodes_*.py"))]
     build(root, {path: text for part in parts for path, text in part["files"]().items()})
-    print(f"written; now: steadytok collect --root {root}")  # noqa: T201  as above
+    print(f"Machine written. Next: steadytok collect --root {root}")  # noqa: T201  as above
     return 0
 
 

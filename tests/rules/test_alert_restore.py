@@ -1,4 +1,4 @@
-"""Alerts that outlive the process: what comes back, when it fires, and what may end it."""
+"""Alerts that outlive the process: which are restored, when they fire, and what ends them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rules.alert_restore import SavedAlert, restore_alert
 from rules.alerts import LOST_RETENTION_MS, SETTLE_MS, Alert, AlertState
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
-from rules.rulefile import RuleSet, load_rules
+from rules.model import RuleSet
+from rules.rulefile import load_rules
 
 HOT = gauge("hot", "Heat.")
 SECOND = 1000
@@ -23,21 +24,21 @@ THRESHOLD = "{alert: Hot, expr: hot > 80, for: 8s}"
 AVERAGE = "{alert: Hot, expr: 'avg_over_time(hot[2m]) > 80', for: 8s}"
 
 
-def rule_set(tmp_path: Path, *rules: str) -> RuleSet:
+def load_rule_set(tmp_path: Path, *rules: str) -> RuleSet:
     path = tmp_path / "rules.yml"
     path.write_text("groups:\n- name: g\n  rules:\n" + "".join(f"  - {rule}\n" for rule in rules))
     return load_rules([path])
 
 
 class Life:
-    """One process after another with the same rules; each begins with an empty History."""
+    """A series of processes with the same rules; each starts with an empty History."""
 
     def __init__(self, rules: RuleSet) -> None:
         self.rule_set = rules
         self.now_ms = START
-        self.begin()
+        self.start()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self.history = History(3600 * SECOND)
         self.rules = RuleEvaluator(self.rule_set, interval_ms=SECOND, external_labels={}, external_url="")
 
@@ -49,11 +50,11 @@ class Life:
             self.rules.evaluate(self.history, self.now_ms)
 
     def restart(self, away_ms: int, rules: RuleSet | None = None) -> int:
-        kept, saved_ms = self.rules.export_alerts(), self.now_ms
+        saved_alerts, saved_ms = self.rules.export_alerts(), self.now_ms
         self.now_ms += away_ms
         self.rule_set = rules or self.rule_set
-        self.begin()
-        return self.rules.restore_alerts(kept, self.now_ms, saved_ms)
+        self.start()
+        return self.rules.restore_alerts(saved_alerts, self.now_ms, saved_ms)
 
     @property
     def alert(self) -> Alert | None:
@@ -65,8 +66,8 @@ class Life:
 
 
 def test_a_pending_alert_fires_when_it_would_have(tmp_path: Path) -> None:
-    """`for: 8s` that had waited 4 s goes on over a restart of 2 s and fires 8 s after it became active."""
-    life = Life(rule_set(tmp_path, THRESHOLD))
+    """`for: 8s` that has waited 4 s continues over a restart of 2 s, and fires 8 s after the alert became active."""
+    life = Life(load_rule_set(tmp_path, THRESHOLD))
     life.tick(90, 5)
     assert life.restart(2 * SECOND) == 1
     life.tick(90)
@@ -79,8 +80,8 @@ def test_a_pending_alert_fires_when_it_would_have(tmp_path: Path) -> None:
 
 
 def test_one_whose_time_passed_meanwhile_fires_at_once(tmp_path: Path) -> None:
-    """The time that the agent was down counts, if the condition is true again."""
-    life = Life(rule_set(tmp_path, THRESHOLD))
+    """The downtime of the agent counts towards `for`, if the condition is true again."""
+    life = Life(load_rule_set(tmp_path, THRESHOLD))
     life.tick(90, 2)
     life.restart(MINUTE)
     life.tick(90)
@@ -89,8 +90,8 @@ def test_one_whose_time_passed_meanwhile_fires_at_once(tmp_path: Path) -> None:
 
 
 def test_a_pending_alert_that_is_over_is_dropped_and_never_fires(tmp_path: Path) -> None:
-    """Where the first readings show that the condition is false, nothing is left to fire on a later spike."""
-    life = Life(rule_set(tmp_path, THRESHOLD))
+    """If the first readings show that the condition is false, the alert does not fire on a later spike."""
+    life = Life(load_rule_set(tmp_path, THRESHOLD))
     life.tick(90, 5)
     life.restart(MINUTE)
     life.tick(45)
@@ -101,9 +102,9 @@ def test_a_pending_alert_that_is_over_is_dropped_and_never_fires(tmp_path: Path)
 
 
 def test_nothing_is_decided_before_the_source_is_sampled(tmp_path: Path) -> None:
-    """Until the collector has spoken a pending alert waits and a firing one is lost; then the readings decide."""
+    """Until the collector has recorded, a pending alert waits and a firing one is lost; then the readings decide."""
     for ticks, state in ((3, "pending"), (20, "firing")):
-        life = Life(rule_set(tmp_path, THRESHOLD))
+        life = Life(load_rule_set(tmp_path, THRESHOLD))
         life.tick(90, ticks)
         life.restart(20 * SECOND)
         life.tick(None, 10)
@@ -117,8 +118,8 @@ def test_nothing_is_decided_before_the_source_is_sampled(tmp_path: Path) -> None
 
 
 def test_a_source_that_never_comes_back_is_not_waited_for_for_ever(tmp_path: Path) -> None:
-    """A metric that nobody samples any more holds its alert for a minute."""
-    life = Life(rule_set(tmp_path, THRESHOLD))
+    """A metric that is no longer sampled holds its alert for a minute."""
+    life = Life(load_rule_set(tmp_path, THRESHOLD))
     life.tick(90, 20)
     life.restart(SECOND)
     life.tick(None, SETTLE_MS // SECOND - 2)
@@ -130,8 +131,8 @@ def test_a_source_that_never_comes_back_is_not_waited_for_for_ever(tmp_path: Pat
 
 @pytest.mark.parametrize(("ticks", "after"), [(125, None), (140, "resolved")])
 def test_absence_ends_nothing_before_the_window_is_covered(tmp_path: Path, ticks: int, after: str | None) -> None:
-    """A rule over two minutes that sees one cool reading after a restart has not seen two cool minutes."""
-    life = Life(rule_set(tmp_path, AVERAGE.replace("8s", "130s")))
+    """A rule over two minutes needs two minutes of cool readings after a restart, not one reading."""
+    life = Life(load_rule_set(tmp_path, AVERAGE.replace("8s", "130s")))
     life.tick(90, ticks)
     before = life.state
     life.restart(SECOND)
@@ -144,8 +145,8 @@ def test_absence_ends_nothing_before_the_window_is_covered(tmp_path: Path, ticks
 
 
 def test_a_held_alert_does_not_ripen_without_evidence(tmp_path: Path) -> None:
-    """A pending alert whose condition is not seen again stays pending however long it is held."""
-    life = Life(rule_set(tmp_path, AVERAGE))
+    """A pending alert whose condition does not return stays pending, however long it is held."""
+    life = Life(load_rule_set(tmp_path, AVERAGE))
     life.tick(90, 5)
     life.restart(SECOND)
     for _ in range(100):
@@ -157,9 +158,9 @@ def test_a_held_alert_does_not_ripen_without_evidence(tmp_path: Path) -> None:
 
 
 def test_windows_of_recording_rules_count(tmp_path: Path) -> None:
-    """An alert on what a rule records over two minutes is held for two minutes."""
+    """An alert on a recording rule over two minutes is held for two minutes."""
     record = "{record: avg_hot, expr: 'avg_over_time(hot[2m])'}"
-    life = Life(rule_set(tmp_path, record, "{alert: Hot, expr: avg_hot > 80}"))
+    life = Life(load_rule_set(tmp_path, record, "{alert: Hot, expr: avg_hot > 80}"))
     life.tick(90, 10)
     life.restart(SECOND)
     life.tick(45, 110)
@@ -171,7 +172,7 @@ def test_windows_of_recording_rules_count(tmp_path: Path) -> None:
 
 def test_a_silent_source_holds_a_restored_alert(tmp_path: Path) -> None:
     """A source known to be silent holds a pending alert for a quarter of an hour, and no longer."""
-    life = Life(rule_set(tmp_path, THRESHOLD))
+    life = Life(load_rule_set(tmp_path, THRESHOLD))
     life.tick(90, 3)
     life.restart(SECOND)
     life.history.record("heat", life.now_ms - 10, [Sample(HOT, (("dimm", "1"),), 90.0)])
@@ -194,15 +195,15 @@ def test_a_silent_source_holds_a_restored_alert(tmp_path: Path) -> None:
 )
 def test_the_alerts_of_a_rule_that_has_changed_stay_behind(tmp_path: Path, changed: str) -> None:
     """Another name, other labels or another expression is another rule."""
-    life = Life(rule_set(tmp_path, THRESHOLD))
+    life = Life(load_rule_set(tmp_path, THRESHOLD))
     life.tick(90, 3)
 
-    assert life.restart(SECOND, rule_set(tmp_path, changed)) == 0
+    assert life.restart(SECOND, load_rule_set(tmp_path, changed)) == 0
 
 
 def test_rules_alike_keep_apart(tmp_path: Path) -> None:
-    """Of two rules that are alike in all but `for`, each gets its own alert back."""
-    life = Life(rule_set(tmp_path, THRESHOLD, THRESHOLD.replace("8s", "1h")))
+    """Two rules that differ only in `for` each get their own alert back."""
+    life = Life(load_rule_set(tmp_path, THRESHOLD, THRESHOLD.replace("8s", "1h")))
     life.tick(90, 10)
     assert life.restart(SECOND) == 2
     life.tick(90)
@@ -211,8 +212,8 @@ def test_rules_alike_keep_apart(tmp_path: Path) -> None:
 
 
 def test_keep_firing_goes_on(tmp_path: Path) -> None:
-    """`keep_firing_for` that had begun before the restart ends when it would have."""
-    life = Life(rule_set(tmp_path, "{alert: Hot, expr: hot > 80, keep_firing_for: 20s}"))
+    """A `keep_firing_for` that began before the restart ends at its original time."""
+    life = Life(load_rule_set(tmp_path, "{alert: Hot, expr: hot > 80, keep_firing_for: 20s}"))
     life.tick(90)
     life.tick(45, 10)
     life.restart(5 * SECOND)
@@ -226,8 +227,8 @@ def test_keep_firing_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_resolved_alert_is_remembered(tmp_path: Path) -> None:
-    """Alertmanager goes on being told that an alert has resolved."""
-    life = Life(rule_set(tmp_path, "{alert: Hot, expr: hot > 80}"))
+    """Alertmanager still receives the resolved alert."""
+    life = Life(load_rule_set(tmp_path, "{alert: Hot, expr: hot > 80}"))
     life.tick(90)
     life.tick(45)
     life.restart(SECOND)
@@ -240,7 +241,7 @@ def test_a_resolved_alert_is_remembered(tmp_path: Path) -> None:
 @settings(max_examples=200)
 @given(st.integers(-(10**9), 10**9), st.lists(st.integers(0, 10**6) | st.none(), min_size=4, max_size=4))
 def test_no_time_lies_ahead(away_ms: int, before: list[int | None]) -> None:
-    """Whatever the clock did while the agent was down, no age is negative and the order of events stays."""
+    """No shift of the clock during the downtime makes an age negative or changes the order of events."""
     times = [None if ago is None else START - ago for ago in before]
     alert = Alert("Hot", (), (), AlertState.FIRING, 1.0, START - 10**6, "hot", 1000, *times)
     now_ms = START + away_ms
@@ -260,12 +261,12 @@ def test_no_time_lies_ahead(away_ms: int, before: list[int | None]) -> None:
 
 
 def test_what_is_kept_is_all_there_is(tmp_path: Path) -> None:
-    """Each alert is kept once, under the key of its rule; without alerts nothing is."""
-    life = Life(rule_set(tmp_path, THRESHOLD))
+    """Each alert is saved once, under the key of its rule; without alerts nothing is saved."""
+    life = Life(load_rule_set(tmp_path, THRESHOLD))
     assert life.rules.export_alerts() == ()
     life.tick(90)
     assert life.alert is not None
-    (kept,) = life.rules.export_alerts()
+    (saved_alert,) = life.rules.export_alerts()
 
-    assert kept == SavedAlert(kept.rule, life.alert)
-    assert (kept.rule.name, kept.rule.expr, kept.rule.ordinal) == ("Hot", "hot > 80", 1)
+    assert saved_alert == SavedAlert(saved_alert.rule, life.alert)
+    assert (saved_alert.rule.name, saved_alert.rule.expr, saved_alert.rule.ordinal) == ("Hot", "hot > 80", 1)

@@ -1,9 +1,7 @@
-"""Facts about evaluating rules over time."""
+"""Rules evaluated over time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,65 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors import Sample, gauge
-from rules.alerts import Alert, AlertState
-from rules.evaluator import RuleEvaluator, RuleHealth, compute_next_slot
+from rules.alerts import AlertState
+from rules.evaluator import RuleEvaluator
 from rules.history.history import History
-from rules.rulefile import RuleSet, load_rules
-
-HOT = gauge("hot", "Heat.")
-SECOND = 1000
-HOUR = 3600 * SECOND
-
-
-def _rule_set(tmp_path: Path, rules: str, head: str = "") -> RuleSet:
-    path = tmp_path / "r.yml"
-    body = "\n".join(f"  - {rule}" for rule in rules.strip().split("\n"))
-    path.write_text(f"groups:\n- name: g\n{head}  rules:\n{body}\n")
-    return load_rules([path])
-
-
-class _Host:
-    """A History fed by one collector, and Rules asked each second."""
-
-    def __init__(self, rule_set: RuleSet, interval_ms: int = SECOND) -> None:
-        self.history = History(HOUR)
-        self.rules = RuleEvaluator(
-            rule_set, interval_ms=interval_ms, external_labels={"site": "lab"}, external_url="", clock=_clock()
-        )
-        self.now_ms = 0
-
-    def tick(self, *values: float, ms: int = SECOND, record: bool = True) -> None:
-        self.now_ms += ms
-        if record:
-            self.history.record(
-                "heat", self.now_ms, (Sample(HOT, (("dimm", str(n)),), v) for n, v in enumerate(values))
-            )
-        self.rules.evaluate(self.history, self.now_ms)
-
-    def silence(self, ms: int = SECOND) -> None:
-        """The collector has nothing to say; the tick goes on."""
-        self.history.silence("heat", self.now_ms + ms)
-        self.tick(ms=ms, record=False)
-
-    @property
-    def alert(self) -> Alert:
-        (alert,) = self.rules.alerts()
-        return alert
-
-    @property
-    def health(self) -> RuleHealth:
-        return self.rules.health[-1]
-
-
-def _clock() -> Callable[[], float]:
-    """Each call is a quarter of a second later than the last."""
-    times = count()
-    return lambda: next(times) / 4
+from rules.state import compute_next_slot
+from tests.rules.evaluated_host import HOUR, SECOND, Host, load_rule_text
 
 
 def test_an_alert_lives_and_its_series_with_it(tmp_path: Path) -> None:
     """ALERTS and ALERTS_FOR_STATE follow pending, firing and resolved; the pending series ends when it fires."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1, for: 2s, labels: {severity: page}}"))
+    host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1, for: 2s, labels: {severity: page}}"))
     labels = {"alertname": "Hot", "severity": "page", "dimm": "0"}
     host.tick(5)
 
@@ -90,12 +39,12 @@ def test_an_alert_lives_and_its_series_with_it(tmp_path: Path) -> None:
 
 
 def test_labels_and_annotations_are_expanded(tmp_path: Path) -> None:
-    """Rule labels win over the sample's, an empty one drops it; annotations see value, labels and queries."""
+    """Rule labels override the sample's, and an empty one removes it; annotations see value, labels and queries."""
     rule = (
         "{alert: Hot, expr: hot > 1, labels: {dimm: '', slot: 'A{{ $labels.dimm }}', site: x},"
         " annotations: {a: '{{ $value }} {{ $externalLabels.site }} {{ query `sum(hot)` | first | value }}'}}"
     )
-    host = _Host(_rule_set(tmp_path, rule))
+    host = Host(load_rule_text(tmp_path, rule))
     host.tick(0, 5)
 
     assert host.alert.labels == (("alertname", "Hot"), ("site", "x"), ("slot", "A1"))
@@ -103,9 +52,9 @@ def test_labels_and_annotations_are_expanded(tmp_path: Path) -> None:
 
 
 def test_a_later_rule_sees_what_an_earlier_one_recorded_now(tmp_path: Path) -> None:
-    """Rules of a group run in order, at one time."""
+    """The rules of a group run in order, at one time."""
     rules = "{record: hottest, expr: max(hot), labels: {by: me}}\n{alert: Hot, expr: hottest > 1}"
-    host = _Host(_rule_set(tmp_path, rules))
+    host = Host(load_rule_text(tmp_path, rules))
     host.tick(1, 3)
 
     assert host.history.get_value("hottest", by="me") == 3
@@ -113,8 +62,8 @@ def test_a_later_rule_sees_what_an_earlier_one_recorded_now(tmp_path: Path) -> N
 
 
 def test_a_recorded_series_that_vanishes_ends_at_once(tmp_path: Path) -> None:
-    """It gets a stale marker, not five minutes of look-back."""
-    host = _Host(_rule_set(tmp_path, "{record: too:hot, expr: hot > 1}\n{record: n, expr: count(too:hot)}"))
+    """The series gets a stale marker, instead of five minutes of lookback."""
+    host = Host(load_rule_text(tmp_path, "{record: too:hot, expr: hot > 1}\n{record: n, expr: count(too:hot)}"))
     host.tick(5, 6)
 
     assert host.history.get_value("n") == 2
@@ -125,8 +74,8 @@ def test_a_recorded_series_that_vanishes_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_a_scalar_is_one_sample_without_labels(tmp_path: Path) -> None:
-    """For an alert its value is the scalar's."""
-    host = _Host(_rule_set(tmp_path, "{record: two, expr: 1 + 1}\n{alert: Watchdog, expr: vector(1)}"))
+    """The value of the alert is the scalar."""
+    host = Host(load_rule_text(tmp_path, "{record: two, expr: 1 + 1}\n{alert: Watchdog, expr: vector(1)}"))
     host.tick()
 
     assert host.history.get_value("two") == 2
@@ -134,12 +83,12 @@ def test_a_scalar_is_one_sample_without_labels(tmp_path: Path) -> None:
 
 
 def test_an_error_changes_nothing_but_the_health(tmp_path: Path) -> None:
-    """Nothing is written, nothing ends, alerts stay as they were; the next rule is evaluated all the same."""
+    """An error writes nothing and ends nothing, and alerts stay as they were; the next rule is evaluated."""
     rules = (
         "{record: one, expr: \"label_replace(hot, 'dimm', 'x', '', '')\"}\n"
         "{alert: Hot, expr: \"label_replace(hot, 'dimm', 'x', '', '') > 1\"}\n{record: fine, expr: max(hot)}"
     )
-    host = _Host(_rule_set(tmp_path, rules))
+    host = Host(load_rule_text(tmp_path, rules))
     host.tick(5)
     host.tick(5, 6)
 
@@ -154,9 +103,9 @@ def test_an_error_changes_nothing_but_the_health(tmp_path: Path) -> None:
 
 
 def test_two_results_with_the_same_labels_fail_the_whole_rule(tmp_path: Path) -> None:
-    """Labels are identity: an alert or a series cannot be two."""
+    """Labels are the identity: two alerts or series cannot share them."""
     rules = "{alert: Hot, expr: hot > 1, labels: {dimm: x}}\n{record: r, expr: hot, labels: {dimm: x}}"
-    host = _Host(_rule_set(tmp_path, rules))
+    host = Host(load_rule_text(tmp_path, rules))
     host.tick(5, 6)
 
     assert [health.error for health in host.rules.health] == [
@@ -167,9 +116,9 @@ def test_two_results_with_the_same_labels_fail_the_whole_rule(tmp_path: Path) ->
 
 
 def test_beyond_the_limit_all_alerts_of_the_rule_go(tmp_path: Path) -> None:
-    """A rule that fires for everything is a mistake; a recording rule then writes nothing."""
+    """An alerting rule beyond its limit loses its alerts; a recording rule writes nothing."""
     rules = "{alert: Hot, expr: hot > 1}\n{record: r, expr: hot}"
-    host = _Host(_rule_set(tmp_path, rules, "  limit: 1\n"))
+    host = Host(load_rule_text(tmp_path, rules, "  limit: 1\n"))
     host.tick(5)
 
     assert len(host.rules.alerts()) == 1
@@ -184,16 +133,16 @@ def test_beyond_the_limit_all_alerts_of_the_rule_go(tmp_path: Path) -> None:
 
 
 def test_a_matrix_is_no_result(tmp_path: Path) -> None:
-    """It loads, as in Prometheus, and fails when it is evaluated."""
-    host = _Host(_rule_set(tmp_path, "{record: r, expr: 'hot[5m]'}"))
+    """The rule loads, as in Prometheus, and fails when it is evaluated."""
+    host = Host(load_rule_text(tmp_path, "{record: r, expr: 'hot[5m]'}"))
     host.tick(1)
 
     assert host.health.error == "rule result is not a vector or scalar"
 
 
 def test_health_tells_how_long_and_how_many(tmp_path: Path) -> None:
-    """A rule whose series count is always 0 matches nothing."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1}\n{alert: Never, expr: nothing > 1}"))
+    """A series count that is always 0 reveals a rule that matches nothing."""
+    host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1}\n{alert: Never, expr: nothing > 1}"))
 
     assert [health.health for health in host.rules.health] == ["unknown", "unknown"]
     host.tick(5, 6)
@@ -204,8 +153,8 @@ def test_health_tells_how_long_and_how_many(tmp_path: Path) -> None:
 
 
 def test_a_group_with_an_interval_is_due_once_per_slot(tmp_path: Path) -> None:
-    """Slots are multiples of the interval; a late tick is one evaluation, not several."""
-    host = _Host(_rule_set(tmp_path, "{record: r, expr: max(hot)}", "  interval: 10s\n"))
+    """Slots are multiples of the interval; a late tick causes one evaluation, not several."""
+    host = Host(load_rule_text(tmp_path, "{record: r, expr: max(hot)}", "  interval: 10s\n"))
     times = []
     for ms in (3000, *[1000] * 12, 47_000, 1000, *[1000] * 8):
         host.tick(1, ms=ms)
@@ -219,8 +168,8 @@ def test_a_group_with_an_interval_is_due_once_per_slot(tmp_path: Path) -> None:
 def test_a_tick_that_jitters_is_never_dropped(
     tmp_path_factory: pytest.TempPathFactory, phase: int, jitter: list[int]
 ) -> None:
-    """Ticks at the group's own interval are all evaluated, wherever in the slot they fall."""
-    host = _Host(_rule_set(tmp_path_factory.getbasetemp(), "{record: r, expr: vector(1)}"))
+    """Ticks at the group's own interval are all evaluated, wherever they fall in the slot."""
+    host = Host(load_rule_text(tmp_path_factory.getbasetemp(), "{record: r, expr: vector(1)}"))
     for number, late in enumerate(jitter, start=1):
         now_ms = number * SECOND + phase + late
         host.rules.evaluate(host.history, now_ms)
@@ -231,7 +180,7 @@ def test_a_tick_that_jitters_is_never_dropped(
 @settings(deadline=None)
 @given(st.integers(0, 10**13), st.sampled_from([1, 7, 100, 1000, 10_000, 3_600_000]))
 def test_the_next_slot_is_a_multiple_within_two_intervals(now_ms: int, interval_ms: int) -> None:
-    """An evaluation never waits longer than that."""
+    """An evaluation waits less than two intervals for the next."""
     start = compute_next_slot(now_ms, interval_ms)
 
     assert start % interval_ms == 0
@@ -239,8 +188,8 @@ def test_the_next_slot_is_a_multiple_within_two_intervals(now_ms: int, interval_
 
 
 def test_the_same_time_is_not_evaluated_twice(tmp_path: Path) -> None:
-    """Time that stands still or runs back is no new evaluation."""
-    host = _Host(_rule_set(tmp_path, "{record: r, expr: vector(1)}"))
+    """A clock that stands still or runs back causes no evaluation."""
+    host = Host(load_rule_text(tmp_path, "{record: r, expr: vector(1)}"))
     host.tick(1)
     host.rules.evaluate(host.history, host.now_ms)
     host.rules.evaluate(host.history, host.now_ms - 500)
@@ -250,8 +199,8 @@ def test_the_same_time_is_not_evaluated_twice(tmp_path: Path) -> None:
 
 
 def test_a_silent_source_makes_a_firing_alert_lost(tmp_path: Path) -> None:
-    """Silence is not health: it fires on, not fresh, until the source speaks."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1}"))
+    """Silence does not resolve an alert: it keeps firing, not fresh, until the source records again."""
+    host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1}"))
     host.tick(5)
     host.silence()
 
@@ -267,8 +216,8 @@ def test_a_silent_source_makes_a_firing_alert_lost(tmp_path: Path) -> None:
 
 
 def test_a_lost_alert_is_given_up_after_15_minutes(tmp_path: Path) -> None:
-    """Then it is resolved, and not fresh."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1}"))
+    """The alert is resolved, but not fresh."""
+    host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1}"))
     host.tick(5)
     host.silence()
     host.tick(ms=899 * SECOND, record=False)
@@ -280,9 +229,9 @@ def test_a_lost_alert_is_given_up_after_15_minutes(tmp_path: Path) -> None:
 
 
 def test_silence_reaches_through_recording_rules(tmp_path: Path) -> None:
-    """What a recording rule lost with its source is lost for the alerts that build on it."""
+    """If a source of a recording rule is silent, the alerts that build on the rule are lost."""
     rules = "{record: a, expr: hot}\n{record: b, expr: a * 2}\n{alert: Hot, expr: b > 2}\n{alert: Other, expr: c > 1}"
-    host = _Host(_rule_set(tmp_path, rules))
+    host = Host(load_rule_text(tmp_path, rules))
     host.tick(5)
     host.silence()
 
@@ -294,14 +243,14 @@ def test_silence_reaches_through_recording_rules(tmp_path: Path) -> None:
 
 
 def test_silence_reaches_through_what_is_made_of_a_collectors_series(tmp_path: Path) -> None:
-    """A series that somebody else makes of a collector's ends with it, and its alert is then lost, not resolved."""
-    host = _Host(_rule_set(tmp_path, "{record: percent, expr: drift * 100}\n{alert: Moved, expr: percent > 10}"))
+    """A series derived from a silent collector's ends, and its alert is lost, not resolved."""
+    host = Host(load_rule_text(tmp_path, "{record: percent, expr: drift * 100}\n{alert: Moved, expr: percent > 10}"))
     host.history.derive("drift", ["learnt", "hot"])
-    host.history.derive("learnt", ["drift"])  # a circle is no trap
+    host.history.derive("learnt", ["drift"])  # a cycle does not loop for ever
 
     def tick(drift: float | None, record: bool = True) -> None:
-        own = [] if drift is None else [Sample(gauge("drift", "Made of hot."), (), drift)]
-        host.history.record("agent", host.now_ms + SECOND, own)
+        derived = [] if drift is None else [Sample(gauge("drift", "Made of hot."), (), drift)]
+        host.history.record("agent", host.now_ms + SECOND, derived)
         host.tick(1, record=record)
 
     tick(0.5)
@@ -319,8 +268,8 @@ def test_silence_reaches_through_what_is_made_of_a_collectors_series(tmp_path: P
 
 
 def test_a_step_of_the_clock_changes_no_duration(tmp_path: Path) -> None:
-    """History and Rules are shifted together; `for` goes on as if nothing had happened."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1, for: 3s}", "  interval: 1s\n"))
+    """History and evaluator are shifted together, and `for` continues."""
+    host = Host(load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1, for: 3s}", "  interval: 1s\n"))
     for step in (0, HOUR, -2 * HOUR + 4000, 0):
         host.history.shift(step)
         host.rules.shift(step)
@@ -332,75 +281,8 @@ def test_a_step_of_the_clock_changes_no_duration(tmp_path: Path) -> None:
     assert host.alert.fired_at_ms - host.alert.active_at_ms == 3000
 
 
-def _reload(host: _Host, rule_set: RuleSet) -> None:
-    host.rules = host.rules.replace_rules(rule_set)
-
-
-def test_for_keeps_running_over_a_reload(tmp_path: Path) -> None:
-    """A rule of the same name and labels keeps its alerts though its expression changed."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1, for: 2s}"))
-    host.tick(5)
-    _reload(host, _rule_set(tmp_path, "{alert: First, expr: vector(0) > 1}\n{alert: Hot, expr: hot > 2, for: 2s}"))
-    host.tick(5)
-    host.tick(5)
-
-    assert (host.alert.state, host.alert.active_at_ms, host.alert.expr) == (AlertState.FIRING, 1000, "hot > 2")
-    assert host.history.get_value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") == 1
-    assert host.history.conflicts == 0
-
-
-def test_a_longer_for_after_a_reload_goes_back_to_pending(tmp_path: Path) -> None:
-    """As in Prometheus since #18244."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1}"))
-    host.tick(5)
-    _reload(host, _rule_set(tmp_path, "{alert: Hot, expr: hot > 1, for: 1m}"))
-    host.tick(5)
-
-    assert (host.alert.state, host.alert.fired_at_ms) == (AlertState.PENDING, None)
-
-
-def test_a_rule_that_is_gone_ends_its_series_without_a_resolved(tmp_path: Path) -> None:
-    """Alertmanager lets its alerts expire; the series get stale markers at the next evaluation."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1}\n{record: r, expr: hot}"))
-    host.tick(5)
-    _reload(host, _rule_set(tmp_path, "{alert: Other, expr: hot > 9}"))
-    host.tick(5)
-
-    assert host.rules.alerts() == ()
-    assert host.history.get_value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") is None
-    assert host.history.get_value("r", dimm="0") is None
-    assert host.rules.health[0].fresh
-
-
-def test_new_labels_make_a_new_rule_whose_series_follow_the_old(tmp_path: Path) -> None:
-    """`for` begins anew; the old series ends and no series is refused for its former owner."""
-    host = _Host(_rule_set(tmp_path, "{alert: Hot, expr: hot > 1, for: 1s, labels: {severity: info}}"))
-    host.tick(5)
-    host.tick(5)
-    _reload(host, _rule_set(tmp_path, "{alert: Hot, expr: hot > 1, for: 1s, labels: {severity: page}}"))
-    host.tick(5)
-    live = [labels for metric, labels, _, _ in host.history.latest() if metric.name == "ALERTS"]
-
-    assert host.alert.state is AlertState.PENDING
-    assert [dict(labels)["severity"] for labels in live] == ["page"]
-    assert host.history.conflicts == 0
-
-
-def test_a_reload_of_the_same_rules_changes_nothing(tmp_path: Path) -> None:
-    """Two rules of one name keep their own state each, and nothing is evaluated too early."""
-    rules = "{alert: Hot, expr: hot > 1, labels: {s: a}}\n{alert: Hot, expr: hot > 2, labels: {s: b}}"
-    host = _Host(_rule_set(tmp_path, rules, "  interval: 10s\n"))
-    host.tick(5)
-    before = host.rules.alerts()
-    _reload(host, _rule_set(tmp_path, rules, "  interval: 10s\n"))
-    host.tick(0)
-
-    assert host.rules.alerts() == before
-    assert len(before) == 2
-
-
 def test_a_fault_inside_one_rule_never_takes_the_others(tmp_path: Path) -> None:
-    """Even an evaluation that dies of a bug is that rule's error."""
+    """Even an exception from a bug is only that rule's error."""
 
     class _Broken(History):
         def get_epoch(self, name: str) -> int:
@@ -409,7 +291,7 @@ def test_a_fault_inside_one_rule_never_takes_the_others(tmp_path: Path) -> None:
             return super().get_epoch(name)
 
     rules = RuleEvaluator(
-        _rule_set(tmp_path, "{record: a, expr: hot}\n{record: b, expr: vector(1)}"),
+        load_rule_text(tmp_path, "{record: a, expr: hot}\n{record: b, expr: vector(1)}"),
         interval_ms=SECOND,
         external_labels={},
         external_url="",

@@ -1,7 +1,7 @@
 """
-Expressions and rule files made to hurt: each gets a sentence, in bounded time and memory, and the process lives on.
+Hostile expressions and rule files: each ends with an error message, in bounded time and memory.
 
-They run in a process of their own, which is ended where it takes too much of either.
+They run in a process of their own, whose memory and processor time are limited.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 HOUSE = Path(__file__).parents[2]
-MEMORY = 1 << 30  # of address space; NumPy and the parser take a third of it before anything is asked
+MEMORY = 1 << 30  # of address space; NumPy and the parser take a third of it before the first query
 SECONDS = 60
 
 _ASK = """
@@ -92,26 +92,26 @@ json.dump(len(set(after.sampling_groups())), sys.stdout)
 """
 
 
-def _limit() -> None:
+def _limit_resources() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
 
 
-def in_a_cell(program: str, given: object) -> Any:
-    """What the program makes of it, within the limits; the test fails where it crashes or is ended."""
-    done = subprocess.run(
+def run_limited(program: str, input_data: object) -> Any:
+    """Returns the output of a program that runs within the limits; fails the test if it crashes or is killed."""
+    completed = subprocess.run(
         [sys.executable, "-c", program],
-        input=json.dumps(given),
+        input=json.dumps(input_data),
         capture_output=True,
         text=True,
         timeout=2 * SECONDS,
-        preexec_fn=_limit,
+        preexec_fn=_limit_resources,
         cwd=HOUSE,
         env={"OPENBLAS_NUM_THREADS": "1"},
     )
 
-    assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-2000:]}"
-    return json.loads(done.stdout)
+    assert completed.returncode == 0, f"exit status {completed.returncode}: {completed.stderr[-2000:]}"
+    return json.loads(completed.stdout)
 
 
 NESTED = {
@@ -158,76 +158,76 @@ HARMLESS = {
 
 
 def test_monstrous_expressions_are_refused_in_a_sentence() -> None:
-    """Depth, length and nonsense of any size end in an error before anything is evaluated."""
-    found = in_a_cell(_ASK, list(NESTED.values()))
-    refused = {name: error for name, (error, _, _) in zip(NESTED, found["answers"], strict=True)}
+    """Expressions of any depth, length and nonsense are refused before anything is evaluated."""
+    result = run_limited(_ASK, list(NESTED.values()))
+    refused = {name: error for name, (error, _, _) in zip(NESTED, result["answers"], strict=True)}
 
     assert [name for name, error in refused.items() if error is None] == []
     assert [name for name, error in refused.items() if len(str(error)) > 70_000] == []
-    assert found["alive"] == [400 * 599.0]
+    assert result["alive"] == [400 * 599.0]
 
 
 def test_expressions_that_would_take_too_much_are_refused() -> None:
-    """What would hold or look at too many cells says so, over a range of time if not at once."""
-    found = in_a_cell(_ASK, list(HEAVY.values()))
-    refused = {name: str(error) for name, (error, _, _) in zip(HEAVY, found["answers"], strict=True)}
+    """An expression that would hold or visit too many cells is refused, over a range of time if not at once."""
+    result = run_limited(_ASK, list(HEAVY.values()))
+    refused = {name: str(error) for name, (error, _, _) in zip(HEAVY, result["answers"], strict=True)}
 
     assert [name for name, error in refused.items() if "use " not in error] == []
-    assert found["alive"] == [400 * 599.0]
+    assert result["alive"] == [400 * 599.0]
 
 
 def test_what_only_looks_hostile_is_answered() -> None:
-    """Regular expressions take linear time, and long or far-reaching expressions are expressions like any other."""
-    found = in_a_cell(_ASK, list(HARMLESS.values()))
+    """Regular expressions take linear time, and long or far-reaching expressions are evaluated normally."""
+    result = run_limited(_ASK, list(HARMLESS.values()))
 
-    assert [(name, answer[0]) for name, answer in zip(HARMLESS, found["answers"], strict=True) if answer[0]] == []
+    assert [(name, answer[0]) for name, answer in zip(HARMLESS, result["answers"], strict=True) if answer[0]] == []
 
 
-def _rule(expr: str) -> str:
+def _format_rule_file(expr: str) -> str:
     return f"groups:\n- name: g\n  rules:\n  - record: r\n    expr: {json.dumps(expr)}\n"
 
 
-def _laughs() -> str:
+def _nest_aliases() -> str:
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     return "a0: &a0 [lol]\n" + "\n".join(levels) + "\ngroups: *a9\n"
 
 
-def _merges() -> str:
+def _nest_merges() -> str:
     levels = [f"- &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}" for n in range(1, 10)]
     return "groups:\n- &m0 {name: g}\n" + "\n".join(levels) + "\n"
 
 
-def _bomb(groups: int, rules: int) -> str:
-    """Rules written once and named in each group: few bytes, and the product of both is to be compiled."""
+def _repeat_rules(groups: int, rules: int) -> str:
+    """Writes rules once and uses their alias in each group: few bytes, but groups x rules to compile."""
     first = "- name: g0\n  rules: &rules\n" + "  - {record: r, expr: '1'}\n" * rules
     return f"groups:\n{first}" + "".join(f"- {{name: g{number}, rules: *rules}}\n" for number in range(1, groups))
 
 
-def _labels(count: int) -> str:
-    """The same with labels: each rule has all of them."""
+def _repeat_labels(count: int) -> str:
+    """Does the same with labels: each rule has all of them."""
     labels = ", ".join(f"l{number}: v" for number in range(count))
     rules = "  - {record: r, expr: '1', labels: *labels}\n" * count
     return f"groups:\n- name: g\n  rules:\n  - {{record: r, expr: '1', labels: &labels {{{labels}}}}}\n{rules}"
 
 
-def _expressions(count: int) -> str:
-    """And with an expression that takes long to read."""
+def _repeat_expressions(count: int) -> str:
+    """Does the same with an expression that takes long to parse."""
     rules = "  - {record: r, expr: *long}\n" * count
     long = 'm{a="' + "b" * 60_000 + '"}'
     return f"groups:\n- name: g\n  rules:\n  - {{record: r, expr: &long '{long}'}}\n{rules}"
 
 
 RULE_FILES = {
-    "100 KB expression": _rule("work_total + " * 8_000 + "1"),
-    "parentheses": _rule("(" * 10_000 + "1" + ")" * 10_000),
-    "a billion laughs": _laughs(),
-    "a billion merges": _merges(),
+    "100 KB expression": _format_rule_file("work_total + " * 8_000 + "1"),
+    "parentheses": _format_rule_file("(" * 10_000 + "1" + ")" * 10_000),
+    "a billion laughs": _nest_aliases(),
+    "a billion merges": _nest_merges(),
     "an alias of itself": "groups: &a\n- name: g\n  rules: *a\n",
     "deep lists": "groups: " + "[" * 10_000 + "]" * 10_000 + "\n",
     "deep mappings": "groups: " + "{a: " * 10_000 + "}" * 10_000 + "\n",
     "a key twice": "groups:\n- name: g\n  name: h\n  rules: []\n",
     "a group twice": "groups:\n- name: g\n- name: g\n",
-    "a label twice": _rule("1") + "    labels: {a: b, a: c}\n",
+    "a label twice": _format_rule_file("1") + "    labels: {a: b, a: c}\n",
     "a python object": "groups: !!python/object/apply:os.system ['true']\n",
     "NUL": "groups:\n- name: \0\n",
     "deep templates": (
@@ -239,58 +239,67 @@ RULE_FILES = {
 
 
 def test_hostile_rule_files_are_refused(tmp_path: Path) -> None:
-    """Every one of them is an error of its own, and the next file is read all the same."""
+    """Each file has an error of its own, and the next file is still read."""
     paths = []
-    for number, text in enumerate([*RULE_FILES.values(), _rule("sum(work_total)")]):
+    for number, text in enumerate([*RULE_FILES.values(), _format_rule_file("sum(work_total)")]):
         paths.append(tmp_path / f"{number}.yml")
         paths[-1].write_text(text)
-    *refused, (error, groups) = in_a_cell(_LOAD, [str(path) for path in paths])
+    *refused, (error, groups) = run_limited(_LOAD, [str(path) for path in paths])
 
     assert (error, groups) == (None, 1)
     assert [name for name, answer in zip(RULE_FILES, refused, strict=True) if answer[0] is None] == []
 
 
 def test_aliases_count_as_what_they_stand_for(tmp_path: Path) -> None:
-    """What is written once and named a thousand times is refused before any is compiled; a few times it is well."""
-    bombs = [_bomb(200, 200), _labels(5_000), _expressions(1_000), _bomb(2, 3), _labels(10), _expressions(10)]
+    """A document whose aliases expand to too much is refused before any rule is compiled; a few aliases are fine."""
+    bombs = [
+        _repeat_rules(200, 200),
+        _repeat_labels(5_000),
+        _repeat_expressions(1_000),
+        _repeat_rules(2, 3),
+        _repeat_labels(10),
+        _repeat_expressions(10),
+    ]
     paths = [tmp_path / f"{number}.yml" for number in range(len(bombs))]
     for path, text in zip(paths, bombs, strict=True):
         path.write_text(text)
-    (rules, _), (elements, _), (characters, _), *well = in_a_cell(_LOAD, [str(path) for path in paths])
+    (rules, _), (elements, _), (characters, _), *well = run_limited(_LOAD, [str(path) for path in paths])
 
-    assert rules == f"{paths[0]}: 2:1: 40,000 rules, and 20,000 are the most of a file; split it"
-    assert "more than 500000 elements, aliases written out" in elements
-    assert "more than 16777216 characters, aliases written out" in characters
+    assert rules == f"{paths[0]}: 2:1: 40,000 rules, and a file may have 20,000; split it"
+    assert "more than 500000 elements, with aliases expanded" in elements
+    assert "more than 16777216 characters, with aliases expanded" in characters
     assert well == [[None, 2], [None, 1], [None, 1]]
 
 
 def test_rules_that_build_on_each_other_without_end_are_refused(tmp_path: Path) -> None:
-    """A chain is as long as a person would make it, a ring of rules is a chain that ends, and 20,000 are too many."""
+    """A long chain is accepted, a cycle of rules too; a chain of 20,000 rules is refused."""
     paths = [tmp_path / f"{number}.yml" for number in range(3)]
-    paths[0].write_text(_chain(20_000))
-    paths[1].write_text(_chain(300))
-    paths[2].write_text(_chain(300) + "  - {record: r0, expr: r300}\n")
-    (error, _), *well = in_a_cell(_LOAD, [str(path) for path in paths])
+    paths[0].write_text(_chain_rules(20_000))
+    paths[1].write_text(_chain_rules(300))
+    paths[2].write_text(_chain_rules(300) + "  - {record: r0, expr: r300}\n")
+    (error, _), *well = run_limited(_LOAD, [str(path) for path in paths])
 
-    assert error.startswith(f"{paths[0]}:636: r633 is one too many: recording rules build on each other")
+    assert error.startswith(f"{paths[0]}:636: r633 builds on too many rules: recording rules may build on each other")
     assert well == [[None, 1], [None, 1]]
 
 
-def _chain(length: int) -> str:
+def _chain_rules(length: int) -> str:
     rules = "".join(f"  - {{record: r{number + 1}, expr: r{number}}}\n" for number in range(length))
     return f"groups:\n- name: g\n  rules:\n{rules}"
 
 
 def test_a_reload_of_thousands_of_rules_compares_them_once(tmp_path: Path) -> None:
-    """Who takes over whose alerts is looked up, not searched for; and rules of one name get a name each."""
+    """Old rules are looked up, not searched for; and rules of one name get unique sampling groups."""
     paths = [tmp_path / "first.yml", tmp_path / "second.yml"]
     for path in paths:
-        path.write_text(_bomb(1, 0) + "".join(f"  - {{record: {path.stem}, expr: m{n}}}\n" for n in range(6_000)))
+        path.write_text(
+            _repeat_rules(1, 0) + "".join(f"  - {{record: {path.stem}, expr: m{n}}}\n" for n in range(6_000))
+        )
 
-    assert in_a_cell(_RELOAD, [str(path) for path in paths]) == 6_000
+    assert run_limited(_RELOAD, [str(path) for path in paths]) == 6_000
 
 
-WORK = "does more work than one may"
+WORK = "exceeds its work limit"
 TEMPLATES = {
     "{{ range 1000000000 }}{{ end }}": WORK,
     "{{ range 1000000000 }}{{ continue }}{{ end }}": WORK,
@@ -306,42 +315,42 @@ TEMPLATES = {
     "{{ range 100000 }}{{ $y := query `vector(1)` }}{{ end }}": WORK,
     "{{ $x := args }}{{ range 100000 }}{{ $x = args $x (query `work_total`) }}{{ end }}": WORK,
     "{{ range 9 }}{{ range 99 }}{{ $y := query `"
-    "sum_over_time(max_over_time(work_total[9m:100ms])[9m:100ms])` }}{{ end }}{{ end }}": "would look at more than",
+    "sum_over_time(max_over_time(work_total[9m:100ms])[9m:100ms])` }}{{ end }}{{ end }}": "would visit more than",
 }
 
 
-def _alerts(templates: list[str]) -> str:
+def _format_alerts(templates: list[str]) -> str:
     rules = [{"alert": "A", "expr": "work_total >= 0", "annotations": {"text": text}} for text in templates]
     return json.dumps({"groups": [{"name": "g", "rules": rules}]})
 
 
 def test_hostile_templates_are_cut_short(tmp_path: Path) -> None:
-    """Loops, strings, regular expressions and queries share one budget; the alert says so, and the next is well."""
+    """Loops, strings, regular expressions and queries share one budget; the alert's text names the error."""
     file = tmp_path / "rules.yml"
-    file.write_text(_alerts([*TEMPLATES, "node {{ $labels.node }}"]))
-    health, (*cut, well) = in_a_cell(_EXPAND, [str(file), 1])
+    file.write_text(_format_alerts([*TEMPLATES, "node {{ $labels.node }}"]))
+    health, (*cut, well) = run_limited(_EXPAND, [str(file), 1])
 
     assert (health, well) == ([], "node 0")
     assert [
-        (text, shown[-300:]) for text, shown in zip(TEMPLATES, cut, strict=True) if TEMPLATES[text] not in shown
+        (text, output[-300:]) for text, output in zip(TEMPLATES, cut, strict=True) if TEMPLATES[text] not in output
     ] == []
 
 
 def test_the_alerts_of_a_rule_share_what_their_templates_may_cost(tmp_path: Path) -> None:
-    """A thousand alerts of a costly template do not take a thousand times as long; each of them is still there."""
+    """A thousand alerts with a costly template share one budget; each of them still exists."""
     file = tmp_path / "rules.yml"
-    file.write_text(_alerts(["{{ range 200000 }}{{ end }}done", "well"]))
-    health, texts = in_a_cell(_EXPAND, [str(file), 1000])
+    file.write_text(_format_alerts(["{{ range 200000 }}{{ end }}done", "well"]))
+    health, texts = run_limited(_EXPAND, [str(file), 1000])
 
     assert health == []
     assert 5 < texts.count("done") < 50
-    assert sum("than they may together" in text for text in texts) + texts.count("done") == 1000
+    assert sum("common work limit" in text for text in texts) + texts.count("done") == 1000
     assert texts.count("well") == 1000
 
 
 @pytest.mark.parametrize("text", ["abs(" * 199 + "work_total" + ")" * 199, "-" * 199 + "work_total"])
 def test_the_deepest_expression_allowed_is_answered(text: str) -> None:
-    """What is just not too deep is evaluated, so the cap leaves the stack its room."""
-    found = in_a_cell(_ASK, [text])
+    """An expression just below the limit of depth is evaluated, so the limit leaves enough stack."""
+    result = run_limited(_ASK, [text])
 
-    assert found["answers"] == [[None, 400, 400]]
+    assert result["answers"] == [[None, 400, 400]]

@@ -1,4 +1,4 @@
-"""Rules see `job` and `instance` as in a Prometheus that scrapes this host, and what was kept without them goes on."""
+"""Rules see `job` and `instance` as in a Prometheus that scrapes this host; alerts saved without them continue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rules.alert_restore import SavedAlert
 from rules.alerts import Alert
 from rules.evaluator import RuleEvaluator
 from rules.history.history import RECORDED_PREFIX, History
-from rules.rulefile import RuleSet, load_rules
+from rules.model import RuleSet
+from rules.rulefile import load_rules
 
 SECOND = 1000
 IDENTITY = {"instance": "h1", "job": "steadytok"}
@@ -21,14 +22,14 @@ HOT = gauge("hot", "Heat.")
 OWN = gauge("own", "What says itself whose it is.")
 
 
-def _rule_set(folder: Path, *rules: str) -> RuleSet:
+def _load_rules(folder: Path, *rules: str) -> RuleSet:
     path = folder / "r.yml"
     path.write_text("groups:\n- name: g\n  rules:\n" + "".join(f"  - {rule}\n" for rule in rules))
     return load_rules([path])
 
 
 class _Host:
-    """A History of one host that rules are asked of each second; `heat` None: the sensor is not there."""
+    """A History of one host, and an evaluator that runs each second; without `heat` the sensor is absent."""
 
     def __init__(self, rule_set: RuleSet) -> None:
         self.history = History(3600 * SECOND, identity=IDENTITY)
@@ -45,7 +46,7 @@ class _Host:
         return [dict(labels) for labels, _ in promql.compile(text).evaluate_at(self.history, self.now_ms)]
 
     @property
-    def labels(self) -> list[dict[str, str]]:
+    def query_labels(self) -> list[dict[str, str]]:
         return [dict(alert.labels) for alert in self.rules.alerts()]
 
 
@@ -70,27 +71,27 @@ class _Host:
     ],
 )
 def test_a_rule_sees_it(expr: str, labels: dict[str, str] | None, tmp_path: Path) -> None:
-    """Matchers, windows, groupings, joins and `absent`; a series with such a label of its own keeps that."""
-    host = _Host(_rule_set(tmp_path, f"{{alert: A, expr: '{expr}'}}"))
+    """Matchers, windows, groupings, joins and `absent` see the identity; a series with such a label keeps its own."""
+    host = _Host(_load_rules(tmp_path, f"{{alert: A, expr: '{expr}'}}"))
     host.tick()
 
     assert host.rules.health[0].error == ""
-    assert host.labels == ([] if labels is None else [{"alertname": "A", **labels}])
+    assert host.query_labels == ([] if labels is None else [{"alertname": "A", **labels}])
 
 
 def test_a_template_sees_it(tmp_path: Path) -> None:
-    """In `$labels`, and in what it queries itself."""
+    """`$labels` and a template's own queries have the identity."""
     summary = '{{ $labels.instance }} of {{ range query "hot{job=\\"steadytok\\"}" }}{{ .Labels.job }}{{ end }}'
-    host = _Host(_rule_set(tmp_path, f"{{alert: A, expr: hot > 50, annotations: {{summary: '{summary}'}}}}"))
+    host = _Host(_load_rules(tmp_path, f"{{alert: A, expr: hot > 50, annotations: {{summary: '{summary}'}}}}"))
     host.tick()
 
     assert dict(host.rules.alerts()[0].annotations)["summary"] == "h1 of steadytok"
 
 
 def test_what_a_rule_records_has_the_labels_that_the_rule_gave_it(tmp_path: Path) -> None:
-    """Prometheus gives a recorded series nothing that its rule has aggregated away; nor does it ALERTS."""
+    """As in Prometheus, a recorded series does not get back labels that its rule aggregated away; nor does ALERTS."""
     host = _Host(
-        _rule_set(
+        _load_rules(
             tmp_path,
             "{record: 'whole:hot', expr: hot}",
             "{record: 'all:hot', expr: sum(hot)}",
@@ -106,13 +107,13 @@ def test_what_a_rule_records_has_the_labels_that_the_rule_gave_it(tmp_path: Path
         {"alertname": "A"},
         {"alertname": "B", "instance": "h1"},
     ]
-    shown = promql.compile("all:hot").evaluate_at(host.history.snapshot(IDENTITY), host.now_ms)
-    assert [dict(labels) for labels in shown.labels] == [{"__name__": "all:hot", **IDENTITY}]
+    vector = promql.compile("all:hot").evaluate_at(host.history.snapshot(IDENTITY), host.now_ms)
+    assert [dict(labels) for labels in vector.labels] == [{"__name__": "all:hot", **IDENTITY}]
 
 
 def test_a_recorded_series_that_is_a_sampled_one_is_refused(tmp_path: Path) -> None:
-    """The first one's samples are kept and it is counted: the same labels are never there twice."""
-    host = _Host(_rule_set(tmp_path, "{record: hot, expr: hot + 1}"))
+    """The samples of the first series stay, and the conflict is counted: no two series have the same labels."""
+    host = _Host(_load_rules(tmp_path, "{record: hot, expr: hot + 1}"))
     host.tick()
 
     assert len(host.ask("hot")) == 1
@@ -120,8 +121,8 @@ def test_a_recorded_series_that_is_a_sampled_one_is_refused(tmp_path: Path) -> N
 
 
 def test_a_series_that_is_forgotten_comes_back(tmp_path: Path) -> None:
-    """With the identity too a column is freed by the labels that it was known by."""
-    host = _Host(_rule_set(tmp_path, "{alert: A, expr: 'hot{job=\"steadytok\"} > 50'}"))
+    """With an identity too, a forgotten series frees its column and can return."""
+    host = _Host(_load_rules(tmp_path, "{alert: A, expr: 'hot{job=\"steadytok\"} > 50'}"))
     host.tick()
     host.tick(None)
     host.now_ms += 2 * 3600 * SECOND
@@ -132,12 +133,12 @@ def test_a_series_that_is_forgotten_comes_back(tmp_path: Path) -> None:
 
     assert "hot" not in gone
     assert host.history.get_value("hot", dimm="a") == 60
-    assert {"alertname": "A", "dimm": "a", **IDENTITY} in host.labels
+    assert {"alertname": "A", "dimm": "a", **IDENTITY} in host.query_labels
 
 
 def test_a_reading_is_recorded_as_its_collector_gave_it(tmp_path: Path) -> None:
-    """What is written down and scraped lacks the identity, so that another host name makes no other series of it."""
-    host = _Host(_rule_set(tmp_path, "{alert: A, expr: hot > 50}"))
+    """Stored and scraped series lack the identity, so that a new host name does not make new series of them."""
+    host = _Host(_load_rules(tmp_path, "{alert: A, expr: hot > 50}"))
     host.tick()
     (rows,) = (rows for rows in host.history.iter_rows({}) if rows.heading.group == "hwmon")
 
@@ -146,31 +147,31 @@ def test_a_reading_is_recorded_as_its_collector_gave_it(tmp_path: Path) -> None:
     assert all(group.startswith(RECORDED_PREFIX) for group in host.rules.sampling_groups())
 
 
-def _without(kept: tuple[SavedAlert, ...]) -> list[SavedAlert]:
-    """As a version kept it whose rules saw no identity."""
+def _remove_identity(saved_alerts: tuple[SavedAlert, ...]) -> list[SavedAlert]:
+    """Removes the identity from saved alerts, as older agents saved them."""
 
-    def older(alert: Alert) -> Alert:
+    def remove_labels(alert: Alert) -> Alert:
         labels: Labels = tuple(pair for pair in alert.labels if pair not in IDENTITY.items())
         return replace(alert, labels=labels)
 
-    return [SavedAlert(rule, older(alert)) for rule, alert in kept]
+    return [SavedAlert(rule, remove_labels(alert)) for rule, alert in saved_alerts]
 
 
 @pytest.mark.parametrize("expr", ["hot > 50", "max by (dimm) (hot) > 50", "sum by (job, instance) (hot) > 50"])
 def test_an_alert_that_was_kept_without_it_goes_on(expr: str, tmp_path: Path) -> None:
-    """After an upgrade it is the same alert with its times, once, and ends; `for` does not begin again."""
-    rule_set = _rule_set(tmp_path, f"{{alert: A, expr: '{expr}', for: 4s}}")
+    """After an upgrade the alert continues once with its times, and ends; `for` does not restart."""
+    rule_set = _load_rules(tmp_path, f"{{alert: A, expr: '{expr}', for: 4s}}")
     before, after = _Host(rule_set), _Host(rule_set)
     before.tick()
     before.tick()
     after.now_ms = before.now_ms
-    after.rules.restore_alerts(_without(before.rules.export_alerts()), after.now_ms, before.now_ms)
-    (whole,) = before.labels
+    after.rules.restore_alerts(_remove_identity(before.rules.export_alerts()), after.now_ms, before.now_ms)
+    (full_labels,) = before.query_labels
 
     for state in ("pending", "pending", "firing"):
         after.tick()
         (alert,) = after.rules.alerts()
-        assert (dict(alert.labels), alert.state.value, alert.active_at_ms) == (whole, state, SECOND)
+        assert (dict(alert.labels), alert.state.value, alert.active_at_ms) == (full_labels, state, SECOND)
     after.tick(10)
     assert [alert.state.value for alert in after.rules.alerts()] == ["resolved"]
     after.tick()
@@ -178,13 +179,13 @@ def test_an_alert_that_was_kept_without_it_goes_on(expr: str, tmp_path: Path) ->
 
 
 def test_an_alert_that_had_ended_is_not_told_beside_its_next_one(tmp_path: Path) -> None:
-    """Alertmanager knows both by the same labels: what fires again must not be ended by the one of before."""
-    rule_set = _rule_set(tmp_path, "{alert: A, expr: hot > 50}")
+    """Alertmanager knows both by the same labels: the ended alert must not resolve the firing one."""
+    rule_set = _load_rules(tmp_path, "{alert: A, expr: hot > 50}")
     before, after = _Host(rule_set), _Host(rule_set)
     before.tick()
     before.tick(10)
     after.now_ms = before.now_ms
-    after.rules.restore_alerts(_without(before.rules.export_alerts()), after.now_ms, before.now_ms)
+    after.rules.restore_alerts(_remove_identity(before.rules.export_alerts()), after.now_ms, before.now_ms)
     after.tick(10)
     assert [alert.state.value for alert in after.rules.alerts()] == ["resolved"]
     after.tick()

@@ -1,4 +1,4 @@
-"""Facts about reading rule files."""
+"""Rule files: valid ones are read completely, and errors have a position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules.durations import format_duration, parse_duration
-from rules.rulefile import Rule, RuleFileError, RuleSet, load_rules
+from rules.model import Rule, RuleSet
+from rules.rulefile import RuleFileError, load_rules
 from rules.strict_yaml import StrictYamlError, load_yaml
 
 GOOD = """
@@ -38,22 +39,22 @@ def _load(tmp_path: Path, text: str | bytes) -> RuleSet:
     return load_rules([path])
 
 
-def _messages(tmp_path: Path, text: str | bytes) -> list[str]:
+def _load_errors(tmp_path: Path, text: str | bytes) -> list[str]:
     with pytest.raises(RuleFileError) as error:
         _load(tmp_path, text)
     return [message.replace(str(tmp_path / "r.yml"), "r.yml") for message in error.value.messages]
 
 
-def _rule(body: str) -> str:
+def _rule_text(body: str) -> str:
     return "groups:\n- name: g\n  rules:\n  - " + body.replace("\n", "\n    ")
 
 
-def _texts(rule: Rule) -> dict[str, str]:
+def _list_texts(rule: Rule) -> dict[str, str]:
     return {name: template.text for name, template in rule.labels}
 
 
 def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
-    """Durations are milliseconds; a group's labels are each rule's, and the rule's own win."""
+    """Durations are in milliseconds; each rule has its group's labels, which its own override."""
     rules = _load(tmp_path, GOOD)
     (group,) = rules.groups
     record, alert = group.rules
@@ -61,7 +62,7 @@ def test_a_good_file_is_read_whole(tmp_path: Path) -> None:
     assert (group.name, group.interval_ms, group.limit) == ("heat", 10_000, 5)
     assert (record.kind, record.name, record.expr) == ("record", "node:hot:max", "max by (node) (hot)")
     assert (alert.kind, alert.name, alert.for_ms, alert.keep_firing_for_ms) == ("alert", "Hot", 90_000, 300_000)
-    assert _texts(alert) == {"team": "infra", "severity": "page"}
+    assert _list_texts(alert) == {"team": "infra", "severity": "page"}
     assert rules.reach_ms == 300_000
 
 
@@ -69,7 +70,7 @@ def test_scalars_keep_the_text_of_the_file(tmp_path: Path) -> None:
     """Prometheus decodes into strings: `yes` is no boolean, `010` no number and null is empty."""
     record = next(_load(tmp_path, GOOD).rules)
 
-    assert {name: text for name, text in _texts(record).items() if len(name) == 1} == {
+    assert {name: text for name, text in _list_texts(record).items() if len(name) == 1} == {
         "a": "yes",
         "b": "1.0",
         "c": "0x10",
@@ -81,16 +82,16 @@ def test_scalars_keep_the_text_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "---\n", "groups:\n", "{}", "groups: []", "# nothing\n", "\ufeffgroups: []\n"])
 def test_an_empty_file_has_no_groups(tmp_path: Path, text: str) -> None:
-    """That is not an error, as in Prometheus."""
+    """An empty file is not an error, as in Prometheus."""
     assert _load(tmp_path, text) == RuleSet()
 
 
 def test_anchors_and_merge_keys_work_and_a_second_document_does_not_count(tmp_path: Path) -> None:
     """Prometheus reads the first document only."""
-    text = _rule("&r {alert: A, expr: x, labels: &l {a: b}}\n") + "\n  - {<<: *r, alert: B}\n---\nnonsense: 1\n"
+    text = _rule_text("&r {alert: A, expr: x, labels: &l {a: b}}\n") + "\n  - {<<: *r, alert: B}\n---\nnonsense: 1\n"
     first, second = _load(tmp_path, text).rules
 
-    assert (first.name, second.name, _texts(second)) == ("A", "B", {"a": "b"})
+    assert (first.name, second.name, _list_texts(second)) == ("A", "B", {"a": "b"})
 
 
 @pytest.mark.parametrize(
@@ -112,48 +113,60 @@ def test_anchors_and_merge_keys_work_and_a_second_document_does_not_count(tmp_pa
         ("a: [", "2:1: yaml: did not find expected node content"),
         (b"a: \xff", "1:4: not UTF-8 text"),
         ("[" * 100, "1:51: nested more than 50 deep"),
-        ("[" * 100_000, "nest"),  # a newer libyaml says it first, in its words
+        ("[" * 100_000, "nest"),  # a newer libyaml reports this first, in its own words
         ("&a [*a]", "1:1: yaml: anchor contains itself"),
         (
-            _rule("record: r\nalert: a\nexpr: x"),
+            _rule_text("record: r\nalert: a\nexpr: x"),
             "4:5: group \"g\", rule 1, \"a\": only one of 'record' and 'alert' must",
         ),
-        (_rule("expr: x"), "one of 'record' or 'alert' must be set"),
-        (_rule("alert: a"), '4:5: group "g", rule 1, "a": field \'expr\' must be set in rule'),
-        (_rule("alert: a\nexpr: 'x ='"), '5:11: group "g", rule 1, "a": could not parse expression: '),
-        (_rule("alert: a\nexpr: x\nfro: 5m"), '6:5: group "g", rule 1, "a": field fro not found'),
-        (_rule("alert: a\nexpr: x\nfor: 5"), '6:10: group "g", rule 1, "a": for: not a valid duration string: "5"'),
-        (_rule("alert: a\nexpr: x\nkeep_firing_for: -5m"), 'keep_firing_for: not a valid duration string: "-5m"'),
-        (_rule("record: r\nexpr: x\nfor: 5m"), '6:10: group "g", rule 1, "r": invalid field \'for\' in recording rule'),
-        (_rule("record: r\nexpr: x\nkeep_firing_for: 5m"), "invalid field 'keep_firing_for' in recording rule"),
-        (_rule("record: r\nexpr: x\nannotations: {a: b}"), "invalid field 'annotations' in recording rule"),
-        (_rule("record: r{a}\nexpr: x"), "braces present in the recording rule name; should it be in expr?: r{a}"),
-        (_rule("record: r-s\nexpr: x"), '4:13: group "g", rule 1, "r-s": invalid recording rule name: r-s'),
-        (_rule("alert: a\nexpr: x\nlabels: {a-b: c}"), "invalid label name: a-b"),
-        (_rule("alert: a\nexpr: x\nlabels: {__name__: c}"), "invalid label name: __name__"),
-        (_rule("alert: a\nexpr: x\nannotations: {'': c}"), "invalid annotation name: "),
-        (_rule("alert: a\nexpr: x\nlabels: {b: [c]}"), "b: expected text, found a list"),
-        (_rule("alert: a\nexpr: x\nlabels: c"), 'labels: expected a mapping of names to text, found "c"'),
-        (_rule("alert: a\nexpr: x\nlabels: {b: '{{ nope }}'}"), 'label "b": error parsing template __alert_a: '),
+        (_rule_text("expr: x"), "one of 'record' or 'alert' must be set"),
+        (_rule_text("alert: a"), '4:5: group "g", rule 1, "a": field \'expr\' must be set in rule'),
+        (_rule_text("alert: a\nexpr: 'x ='"), '5:11: group "g", rule 1, "a": could not parse expression: '),
+        (_rule_text("alert: a\nexpr: x\nfro: 5m"), '6:5: group "g", rule 1, "a": field fro not found'),
         (
-            _rule("alert: a\nexpr: x\nannotations: {b: '{{ $x }}'}"),
+            _rule_text("alert: a\nexpr: x\nfor: 5"),
+            '6:10: group "g", rule 1, "a": for: not a valid duration string: "5"',
+        ),
+        (
+            _rule_text("alert: a\nexpr: x\nkeep_firing_for: -5m"),
+            'keep_firing_for: not a valid duration string: "-5m"',
+        ),
+        (
+            _rule_text("record: r\nexpr: x\nfor: 5m"),
+            '6:10: group "g", rule 1, "r": invalid field \'for\' in recording rule',
+        ),
+        (_rule_text("record: r\nexpr: x\nkeep_firing_for: 5m"), "invalid field 'keep_firing_for' in recording rule"),
+        (_rule_text("record: r\nexpr: x\nannotations: {a: b}"), "invalid field 'annotations' in recording rule"),
+        (
+            _rule_text("record: r{a}\nexpr: x"),
+            "braces present in the recording rule name; should it be in expr?: r{a}",
+        ),
+        (_rule_text("record: r-s\nexpr: x"), '4:13: group "g", rule 1, "r-s": invalid recording rule name: r-s'),
+        (_rule_text("alert: a\nexpr: x\nlabels: {a-b: c}"), "invalid label name: a-b"),
+        (_rule_text("alert: a\nexpr: x\nlabels: {__name__: c}"), "invalid label name: __name__"),
+        (_rule_text("alert: a\nexpr: x\nannotations: {'': c}"), "invalid annotation name: "),
+        (_rule_text("alert: a\nexpr: x\nlabels: {b: [c]}"), "b: expected text, found a list"),
+        (_rule_text("alert: a\nexpr: x\nlabels: c"), 'labels: expected a mapping of names to text, found "c"'),
+        (_rule_text("alert: a\nexpr: x\nlabels: {b: '{{ nope }}'}"), 'label "b": error parsing template __alert_a: '),
+        (
+            _rule_text("alert: a\nexpr: x\nannotations: {b: '{{ $x }}'}"),
             'annotation "b": error parsing template __alert_a: ',
         ),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str | bytes, message: str) -> None:
-    """Each error names file, line and column, group and rule, and what was expected."""
-    messages = _messages(tmp_path, text)
+    """Each error names file, line and column, group and rule, and the expected value."""
+    messages = _load_errors(tmp_path, text)
 
     assert any(message in each for each in messages), messages
     assert all(each.startswith("r.yml: ") for each in messages)
 
 
 def test_every_error_of_every_file_is_told_at_once(tmp_path: Path) -> None:
-    """All or nothing: one bad file keeps every rule from loading."""
+    """One bad file keeps every rule from loading."""
     good, bad, gone = tmp_path / "good.yml", tmp_path / "bad.yml", tmp_path / "gone.yml"
     good.write_text(GOOD)
-    bad.write_text(_rule("alert: a\nexpr: '('\nfor: x") + "\n  - {}\n")
+    bad.write_text(_rule_text("alert: a\nexpr: '('\nfor: x") + "\n  - {}\n")
     with pytest.raises(RuleFileError) as error:
         load_rules([good, bad, gone])
     messages = error.value.messages
@@ -163,7 +176,7 @@ def test_every_error_of_every_file_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_rules_can_be_left_out_by_name(tmp_path: Path) -> None:
-    """A name that no rule has is refused, with the names there are."""
+    """An unknown name is refused with a list of the known ones."""
     rules = _load(tmp_path, GOOD)
 
     assert rules.exclude_rules(["Hot"]).names == ("node:hot:max",)
@@ -191,7 +204,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 9 * 10**12))
 def test_a_duration_reads_back(ms: int) -> None:
-    """What is shown is what was meant."""
+    """A formatted duration parses to the same value."""
     assert parse_duration(format_duration(ms)) == ms
 
 
@@ -209,8 +222,8 @@ _TREES = st.recursive(
 def test_any_tree_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, tree: object) -> None:
     """The loader raises RuleFileError and nothing else."""
     path = tmp_path_factory.getbasetemp() / "tree.yml"
-    for whole in (tree, {"groups": [{"name": "g", "rules": [tree]}]}):
-        path.write_text(yaml.safe_dump(whole))
+    for document in (tree, {"groups": [{"name": "g", "rules": [tree]}]}):
+        path.write_text(yaml.safe_dump(document))
         try:
             load_rules([path])
         except RuleFileError as error:
@@ -220,7 +233,7 @@ def test_any_tree_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, t
 @settings(deadline=None)
 @given(st.binary(max_size=60) | st.text("[]{}:,-&*!|>'\"%@` \n#?~<ab", max_size=60).map(str.encode))
 def test_any_bytes_are_yaml_or_an_error_with_a_place(raw: bytes) -> None:
-    """Nothing but StrictYamlError comes out of the reader."""
+    """The loader raises only StrictYamlError."""
     try:
         load_yaml(raw)
     except StrictYamlError as error:

@@ -50,7 +50,7 @@ function round(wanted) {
 
 export function domain(panel, lines, ticks) {
   const values = lines.flatMap((line) =>
-    line.asked.style === "told" ? [] : line.points.filter((value) => value !== null),
+    line.asked.style === "note" ? [] : line.points.filter((value) => value !== null),
   );
   let low = panel.from ?? Math.min(...values);
   let high = panel.to ?? Math.max(...values);

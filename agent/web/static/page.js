@@ -11,7 +11,7 @@ import { clock, element, span } from "./words.js";
 
 const FIRED = 'ALERTS{alertstate="firing",severity!="none"}';
 const ITSELF = "steadytok_build_info";
-const MOST_ENTRIES = 200; // lines of the audit: those of the acts in the longest window, mostly
+const MAX_ENTRIES = 200; // lines of the audit: those of the acts in the longest window, mostly
 const SHORTEST = 300; // seconds
 const SILENT = 10; // seconds without a sample after which an agent that answers is said to stand still
 
@@ -70,7 +70,7 @@ async function asked() {
       charts(self.now),
       ask.alerts(),
       ask.remedies(),
-      spared(ask.audit(MOST_ENTRIES), []),
+      spared(ask.audit(MAX_ENTRIES), []),
       ask.now('{__name__=~"steadytok_collector_.+"}'),
     ]);
     return { self, times, alerts, remedies, collectors, acts: actsOf(entries.answer), fault: entries.fault };

@@ -81,7 +81,7 @@ export class Strip {
 
   line(line) {
     const style = line.asked.style ?? "line";
-    if (style === "told") return [];
+    if (style === "note") return [];
     if (style === "limit")
       return [
         drawn("path", { class: "over", d: above(line.points, this.frame) }),
@@ -98,19 +98,19 @@ export class Strip {
       const x = this.frame.x(index);
       this.cursor.append(drawn("line", { x1: x, x2: x, y1: 0, y2: this.frame.height }));
     }
-    const told = this.lines.filter((line) => line.asked.style === "told");
-    const shown = this.lines.filter((line) => line.asked.style !== "told");
+    const notes = this.lines.filter((line) => line.asked.style === "note");
+    const shown = this.lines.filter((line) => line.asked.style !== "note");
     this.values.classList.toggle("many", shown.length > 4);
-    this.values.replaceChildren(...shown.map((line) => this.value(line, index, told)));
+    this.values.replaceChildren(...shown.map((line) => this.value(line, index, notes)));
   }
 
-  value(line, index, told) {
+  value(line, index, notes) {
     const at = index ?? this.view.steps - this.behind(line);
     const value = line.points[at];
     const colour = line.asked.style === "limit" ? "limit" : `${line.asked.style ?? "line"} ${this.colour(line)}`;
     if (index !== null && value !== null)
       this.cursor.append(drawn("circle", { class: colour, cx: this.frame.x(at), cy: this.frame.y(value), r: 3 }));
-    const more = told
+    const more = notes
       .filter((each) => each.of === line.of && each.points[at] !== null)
       .map((each) => `${number(each.points[at], each.asked.digits)} ${each.asked.unit}`);
     return element(
@@ -136,7 +136,7 @@ export class Strip {
   told() {
     const { panel, view } = this;
     const parts = this.lines
-      .filter((line) => line.asked.style !== "told")
+      .filter((line) => line.asked.style !== "note")
       .map((line) => {
         const values = line.points.filter((value) => value !== null);
         if (!values.length) return `${line.name} without readings`;
@@ -150,7 +150,7 @@ export class Strip {
   /** The values at a step in words, for whoever moves the cursor by keyboard. */
   spoken(index) {
     return this.lines
-      .filter((line) => line.points[index] !== null && line.asked.style !== "told")
+      .filter((line) => line.points[index] !== null && line.asked.style !== "note")
       .map(
         (line) =>
           `${line.names?.[index] ?? line.name} ${number(line.points[index], this.panel.digits)} ${this.panel.unit}`,

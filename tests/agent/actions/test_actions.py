@@ -1,4 +1,4 @@
-"""Every action keeps the contract, and each refuses where it would not help."""
+"""Every action keeps the contract, and refuses if it would not help."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import msgspec
 import pytest
 
 from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
+from agent.remediation import plugins
+from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import overlaps
-from agent.sampling import plugins
 from collectors import Host
 
-ACTIONS: Mapping[str, Any] = plugins.load_actions()
+ACTIONS: Mapping[str, Any] = {name: complete_action(module) for name, module in plugins.load_actions().items()}
 ENGINES = {"r1": "http://127.0.0.1:1"}
-# A target and parameters with which each action is right; a new action adds its line.
+# A valid target and valid parameters for each action; a new action adds its line.
 RIGHT: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
     "pace": ({"engine": "r1"}, {"duty": 0.5}),
     "drop_caches": ({}, {}),
@@ -33,15 +34,15 @@ RIGHT: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
 }
 
 
-def task(name: str, target: Mapping[str, str] | None = None, **parameters: Any) -> Task:
-    """A task for an action, right where a test says nothing else."""
+def make_task(name: str, target: Mapping[str, str] | None = None, **parameters: Any) -> Task:
+    """Returns a valid task for an action, with the changes of a test."""
     right = RIGHT[name]
-    own = ACTIONS[name].Config(**{**right[1], **parameters})
-    return Task("test", right[0] if target is None else target, own, {"alertname": "A"}, ENGINES)
+    parameters_with_defaults = ACTIONS[name].Config(**{**right[1], **parameters})
+    return Task("test", right[0] if target is None else target, parameters_with_defaults, {"alertname": "A"}, ENGINES)
 
 
-class Reach:
-    """A machine of a few values: what queries give, an engine's duty, files, and a hand that writes them."""
+class FakeContext:
+    """A context of a few values: query results, an engine's duty, files, and a hand that writes them."""
 
     def __init__(self, root: Path = Path("/nowhere"), values: Mapping[str, float] | None = None) -> None:
         self.host = Host(root)
@@ -50,16 +51,16 @@ class Reach:
         self.duty = 1.0
         self.status = 200
         self.leases: dict[str, tuple[str, str]] = {}
-        self.asked: list[str] = []
-        self.waited: list[float] = []
+        self.requests: list[str] = []
+        self.waits: list[float] = []
         self.weight, self.admin = 100, 0
 
     def query(self, expr: str) -> Vector:
         return [({}, value) for name, value in self.values.items() if name in expr]
 
     def line(self, address: str, text: str) -> str:
-        """A HAProxy of one server."""
-        self.asked.append(text)
+        """Answers as a HAProxy of one server."""
+        self.requests.append(text)
         words = text.split()
         if words[:2] == ["show", "servers"]:
             return f"1\n# be_id srv_name srv_uweight srv_admin_state\n3 a {self.weight} {self.admin}\n\n"
@@ -70,7 +71,7 @@ class Reach:
         return "\n"
 
     def wait(self, seconds: float) -> None:
-        self.waited.append(seconds)
+        self.waits.append(seconds)
 
     def http(
         self,
@@ -80,7 +81,7 @@ class Reach:
         headers: Mapping[str, str] | None = None,
         patience: float = 5.0,
     ) -> Http:
-        self.asked.append(f"{method} {url}")
+        self.requests.append(f"{method} {url}")
         if method == "GET":
             return Http(200, f'# TYPE x gauge\nsteadytok_reference_duty{{model="m"}} {self.duty}\n')
         if self.status == 200 and method == "PUT":
@@ -91,7 +92,7 @@ class Reach:
         return "token"
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        self.asked.append(verb)
+        self.requests.append(verb)
         match verb:
             case "hello":
                 unit = {"cgroup": "/system.slice/llama.service", "may": ["freeze"], "longest_stop": 0.5}
@@ -125,9 +126,9 @@ class Reach:
 
 @pytest.mark.parametrize("name", sorted(ACTIONS))
 def test_every_action_keeps_the_contract(name: str) -> None:
-    """Its parameters are a frozen struct, its words say something, a right task has no fault, a lease is reversible."""
+    """Parameters are a frozen struct, sentences are not empty, a valid task has no fault, and a lease is reversible."""
     action = ACTIONS[name]
-    right = task(name)
+    right = make_task(name)
 
     assert name in RIGHT, "a new action adds its line to RIGHT"
     assert issubclass(action.Config, msgspec.Struct)
@@ -138,12 +139,12 @@ def test_every_action_keeps_the_contract(name: str) -> None:
     assert isinstance(action.strength(right), float)
     assert action.REVERSIBLE or action.TTL is None
     assert all(callable(getattr(action, part)) for part in ("plan", "do", "undo", "steer"))
-    assert action.__doc__.startswith(f"{name}: ") or action.__doc__.startswith(f"\n{name}: ")
+    assert (plugins.load_actions()[name].__doc__ or "").strip().startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize("name", sorted(ACTIONS))
 def test_every_action_is_documented(name: str) -> None:
-    """docs/actions.md has its line, with each key of its target and each parameter."""
+    """docs/actions.md has its row, with each key of its target and each parameter."""
     text = (Path(__file__).parents[3] / "docs/actions.md").read_text()
     (line,) = (line for line in text.splitlines() if line.startswith(f"| `{name}`"))
     keys = {*ACTIONS[name].TARGET, *ACTIONS[name].Config.__struct_fields__}
@@ -154,29 +155,29 @@ def test_every_action_is_documented(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(name for name in ACTIONS if ACTIONS[name].REVERSIBLE))
 def test_what_is_reversible_comes_back(name: str, tmp_path: Path) -> None:
-    """plan touches nothing, do writes what was wanted, a second do renews, undo leaves the machine as it was."""
-    reach = Reach(_policies(tmp_path, "powersave", "ondemand"))
-    before = _machine(reach)
-    action, right = ACTIONS[name], task(name)
+    """plan touches nothing, do writes the planned value, a second do renews, undo restores the machine."""
+    reach = FakeContext(_write_policies(tmp_path, "powersave", "ondemand"))
+    before = _read_machine(reach)
+    action, right = ACTIONS[name], make_task(name)
 
     plan = action.plan(right, reach)
-    assert _machine(reach) == before
-    held = plan._replace(ours=(plan.wanted,))
-    assert action.do(right, held, reach) == plan.wanted
-    assert _machine(reach) != before
-    assert action.do(right, held, reach) == plan.wanted
-    action.undo(right, held, reach)
-    assert _machine(reach) == before
-    action.undo(right, held, reach)
-    assert _machine(reach) == before
+    assert _read_machine(reach) == before
+    held_plan = plan._replace(ours=(plan.wanted,))
+    assert action.do(right, held_plan, reach) == plan.wanted
+    assert _read_machine(reach) != before
+    assert action.do(right, held_plan, reach) == plan.wanted
+    action.undo(right, held_plan, reach)
+    assert _read_machine(reach) == before
+    action.undo(right, held_plan, reach)
+    assert _read_machine(reach) == before
 
 
-def _machine(reach: Reach) -> Any:
+def _read_machine(reach: FakeContext) -> Any:
     files = {str(path): path.read_text() for path in sorted(reach.root.rglob("scaling_governor"))}
     return reach.duty, reach.weight, reach.admin, files, dict(reach.leases)
 
 
-def _policies(root: Path, *governors: str, driver: str = "acpi-cpufreq") -> Path:
+def _write_policies(root: Path, *governors: str, driver: str = "acpi-cpufreq") -> Path:
     for number, governor in enumerate(governors):
         folder = root / f"sys/devices/system/cpu/cpufreq/policy{number}"
         folder.mkdir(parents=True)
@@ -223,55 +224,55 @@ def _policies(root: Path, *governors: str, driver: str = "acpi-cpufreq") -> Path
 def test_wrong_parameters_get_a_sentence(
     name: str, target: Mapping[str, str], parameters: Mapping[str, Any], words: str
 ) -> None:
-    """Before anything starts."""
-    assert words in " ".join(ACTIONS[name].faults(task(name, target, **parameters)))
+    """The start reports the fault."""
+    assert words in " ".join(ACTIONS[name].faults(make_task(name, target, **parameters)))
 
 
 def test_pace_leaves_an_engine_that_somebody_paces() -> None:
-    """A foreign lease cannot be put back, so it is not replaced; nor is one that came meanwhile."""
-    pace, reach = ACTIONS["pace"], Reach()
-    plan = pace.plan(task("pace"), reach)
+    """A foreign lease cannot be restored, so it is not replaced; neither is one taken meanwhile."""
+    pace, reach = ACTIONS["pace"], FakeContext()
+    plan = pace.plan(make_task("pace"), reach)
     reach.duty = 0.8
 
     with pytest.raises(RefusedError, match="paced already"):
-        pace.plan(task("pace"), reach)
+        pace.plan(make_task("pace"), reach)
     for step in (pace.do, pace.undo):
         with pytest.raises(ChangedError, match="by someone else"):
-            step(task("pace"), plan, reach)
+            step(make_task("pace"), plan, reach)
     assert reach.duty == 0.8
 
 
 def test_a_pace_ends_with_an_engine_that_is_gone() -> None:
-    """Nobody has renewed its lease for longer than the ttl: it has ended by itself, and the act with it."""
+    """A lease without renewals for longer than its ttl has ended by itself, and so has the act."""
 
-    class Gone(Reach):
+    class Gone(FakeContext):
         def http(self, *_: Any, **__: Any) -> Http:
             raise FailedError("http://127.0.0.1:1: Connection refused")
 
     plan = Plan(1.0, 0.5, "", (0.5,))
     with pytest.raises(FailedError, match="Connection refused"):
-        ACTIONS["pace"].undo(task("pace"), plan._replace(untouched=29.0), Gone())
-    ACTIONS["pace"].undo(task("pace"), plan._replace(untouched=31.0), Gone())
+        ACTIONS["pace"].undo(make_task("pace"), plan._replace(untouched=29.0), Gone())
+    ACTIONS["pace"].undo(make_task("pace"), plan._replace(untouched=31.0), Gone())
 
 
 @pytest.mark.parametrize(("status", "words"), [(404, "has no PUT /pace"), (401, "refused the pace: HTTP 401: because")])
 def test_pace_says_why_an_engine_refused(status: int, words: str) -> None:
-    """An engine without /pace and one with another token are told apart."""
-    reach = Reach()
+    """The sentences for an engine without /pace and for a wrong token differ."""
+    reach = FakeContext()
     reach.status = status
 
     with pytest.raises(FailedError, match=words):
-        ACTIONS["pace"].do(task("pace"), Plan(1.0, 0.5, ""), reach)
+        ACTIONS["pace"].do(make_task("pace"), Plan(1.0, 0.5, ""), reach)
 
 
-@pytest.mark.parametrize(("held", "first"), [(0.9, 0.88), (0.2, 0.2), (0.505, 0.5)])
-def test_a_lost_pace_goes_to_the_safe_duty_in_steps(held: float, first: float) -> None:
-    """Without evidence it is not let go: down to a half, and never up, since what a lower duty held is still hot."""
+@pytest.mark.parametrize(("held_duty", "first"), [(0.9, 0.88), (0.2, 0.2), (0.505, 0.5)])
+def test_a_lost_pace_goes_to_the_safe_duty_in_steps(held_duty: float, first: float) -> None:
+    """Without evidence the duty falls to a half and never rises, since what a lower duty held is still hot."""
     steer = ACTIONS["pace"].steer
-    _, duty = steer(task("pace"), None, Moment(0, held, True, lambda _: []))
+    _, duty = steer(make_task("pace"), None, Moment(0, held_duty, True, lambda _: []))
 
     assert duty == first
-    assert steer(task("pace"), None, Moment(0, held, False, lambda _: []))[1] == 0.5
+    assert steer(make_task("pace"), None, Moment(0, held_duty, False, lambda _: []))[1] == 0.5
 
 
 MEMORY = {
@@ -296,47 +297,47 @@ MEMORY = {
     ],
 )
 def test_drop_caches_refuses_where_it_would_not_help(change: dict[str, float | None], words: str) -> None:
-    """Mapped pages, a load, refaults, and what is not known."""
+    """It refuses for mapped pages, a load, refaults, and unknown values."""
     values = {name: value for name, value in {**MEMORY, **change}.items() if value is not None}
 
     with pytest.raises(RefusedError, match=words):
-        ACTIONS["drop_caches"].plan(task("drop_caches"), Reach(values=values))
+        ACTIONS["drop_caches"].plan(make_task("drop_caches"), FakeContext(values=values))
 
 
 def test_drop_caches_predicts_and_tells() -> None:
-    """Unmapped clean bytes before, freed bytes after."""
-    drop, reach = ACTIONS["drop_caches"], Reach(values=MEMORY)
-    plan = drop.plan(task("drop_caches"), reach)
+    """It predicts unmapped clean bytes, and reports the freed ones."""
+    drop, reach = ACTIONS["drop_caches"], FakeContext(values=MEMORY)
+    plan = drop.plan(make_task("drop_caches"), reach)
 
     assert plan.says == "41.0 GiB of unmapped clean page cache"
-    assert drop.do(task("drop_caches"), plan, reach) == "freed 5.0 GiB in 1.5 s"
+    assert drop.do(make_task("drop_caches"), plan, reach) == "freed 5.0 GiB in 1.5 s"
 
 
 @pytest.mark.parametrize("driver", ["intel_pstate", "amd-pstate-epp"])
 def test_governor_knows_that_powersave_is_ordinary(driver: str, tmp_path: Path) -> None:
     """With a driver that scales by itself nothing is switched."""
-    reach = Reach(_policies(tmp_path, "powersave", driver=driver))
+    reach = FakeContext(_write_policies(tmp_path, "powersave", driver=driver))
 
     with pytest.raises(RefusedError, match="is the ordinary governor of this driver"):
-        ACTIONS["governor"].plan(task("governor"), reach)
+        ACTIONS["governor"].plan(make_task("governor"), reach)
 
 
 def test_a_stricter_governor_reaches_every_policy(tmp_path: Path) -> None:
-    """Also those that had the laxer value before anything was done; all come back to what they were."""
-    reach = Reach(_policies(tmp_path, "performance", "ondemand"))
-    plan = ACTIONS["governor"].plan(task("governor"), reach)
-    ACTIONS["governor"].do(task("governor"), plan, reach)
+    """Policies that had the laxer value already are switched too; all get their prior value back."""
+    reach = FakeContext(_write_policies(tmp_path, "performance", "ondemand"))
+    plan = ACTIONS["governor"].plan(make_task("governor"), reach)
+    ACTIONS["governor"].do(make_task("governor"), plan, reach)
     assert plan.says == "the governor of policy 1 to performance"
 
-    strict = task("governor", governor="powersave")
-    _, wanted = ACTIONS["governor"].steer(strict, None, Moment(0, plan.wanted, False, lambda _: []))
-    assert wanted == {"0": "powersave", "1": "powersave"}
+    strict = make_task("governor", governor="powersave")
+    _, target_value = ACTIONS["governor"].steer(strict, None, Moment(0, plan.wanted, False, lambda _: []))
+    assert target_value == {"0": "powersave", "1": "powersave"}
 
 
 def test_one_policy_is_a_part_of_all() -> None:
-    """So the two are not held at once; a governor and an energy preference are two things."""
-    whole, part, other = (
-        ACTIONS["governor"].resource(task("governor", target, governor=governor, preference=preference))
+    """The two are not held at once; a governor and an energy preference are separate resources."""
+    all_policies, part, other = (
+        ACTIONS["governor"].resource(make_task("governor", target, governor=governor, preference=preference))
         for target, governor, preference in (
             ({}, "performance", None),
             ({"policy": "3"}, "performance", None),
@@ -344,37 +345,37 @@ def test_one_policy_is_a_part_of_all() -> None:
         )
     )
 
-    assert overlaps(whole, part)
-    assert not overlaps(part, f"{whole}/30")
-    assert not overlaps(whole, other)
+    assert overlaps(all_policies, part)
+    assert not overlaps(part, f"{all_policies}/30")
+    assert not overlaps(all_policies, other)
 
 
 def test_governor_refuses_while_a_processor_is_hot(tmp_path: Path) -> None:
     """A faster governor makes heat."""
-    reach = Reach(_policies(tmp_path, "ondemand"), {"CpuThermalThrottling": 1.0})
+    reach = FakeContext(_write_policies(tmp_path, "ondemand"), {"CpuThermalThrottling": 1.0})
 
     with pytest.raises(RefusedError, match="throttles itself by heat"):
-        ACTIONS["governor"].plan(task("governor"), reach)
+        ACTIONS["governor"].plan(make_task("governor"), reach)
 
 
 def test_governor_lets_go_what_half_succeeded(tmp_path: Path) -> None:
-    """Where the second policy was changed meanwhile, the first is put back."""
-    reach = Reach(_policies(tmp_path, "ondemand", "ondemand"))
-    plan = ACTIONS["governor"].plan(task("governor"), reach)
+    """If the second policy was changed meanwhile, the first is restored."""
+    reach = FakeContext(_write_policies(tmp_path, "ondemand", "ondemand"))
+    plan = ACTIONS["governor"].plan(make_task("governor"), reach)
     (tmp_path / "sys/devices/system/cpu/cpufreq/policy1/scaling_governor").write_text("powersave")
 
     with pytest.raises(ChangedError):
-        ACTIONS["governor"].do(task("governor"), plan, reach)
+        ACTIONS["governor"].do(make_task("governor"), plan, reach)
     assert reach.leases == {}
     assert (tmp_path / "sys/devices/system/cpu/cpufreq/policy0/scaling_governor").read_text() == "ondemand"
 
 
 def test_webhook_takes_no_answer_but_2xx() -> None:
-    """Anything else has failed, with its status and words."""
-    hook, reach = ACTIONS["webhook"], Reach()
-    plan = hook.plan(task("webhook"), reach)
+    """Any other answer is a failure, with its status and body."""
+    hook, reach = ACTIONS["webhook"], FakeContext()
+    plan = hook.plan(make_task("webhook"), reach)
 
-    assert hook.do(task("webhook"), plan, reach) == "HTTP 200"
+    assert hook.do(make_task("webhook"), plan, reach) == "HTTP 200"
     reach.status = 503
     with pytest.raises(FailedError, match="HTTP 503: because"):
-        hook.do(task("webhook"), plan, reach)
+        hook.do(make_task("webhook"), plan, reach)

@@ -1,4 +1,4 @@
-"""reclaim, migrate_pages and compact_memory: what each predicts, and each reason to leave memory alone."""
+"""reclaim, migrate_pages and compact_memory: their predictions and their refusals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from agent.actions import FailedError, Plan, RefusedError, Task, Vector
-from tests.agent.actions.test_actions import ACTIONS, MEMORY, Reach, task
+from tests.agent.actions.test_actions import ACTIONS, MEMORY, FakeContext, make_task
 
 RECLAIM, MIGRATE, COMPACT = (ACTIONS[name] for name in ("reclaim", "migrate_pages", "compact_memory"))
 NODE = {name.replace("steadytok_meminfo", "steadytok_node_meminfo"): value for name, value in MEMORY.items()}
 QUIET = {"steadytok_meminfo_cached_bytes": 0.0, "workingset_refault_file": 0.0}
 GIB = float(1 << 30)
-PLACED = {
+PLACEMENT_VALUES = {
     "steadytok_process_memory_bytes": 100 * GIB,
     "steadytok_process_kind_share_ratio": 0.25,
     "steadytok_node_meminfo_mem_free_bytes": 80 * GIB,
@@ -24,8 +24,8 @@ PLACED = {
 }
 
 
-class Machine(Reach):
-    """Two nodes, one engine's process, and a hand that moves as much of each request as a test says."""
+class Machine(FakeContext):
+    """Two nodes, one engine's process, and a hand that moves the share of each request that a test sets."""
 
     def __init__(self, root: Path, values: Mapping[str, float], gains: tuple[float, ...] = ()) -> None:
         super().__init__(root, values)
@@ -52,17 +52,17 @@ class Machine(Reach):
 
 
 def test_reclaim_asks_for_no_more_than_is_predicted(tmp_path: Path) -> None:
-    """Of the alert's own node where none is named; the kernel may give less, and that is told."""
+    """Without a target the alert's node counts; the result says that the kernel gave less."""
     reach = Machine(tmp_path, {**NODE, **QUIET})
-    whose = task("reclaim", {}, most="100GiB")
-    whose = Task(whose.remedy, {}, whose.own, {"alertname": "A", "node": "1"}, whose.engines)
-    plan = RECLAIM.plan(whose, reach)
+    node_task = make_task("reclaim", {}, most="100GiB")
+    node_task = Task(node_task.remedy, {}, node_task.own, {"alertname": "A", "node": "1"}, node_task.engines)
+    plan = RECLAIM.plan(node_task, reach)
 
     assert plan.wanted == {"node": 1, "bytes": 44_000_000_000}
     assert plan.says == "41.0 GiB of 41.0 GiB of unmapped clean page cache of node 1"
-    assert RECLAIM.do(whose, plan, reach) == "asked for 41.0 GiB in 1.0 s; the kernel gave less"
+    assert RECLAIM.do(node_task, plan, reach) == "asked for 41.0 GiB in 1.0 s; the kernel gave less"
     assert reach.requests == [plan.wanted]
-    assert RECLAIM.plan(task("reclaim", most="1GiB"), reach).wanted == {"node": 1, "bytes": 1 << 30}
+    assert RECLAIM.plan(make_task("reclaim", most="1GiB"), reach).wanted == {"node": 1, "bytes": 1 << 30}
 
 
 @pytest.mark.parametrize(
@@ -77,71 +77,75 @@ def test_reclaim_asks_for_no_more_than_is_predicted(tmp_path: Path) -> None:
     ],
 )
 def test_reclaim_refuses(target: Mapping[str, str], change: Mapping[str, float], words: str, tmp_path: Path) -> None:
-    """Where the kernel cannot, where root does not allow it, and for the reasons of drop_caches."""
+    """It refuses without kernel support or root's permission, and for the reasons of drop_caches."""
     with pytest.raises(RefusedError, match=words):
-        RECLAIM.plan(task("reclaim", target), Machine(tmp_path, {**NODE, **QUIET, **change}))
+        RECLAIM.plan(make_task("reclaim", target), Machine(tmp_path, {**NODE, **QUIET, **change}))
 
 
 def test_migrate_predicts_and_keeps_its_pace(tmp_path: Path) -> None:
-    """A quarter of 100 GiB is on the wrong node: 2.5 GiB every ten seconds, with pauses, and no more than an act's."""
-    reach = Machine(tmp_path, PLACED, gains=(1.0,) * 9)
-    plan = MIGRATE.plan(task("migrate_pages", most="30GiB"), reach)
+    """A quarter of 100 GiB is on the wrong node: 2.5 GiB every ten seconds, with pauses, up to the bound of one act."""
+    reach = Machine(tmp_path, PLACEMENT_VALUES, gains=(1.0,) * 9)
+    plan = MIGRATE.plan(make_task("migrate_pages", most="30GiB"), reach)
 
     assert plan.says == "22.5 GiB of 25.0 GiB from node 0 to 1, process 4711"
     assert plan.wanted == {"pid": 4711, "start_time": 99, "bytes": 90 * (256 << 20)}
-    assert MIGRATE.do(task("migrate_pages"), plan, reach) == "moved 22.5 GiB in 90 s; 1.0 GiB left"
+    assert MIGRATE.do(make_task("migrate_pages"), plan, reach) == "moved 22.5 GiB in 90 s; 1.0 GiB left"
     assert {request["bytes"] for request in reach.requests} == {2560 << 20}
     assert reach.requests[0]["start_time"] == 99
-    assert reach.waited == [0.0] + [8.0] * 8
+    assert reach.waits == [0.0] + [8.0] * 8
 
 
 def test_migrate_stops_when_hardly_anything_moves(tmp_path: Path) -> None:
-    """The rest is bound, shared or in use; nothing at all is a failure."""
+    """The rest is bound, shared or in use; moving nothing at all is a failure."""
     plan = Plan(None, {"pid": 4711, "start_time": 99, "bytes": 20 << 30}, "")
-    reach = Machine(tmp_path, PLACED, gains=(1.0, 0.05, 1.0))
+    reach = Machine(tmp_path, PLACEMENT_VALUES, gains=(1.0, 0.05, 1.0))
 
-    assert MIGRATE.do(task("migrate_pages"), plan, reach).startswith("moved 2.6 GiB in ")
+    assert MIGRATE.do(make_task("migrate_pages"), plan, reach).startswith("moved 2.6 GiB in ")
     assert len(reach.requests) == 2
     reach.gains = [0.0]
     with pytest.raises(FailedError, match=r"none of 20\.0 GiB moved: bound, shared or in use"):
-        MIGRATE.do(task("migrate_pages"), plan, reach)
+        MIGRATE.do(make_task("migrate_pages"), plan, reach)
 
 
 @pytest.mark.parametrize(
     ("change", "pids", "words"),
     [
         ({"steadytok_process_kind_share_ratio": 0.01}, ["4711"], "only 1.0 GiB of engine r1 is on node 0"),
-        ({"steadytok_node_meminfo_mem_free_bytes": GIB}, ["4711"], "node 1 has 1.0 GiB free, and 16.0 GiB would come"),
+        (
+            {"steadytok_node_meminfo_mem_free_bytes": GIB},
+            ["4711"],
+            "node 1 has 1.0 GiB free, and 16.0 GiB would be moved",
+        ),
         ({}, [], "engine r1 has no process"),
         ({}, ["4711", "4712"], "engine r1 has 2 processes; name one with target"),
     ],
 )
 def test_migrate_refuses(change: Mapping[str, float], pids: list[str], words: str, tmp_path: Path) -> None:
-    """Where it would gain nothing, where there is no room, and where it is not clear which process is meant."""
-    reach = Machine(tmp_path, {**PLACED, **change})
+    """It refuses if it would gain nothing, if there is no room, and if the process is ambiguous."""
+    reach = Machine(tmp_path, {**PLACEMENT_VALUES, **change})
     reach.pids = pids
 
     with pytest.raises(RefusedError, match=words):
-        MIGRATE.plan(task("migrate_pages"), reach)
+        MIGRATE.plan(make_task("migrate_pages"), reach)
 
 
 def test_migrate_is_for_nodes_that_there_are(tmp_path: Path) -> None:
     """A host of one node has nowhere to move to."""
     with pytest.raises(RefusedError, match="there is no node 3"):
-        MIGRATE.plan(task("migrate_pages", to_node=3), Machine(tmp_path, PLACED))
+        MIGRATE.plan(make_task("migrate_pages", to_node=3), Machine(tmp_path, PLACEMENT_VALUES))
 
 
 def test_compact_waits_for_an_idle_engine(tmp_path: Path) -> None:
-    """It looks when it plans and once more before it acts."""
-    reach = Machine(tmp_path, PLACED)
-    plan = COMPACT.plan(task("compact_memory"), reach)
+    """It checks at the plan and again before the act."""
+    reach = Machine(tmp_path, PLACEMENT_VALUES)
+    plan = COMPACT.plan(make_task("compact_memory"), reach)
 
-    assert plan.says == "80.0 GiB of free memory of node 1 to be put together"
-    assert COMPACT.do(task("compact_memory"), plan, reach) == "compacted in 1.5 s"
+    assert plan.says == "80.0 GiB of free memory of node 1 to be compacted"
+    assert COMPACT.do(make_task("compact_memory"), plan, reach) == "compacted in 1.5 s"
     reach.values["steadytok_engine_requests_running"] = 2.0
     for step in (
-        lambda: COMPACT.plan(task("compact_memory"), reach),
-        lambda: COMPACT.do(task("compact_memory"), plan, reach),
+        lambda: COMPACT.plan(make_task("compact_memory"), reach),
+        lambda: COMPACT.do(make_task("compact_memory"), plan, reach),
     ):
         with pytest.raises(RefusedError, match="engine r1 is not idle: it had 2 requests within 30s"):
             step()
@@ -161,8 +165,8 @@ def test_compact_waits_for_an_idle_engine(tmp_path: Path) -> None:
     ],
 )
 def test_compact_refuses(target: Mapping[str, str], change: dict[str, Any], words: str, tmp_path: Path) -> None:
-    """Where the kernel cannot, where there is nothing to put together, and where idleness is not known."""
-    values = {name: value for name, value in {**PLACED, **change}.items() if value is not None}
+    """It refuses without kernel support, without free memory, and if idleness is unknown."""
+    values = {name: value for name, value in {**PLACEMENT_VALUES, **change}.items() if value is not None}
 
     with pytest.raises(RefusedError, match=words):
-        COMPACT.plan(task("compact_memory", target), Machine(tmp_path, values))
+        COMPACT.plan(make_task("compact_memory", target), Machine(tmp_path, values))

@@ -1,4 +1,4 @@
-"""alerts.db: what is written, when, and what becomes of a damaged one."""
+"""alerts.db: which changes are written, and how a damaged file is handled."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ ALERT = Alert(
 )
 
 
-def saved(folder: Path) -> SavedState:
+def read_saved_state(folder: Path) -> SavedState:
     store = AlertStore(folder)
     store.close()
     return store.saved_state
 
 
-def write(folder: Path, alerts: list[Alert], sent: dict[tuple[tuple[str, str], ...], int] | None = None) -> None:
+def save_alerts(folder: Path, alerts: list[Alert], sent: dict[tuple[tuple[str, str], ...], int] | None = None) -> None:
     store = AlertStore(folder)
     store.save([SavedAlert(KEY, alert) for alert in alerts], sent or {}, 20_000)
     store.close()
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:
-    """Each field of an alert, when it was last sent, and when all that was written."""
-    write(tmp_path, [ALERT], {ALERT.labels: 15_000})
+    """Each field of an alert, the time it was last sent, and the time of the save are restored."""
+    save_alerts(tmp_path, [ALERT], {ALERT.labels: 15_000})
 
-    assert saved(tmp_path) == SavedState((SavedAlert(KEY, ALERT),), {ALERT.labels: 15_000}, 20_000)
+    assert read_saved_state(tmp_path) == SavedState((SavedAlert(KEY, ALERT),), {ALERT.labels: 15_000}, 20_000)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), -0.0, 5e-324])
 def test_every_value_comes_back(tmp_path: Path, value: float) -> None:
-    """Values that JSON does not know come back as they were."""
-    write(tmp_path, [replace(ALERT, value=value)])
+    """Values that JSON cannot represent are restored unchanged."""
+    save_alerts(tmp_path, [replace(ALERT, value=value)])
 
-    assert repr(saved(tmp_path).alerts[0].alert.value) == repr(value)
+    assert repr(read_saved_state(tmp_path).alerts[0].alert.value) == repr(value)
 
 
 def test_only_changes_are_written(tmp_path: Path) -> None:
-    """A value that moves is no reason to write; a state, a time or a sending is, and so is an end."""
+    """A changed value alone is not written; a new state, time, sending or end is."""
     store = AlertStore(tmp_path)
     outcomes = []
     sent: dict[tuple[tuple[str, str], ...], int] = {}
@@ -76,16 +76,16 @@ def test_only_changes_are_written(tmp_path: Path) -> None:
     store.close()
 
     assert outcomes == [True, False, True, False, False, True, True, False, True]
-    assert saved(tmp_path).last_sent_ms == {ALERT.labels: 1}
+    assert read_saved_state(tmp_path).last_sent_ms == {ALERT.labels: 1}
 
 
 def test_what_ended_is_gone(tmp_path: Path) -> None:
-    """An alert that is no longer tracked is not in the file either, also one that an earlier process wrote."""
+    """An alert that is no longer tracked leaves the file, even if an earlier process wrote it."""
     other = replace(ALERT, labels=(("alertname", "Hot"),))
-    write(tmp_path, [ALERT, other])
-    write(tmp_path, [other])
+    save_alerts(tmp_path, [ALERT, other])
+    save_alerts(tmp_path, [other])
 
-    assert [kept.alert for kept in saved(tmp_path).alerts] == [other]
+    assert [saved_alert.alert for saved_alert in read_saved_state(tmp_path).alerts] == [other]
 
 
 DAMAGES = {
@@ -101,8 +101,8 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_cannot_be_read_is_moved_aside(tmp_path: Path, damage: str) -> None:
-    """A damaged file is kept under another name with one log line; the agent starts clean and writes again."""
-    write(tmp_path, [ALERT])
+    """A damaged file is renamed, with one log line; the agent starts clean and writes again."""
+    save_alerts(tmp_path, [ALERT])
     path, how = tmp_path / FILE, DAMAGES[damage]
     if isinstance(how, str):
         with sqlite3.connect(path) as database:
@@ -112,34 +112,34 @@ def test_what_cannot_be_read_is_moved_aside(tmp_path: Path, damage: str) -> None
         path.write_bytes(how if how is not None else path.read_bytes()[:5000])
     damaged = path.read_bytes()
     with capture_logs() as lines:
-        assert saved(tmp_path).alerts == ()
+        assert read_saved_state(tmp_path).alerts == ()
 
     assert [line["event"] for line in lines] == ["alerts.db cannot be read; moved aside, starting clean"]
     assert (tmp_path / f"{FILE}.unreadable").read_bytes() == damaged
-    write(tmp_path, [ALERT])
-    assert saved(tmp_path).alerts == (SavedAlert(KEY, ALERT),)
+    save_alerts(tmp_path, [ALERT])
+    assert read_saved_state(tmp_path).alerts == (SavedAlert(KEY, ALERT),)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_damage_invents_an_alert(tmp_path: Path, data: st.DataObject) -> None:
-    """Whatever bytes of the file are flipped, what comes back is what was written, or nothing."""
+    """Whatever bytes of the file are flipped, the agent restores what was written, or nothing."""
     for old in tmp_path.iterdir():
         old.unlink()
-    write(tmp_path, [ALERT], {ALERT.labels: 15_000})
+    save_alerts(tmp_path, [ALERT], {ALERT.labels: 15_000})
     content = bytearray((tmp_path / FILE).read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     (tmp_path / FILE).write_bytes(content)
     with capture_logs():
-        found = saved(tmp_path)
+        state = read_saved_state(tmp_path)
 
-    assert found.alerts in ((), (SavedAlert(KEY, ALERT),))
-    assert found.last_sent_ms in ({}, {ALERT.labels: 15_000})
+    assert state.alerts in ((), (SavedAlert(KEY, ALERT),))
+    assert state.last_sent_ms in ({}, {ALERT.labels: 15_000})
 
 
 def test_a_folder_in_its_place_is_survived(tmp_path: Path) -> None:
-    """Where no file can be opened or moved, alerts are not saved, and that is said once."""
+    """If no file can be opened or moved, alerts are not saved, which is logged once."""
     (tmp_path / FILE).mkdir()
     (tmp_path / f"{FILE}.unreadable").mkdir()
     (tmp_path / f"{FILE}.unreadable/full").write_text("")
@@ -174,9 +174,9 @@ print([line["event"] for line in lines])
 
 
 def test_a_full_disk_is_told_once_and_survived(tmp_path: Path) -> None:
-    """While nothing can be written there is one log line, and one when it goes on; the file holds the newest state."""
+    """Failed writes cause one log line, and their end another; the file then has the newest state."""
     program = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    told = subprocess.run(program, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=50)
+    completed = subprocess.run(program, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=50)
 
-    assert told.stdout == "['alerts cannot be saved', 'alerts are saved again']\n", told.stderr
-    assert [kept.alert.active_at_ms for kept in saved(tmp_path).alerts] == [-1]
+    assert completed.stdout == "['alerts cannot be saved', 'alerts are saved again']\n", completed.stderr
+    assert [saved_alert.alert.active_at_ms for saved_alert in read_saved_state(tmp_path).alerts] == [-1]

@@ -1,4 +1,4 @@
-"""Where the identity is added: once to an alert, never to /metrics, and to what a journal of before remembers."""
+"""The identity is added once to alerts, never to /metrics, and to alerts in an older journal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.alerting.identity import SOURCE, with_identity
 from agent.alerting.notifier import build_payload
 from agent.config.schema import RemediationConfig
 from agent.remediation.context import RemediationContext
 from agent.remediation.journal import Journal, take_timestamp
-from agent.remediation.model import SOURCE, Act, AlertEpisode, Claim, Latch, Phase, RemediationState, with_identity
+from agent.remediation.model import Act, AlertEpisode, Claim, Latch, Phase, RemediationState
 from agent.remediation.remediator import Remediator
 from agent.runtime.clock import Clock
 from agent.web.exposition import Exposition
@@ -28,29 +29,29 @@ NOW: Labels = (("alertname", "Hot"), ("dimm", "a"), ("instance", "h1"), ("job", 
 POSTED: Labels = ((SOURCE, "webhook"), ("alertname", "RackHot"))
 
 
-def _firing(folder: Path, *more: str) -> tuple[History, RuleEvaluator]:
+def _evaluate_rules(folder: Path, *more: str) -> tuple[History, RuleEvaluator]:
     rules = ["{alert: Hot, expr: steadytok_hot_celsius > 50}", "{alert: All, expr: sum(steadytok_hot_celsius) > 50}"]
     path = folder / "rules.yml"
     path.write_text("groups:\n- name: g\n  rules:\n" + "".join(f"  - {rule}\n" for rule in (*rules, *more)))
     history = History(3_600_000, identity=IDENTITY)
-    asked = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels=IDENTITY, external_url="http://x")
+    evaluator = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels=IDENTITY, external_url="http://x")
     history.record("hwmon", 1000, [Sample(HOT, (("dimm", "a"),), 60.0)])
-    asked.evaluate(history, 1000)
-    return history, asked
+    evaluator.evaluate(history, 1000)
+    return history, evaluator
 
 
 def test_an_alert_leaves_with_it_once(tmp_path: Path) -> None:
-    """Whether its rule saw it or summed it away; what Alertmanager knew the alert by before is the same."""
-    _, rules = _firing(tmp_path)
-    told = {alert.name: build_payload(alert, 1000, 1000, IDENTITY, "http://x")["labels"] for alert in rules.alerts()}
+    """Whether its rule kept the identity or summed it away, the alert has the labels that Alertmanager knows."""
+    _, rules = _evaluate_rules(tmp_path)
+    labels = {alert.name: build_payload(alert, 1000, 1000, IDENTITY, "http://x")["labels"] for alert in rules.alerts()}
 
-    assert told == {"Hot": dict(NOW), "All": {"alertname": "All", **IDENTITY}}
+    assert labels == {"Hot": dict(NOW), "All": {"alertname": "All", **IDENTITY}}
 
 
 def test_the_exposition_lacks_it(tmp_path: Path) -> None:
-    """Not even a series that a rule recorded under our prefix has it, which a scrape would call exported_job."""
+    """Not even a recorded series with the agent's prefix has it: a scrape would rename it to exported_job."""
     expr = "max by (job, instance, dimm) (steadytok_hot_celsius)"
-    history, _ = _firing(tmp_path, f"{{record: steadytok_hottest_celsius, expr: '{expr}'}}")
+    history, _ = _evaluate_rules(tmp_path, f"{{record: steadytok_hottest_celsius, expr: '{expr}'}}")
     lines = Exposition(IDENTITY).render(history.latest()).splitlines()
 
     assert [line for line in lines if not line.startswith("#")] == [
@@ -60,7 +61,7 @@ def test_the_exposition_lacks_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "expected"),
     [
         (OLD, NOW),
         (NOW, NOW),
@@ -68,34 +69,34 @@ def test_the_exposition_lacks_it(tmp_path: Path) -> None:
         ((("instance", "other"),), (("instance", "other"), ("job", "steadytok"))),
     ],
 )
-def test_labels_are_whole(labels: Labels, told: Labels) -> None:
-    """What an alert lacks is added; what it says itself stays, and a posted one is as it was posted."""
-    assert with_identity(labels, IDENTITY) == told
+def test_labels_are_whole(labels: Labels, expected: Labels) -> None:
+    """Missing labels are added, own labels stay, and a posted alert does not change."""
+    assert with_identity(labels, IDENTITY) == expected
 
 
-def _surroundings(folder: Path, rules: RuleEvaluator, history: History) -> RemediationContext:
+def _build_context(folder: Path, rules: RuleEvaluator, history: History) -> RemediationContext:
     clock = Clock(lambda: 2.0)
     return RemediationContext(clock, history, lambda: rules, IDENTITY, "/", folder, folder / "token", "left")
 
 
 def test_remedies_see_it(tmp_path: Path) -> None:
-    """As the Alertmanager does whose matchers they are written like, of an alert too that has summed it away."""
-    history, rules = _firing(tmp_path)
-    remedies = Remediator(_surroundings(tmp_path, rules, history), RemediationConfig(), [])
-    seen = [dict(each.alert.labels) for each in remedies.context.iter_alert_inputs(1000)]
+    """Remedies match the same labels as Alertmanager, even if the rule summed the identity away."""
+    history, rules = _evaluate_rules(tmp_path)
+    remedies = Remediator(_build_context(tmp_path, rules, history), RemediationConfig(), [])
+    labels = [dict(each.alert.labels) for each in remedies.context.iter_alert_inputs(1000)]
 
-    assert seen == [dict(NOW), {"alertname": "All", **IDENTITY}]
+    assert labels == [dict(NOW), {"alertname": "All", **IDENTITY}]
 
 
 def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
-    """A journal whose alerts lack it is read as if they had it: an upgrade puts nothing back and forgets no attempt."""
-    held = Act(
+    """Alerts of an older journal get the identity: an upgrade undoes nothing and forgets no attempt."""
+    act = Act(
         1, "cool", "pace r1", OLD, False, True, Phase.HELD, 0, (Claim("cool", OLD, 0.7),), 0, "1.0", ("0.7",), True
     )
-    held = replace(held, trial=held.claims[0])
+    act = replace(act, trial=act.claims[0])
     before = RemediationState(
         next_id=2,
-        acts=(held,),
+        acts=(act,),
         latches=(Latch("cool", POSTED, 0, "it did not help"),),
         sessions=(AlertEpisode("cool", OLD, 0, attempts=2), AlertEpisode("tell", POSTED, 0)),
     )
@@ -103,8 +104,8 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
     journal.commit(before, [], answers.put)
     assert answers.get(timeout=10) is None
     journal.close()
-    history, rules = _firing(tmp_path)
-    state = Remediator(_surroundings(tmp_path, rules, history), RemediationConfig(), []).state
+    history, rules = _evaluate_rules(tmp_path)
+    state = Remediator(_build_context(tmp_path, rules, history), RemediationConfig(), []).state
 
     assert [(act.labels, [claim.labels for claim in act.claims]) for act in state.acts] == [(NOW, [NOW])]
     assert [act.verdict_key for act in state.acts] == [("cool", NOW)]

@@ -1,4 +1,4 @@
-"""What is told to Alertmanager, when, and how often."""
+"""Which alerts are sent to Alertmanager, when, and how often."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ PENDING = replace(FIRING, state=AlertState.PENDING, fired_at_ms=None)
     ],
 )
 def test_what_is_due(alert: Alert, sent: int | None, now: int, due: bool) -> None:
-    """Prometheus' own rule: new, newly resolved, or a whole resend delay old; pending is never told."""
+    """Prometheus' own rule: new, newly resolved, or a whole resend delay old; pending alerts are never sent."""
     assert needs_sending(alert, sent, now, MINUTE) is due
 
 
 def test_a_firing_alert_outlives_three_lost_batches() -> None:
-    """endsAt is four resend delays ahead, startsAt is when it began to fire."""
+    """endsAt is four resend delays ahead, startsAt is when the alert began to fire."""
     body = build_payload(FIRING, 2_000_000, MINUTE, {"instance": "h1"}, "http://h1:9817/")
 
     assert body["startsAt"] == "1970-01-01T00:17:40.000Z"
@@ -63,15 +63,15 @@ def test_a_firing_alert_outlives_three_lost_batches() -> None:
 
 
 def test_a_resolved_alert_ends_when_it_resolved() -> None:
-    """endsAt is the time of resolution, however late it is told."""
+    """endsAt is the time of resolution, however late the alert is sent."""
     assert build_payload(RESOLVED, 9_000_000, MINUTE, {}, "http://x")["endsAt"] == "1970-01-01T00:20:00.000Z"
 
 
 def test_an_alerts_own_label_wins() -> None:
-    """An external label is added only where the alert has none of that name."""
-    own = replace(FIRING, labels=(*FIRING.labels, ("instance", "other")))
+    """An external label is added only if the alert has none of that name."""
+    labelled = replace(FIRING, labels=(*FIRING.labels, ("instance", "other")))
 
-    assert build_payload(own, 0, MINUTE, {"instance": "h1"}, "http://x")["labels"]["instance"] == "other"
+    assert build_payload(labelled, 0, MINUTE, {"instance": "h1"}, "http://x")["labels"]["instance"] == "other"
 
 
 def test_every_alertmanager_is_a_target() -> None:
@@ -88,7 +88,7 @@ def test_every_alertmanager_is_a_target() -> None:
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=30))
 def test_told_within_one_resend_delay(pauses: list[int]) -> None:
-    """However the ticks fall, a living alert is told at the first tick after its delay is over, and not before."""
+    """However the ticks fall, a living alert is sent at the first tick after its delay, and not before."""
     sent: int | None = None
     now = FIRING.fired_at_ms or 0
     for pause in pauses:
@@ -101,22 +101,22 @@ def test_told_within_one_resend_delay(pauses: list[int]) -> None:
 
 
 class Receiver:
-    """An HTTP server on loopback that takes alerts, and answers as it is told."""
+    """An HTTP server on loopback that accepts alerts, and answers as a test sets it."""
 
     def __init__(self) -> None:
         self.batches: list[list[dict[str, Any]]] = []
         self.status = 200
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def handle_post(self, request: web.Request) -> web.Response:
         self.batches.append(await request.json())
         return web.Response(status=self.status)
 
 
-def notified(scenario: Callable[[Notifier, Receiver, NotifierCounters, str], Awaitable[None]]) -> None:
+def run_with_notifier(scenario: Callable[[Notifier, Receiver, NotifierCounters, str], Awaitable[None]]) -> None:
     async def run() -> None:
         receiver = Receiver()
         app = web.Application()
-        app.router.add_post("/api/v2/alerts", receiver.take)
+        app.router.add_post("/api/v2/alerts", receiver.handle_post)
         runner = web.AppRunner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -135,62 +135,62 @@ def notified(scenario: Callable[[Notifier, Receiver, NotifierCounters, str], Awa
     asyncio.run(run())
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.01)
 
 
 def test_alerts_arrive_and_are_counted() -> None:
-    """An alert is sent once until its delay is over, and leaving sends no resolved."""
+    """An alert is sent once until its delay is over; closing the notifier resolves nothing."""
 
     async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         waiting = replace(PENDING, labels=(("alertname", "Waiting"),))
         assert notifier.enqueue_due([FIRING, waiting], 1_060_000) == 1
         assert notifier.enqueue_due([FIRING], 1_061_000) == 0
-        await until(lambda: len(receiver.batches) == 1)
-        await until(lambda: counters.sent.labels(url)._value.get() == 1)
+        await wait_until(lambda: len(receiver.batches) == 1)
+        await wait_until(lambda: counters.sent.labels(url)._value.get() == 1)
         await notifier.close()
 
         assert [alert["labels"]["alertname"] for alert in receiver.batches[0]] == ["DimmHot"]
         assert len(receiver.batches) == 1
 
-    notified(scenario)
+    run_with_notifier(scenario)
 
 
 def test_a_refused_batch_is_counted_and_told_again() -> None:
-    """An error is an error on the counter, not a retry; the next resend brings the alert."""
+    """A failed batch is counted, not retried; the next resend brings the alert."""
 
     async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         receiver.status = 500
         notifier.enqueue_due([FIRING], 1_060_000)
-        await until(lambda: counters.errors.labels(url)._value.get() == 1)
+        await wait_until(lambda: counters.errors.labels(url)._value.get() == 1)
         receiver.status = 200
         notifier.enqueue_due([FIRING], 1_060_001 + MINUTE)
-        await until(lambda: counters.sent.labels(url)._value.get() == 1)
+        await wait_until(lambda: counters.sent.labels(url)._value.get() == 1)
 
         assert len(receiver.batches) == 2
 
-    notified(scenario)
+    run_with_notifier(scenario)
 
 
 def test_a_full_queue_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The queue is bounded; what is dropped is counted, and the newest alerts are kept."""
+    """The queue is bounded; dropped alerts are counted, and the newest stay."""
     monkeypatch.setattr("agent.alerting.notifier.QUEUE", 3)
 
     async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         alerts = [replace(FIRING, labels=(("alertname", str(n)),)) for n in range(5)]
         notifier.enqueue_due(alerts, 1_060_000)
-        await until(lambda: bool(receiver.batches))
+        await wait_until(lambda: bool(receiver.batches))
 
         assert counters.dropped.labels(url)._value.get() == 2
         assert [alert["labels"]["alertname"] for alert in receiver.batches[0]] == ["2", "3", "4"]
 
-    notified(scenario)
+    run_with_notifier(scenario)
 
 
 def test_a_step_of_the_clock_does_not_resend() -> None:
-    """Times of sending move with the wall clock: an hour forward is not an hour of silence."""
+    """The times of sending move with the wall clock: an hour forward is not an hour of silence."""
 
     async def scenario(notifier: Notifier, receiver: Receiver, counters: NotifierCounters, url: str) -> None:
         notifier.enqueue_due([FIRING], 1_060_000)
@@ -198,4 +198,4 @@ def test_a_step_of_the_clock_does_not_resend() -> None:
 
         assert notifier.enqueue_due([FIRING], 1_061_000 + 3_600_000) == 0
 
-    notified(scenario)
+    run_with_notifier(scenario)

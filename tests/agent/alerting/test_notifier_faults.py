@@ -1,4 +1,4 @@
-"""What is told to Alertmanager when Alertmanager misbehaves. For tests/agent/alerting/test_notifier.py."""
+"""The notifier while Alertmanager misbehaves; the rest is in tests/agent/alerting/test_notifier.py."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ FIRING = Alert(
 
 
 def test_an_answer_that_is_not_text_ends_nothing() -> None:
-    """A proxy's error page in no encoding at all costs its batch; the next resend arrives."""
+    """A proxy's error page in no valid encoding costs its batch; the next resend arrives."""
     bodies = [b"\xff\xfe\x00", b""]
-    taken: list[Any] = []
+    batches: list[Any] = []
 
     async def take(request: web.Request) -> web.Response:
         body = bodies.pop(0)
         if body:
             return web.Response(status=502, body=body, content_type="text/html", charset="utf-8")
-        taken.append(await request.json())
+        batches.append(await request.json())
         return web.Response()
 
     async def scenario(address: str) -> None:
@@ -49,21 +49,21 @@ def test_an_answer_that_is_not_text_ends_nothing() -> None:
         )
         await notifier.start()
         notifier.enqueue_due([FIRING], 1_060_000)
-        await until(lambda: len(bodies) == 1)
+        await wait_until(lambda: len(bodies) == 1)
         notifier.enqueue_due([replace(FIRING)], 1_130_000)
-        await until(lambda: bool(taken))
+        await wait_until(lambda: bool(batches))
         await notifier.close()
 
-    served(take, scenario)
+    run_server(take, scenario)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-def served(
+def run_server(
     take: Callable[[web.Request], Awaitable[web.Response]],
     scenario: Callable[[str], Awaitable[None]],
 ) -> None:

@@ -1,4 +1,4 @@
-"""What Alertmanagers have silenced is honoured; where none of them says, nothing is, and that is told."""
+"""Silences of Alertmanagers apply to remedies; if no Alertmanager answers, none applies, and a warning is logged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER: Labels = (("alertname", "Other"),)
 WAIT = 10.0
 
 
-def silence(*matchers: tuple[str, str], state: str = "active", **more: bool) -> dict[str, Any]:
+def build_silence(*matchers: tuple[str, str], state: str = "active", **more: bool) -> dict[str, Any]:
     return {
         "id": "x",
         "status": {"state": state},
@@ -33,15 +33,15 @@ def silence(*matchers: tuple[str, str], state: str = "active", **more: bool) -> 
 class Peer:
     """An Alertmanager on loopback: answers with its silences, with something else, or not at all."""
 
-    def __init__(self, *told: dict[str, Any]) -> None:
-        self.body: Any = list(told)
+    def __init__(self, *active_silences: dict[str, Any]) -> None:
+        self.body: Any = list(active_silences)
         self.status = 200
         self.hangs = False
-        self.asked = 0
+        self.requests = 0
         self.address = ""
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.asked += 1
+        self.requests += 1
         while self.hangs:
             await asyncio.sleep(0.01)
         body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
@@ -57,22 +57,22 @@ class Peer:
         self.address = f"127.0.0.1:{runner.addresses[0][1]}"
 
 
-def alerting(*peers: Peer) -> AlertingConfig:
+def parse_alerting(*peers: Peer) -> AlertingConfig:
     groups = [{"static_configs": [{"targets": [peer.address]}], "timeout": "30s"} for peer in peers]
     return parse({"alerting": {"alertmanagers": groups}}, "f", {}).alerting
 
 
-def among(peers: list[Peer], scenario: Callable[[Silences], Awaitable[None]]) -> None:
-    """Runs a scenario with the silences of these peers; they are asked again each 20 ms."""
+def run_with_peers(peers: list[Peer], scenario: Callable[[Silences], Awaitable[None]]) -> None:
+    """Runs a scenario with the silences of these peers, polled every 20 ms."""
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
             for peer in peers:
                 await peer.open(stack)
-            one = Silences({"instance": "box"})
-            stack.push_async_callback(one.close)
-            await one.configure(alerting(*peers), is_enabled=True)
-            await scenario(one)
+            known_silences = Silences({"instance": "box"})
+            stack.push_async_callback(known_silences.close)
+            await known_silences.configure(parse_alerting(*peers), is_enabled=True)
+            await scenario(known_silences)
             for peer in peers:
                 peer.hangs = False
 
@@ -80,144 +80,150 @@ def among(peers: list[Peer], scenario: Callable[[Silences], Awaitable[None]]) ->
 
 
 @pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silences, "POLL_INTERVAL", 0.02)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(
-    ("told", "silenced"),
+    ("active_silence", "silenced"),
     [
-        (silence(("alertname", "Hot")), True),
-        (silence(("alertname", "Hot"), ("instance", "box")), True),
-        (silence(("alertname", "Hot"), ("dimm", "B1")), False),
-        (silence(("alertname", "H.*"), isRegex=True), True),
-        (silence(("alertname", "Hot"), isEqual=False), False),
-        (silence(("rack", "r7"), isEqual=False), True),
-        (silence(("alertname", "Hot"), state="expired"), False),
-        (silence(("alertname", "Hot"), state="pending"), False),
+        (build_silence(("alertname", "Hot")), True),
+        (build_silence(("alertname", "Hot"), ("instance", "box")), True),
+        (build_silence(("alertname", "Hot"), ("dimm", "B1")), False),
+        (build_silence(("alertname", "H.*"), isRegex=True), True),
+        (build_silence(("alertname", "Hot"), isEqual=False), False),
+        (build_silence(("rack", "r7"), isEqual=False), True),
+        (build_silence(("alertname", "Hot"), state="expired"), False),
+        (build_silence(("alertname", "Hot"), state="pending"), False),
     ],
 )
-def test_what_is_silenced(told: dict[str, Any], silenced: bool) -> None:
-    """All matchers of an active silence, of the alert's labels and the host's own."""
-    peer = Peer(told)
+def test_what_is_silenced(active_silence: dict[str, Any], silenced: bool) -> None:
+    """A silence applies if it is active and all its matchers match the alert's labels and the external ones."""
+    peer = Peer(active_silence)
 
-    async def scenario(one: Silences) -> None:
-        await until(lambda: peer.asked > 1)
-        assert one.is_silenced(HOT) is silenced
+    async def scenario(known_silences: Silences) -> None:
+        await wait_until(lambda: peer.requests > 1)
+        assert known_silences.is_silenced(HOT) is silenced
 
-    among([peer], scenario)
+    run_with_peers([peer], scenario)
 
 
 @pytest.mark.parametrize(
     ("status", "body"),
-    [(500, []), (200, b"garbage"), (200, {"a": 1}), (200, [{"matchers": []}]), (200, b" " * (silences.LARGEST + 1))],
+    [
+        (500, []),
+        (200, b"garbage"),
+        (200, {"a": 1}),
+        (200, [{"matchers": []}]),
+        (200, b" " * (silences.MAX_ANSWER_BYTES + 1)),
+    ],
 )
 def test_a_bad_answer_is_none(status: int, body: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing counts as silenced then, which is told once; and it is asked again, until there is an answer."""
-    peer = Peer(silence(("alertname", "Hot")))
+    """After a bad answer nothing counts as silenced, which is logged once; polling continues until a good answer."""
+    peer = Peer(build_silence(("alertname", "Hot")))
     good = peer.body
 
-    async def scenario(one: Silences) -> None:
-        await until(lambda: one.is_silenced(HOT))
+    async def scenario(known_silences: Silences) -> None:
+        await wait_until(lambda: known_silences.is_silenced(HOT))
         peer.status, peer.body = status, body
-        await until(lambda: not one.is_known)
-        assert not one.is_silenced(HOT)
-        asked = peer.asked
-        await until(lambda: peer.asked > asked + 1)
+        await wait_until(lambda: not known_silences.is_known)
+        assert not known_silences.is_silenced(HOT)
+        requests = peer.requests
+        await wait_until(lambda: peer.requests > requests + 1)
         peer.status, peer.body = 200, good
-        await until(lambda: one.is_known)
-        assert one.is_silenced(HOT)
+        await wait_until(lambda: known_silences.is_known)
+        assert known_silences.is_silenced(HOT)
 
-    among([peer], scenario)
-    said = capsys.readouterr()
+    run_with_peers([peer], scenario)
+    output = capsys.readouterr()
 
-    assert (said.out + said.err).count("silences cannot be asked for") == 1
-    assert (said.out + said.err).count("silences are known again") == 1
+    assert (output.out + output.err).count("silences cannot be fetched") == 1
+    assert (output.out + output.err).count("silences can be fetched again") == 1
 
 
 @pytest.mark.parametrize("ill", ["hangs", "fails"])
 def test_one_that_answers_is_enough(ill: str) -> None:
-    """Whatever the first does, the second's silences hold; one that hangs holds nobody up."""
-    first, second = Peer(), Peer(silence(("alertname", "Hot")))
+    """The silences of the second peer apply whatever the first does; a hanging peer blocks nothing."""
+    first, second = Peer(), Peer(build_silence(("alertname", "Hot")))
     first.hangs, first.status = ill == "hangs", 500
 
-    async def scenario(one: Silences) -> None:
-        await until(lambda: one.is_silenced(HOT))
-        assert one.is_known
-        assert not one.is_silenced(OTHER)
-        asked = second.asked
-        await until(lambda: second.asked > asked + 1)
+    async def scenario(known_silences: Silences) -> None:
+        await wait_until(lambda: known_silences.is_silenced(HOT))
+        assert known_silences.is_known
+        assert not known_silences.is_silenced(OTHER)
+        requests = second.requests
+        await wait_until(lambda: second.requests > requests + 1)
 
-    among([first, second], scenario)
+    run_with_peers([first, second], scenario)
 
 
 def test_nothing_begins_before_the_first_answer() -> None:
-    """What is silenced is known when the agent begins; only one that hangs is not waited for."""
+    """The silences are known when the agent starts."""
 
-    async def scenario(one: Silences) -> None:
-        assert one.is_silenced(HOT)
+    async def scenario(known_silences: Silences) -> None:
+        assert known_silences.is_silenced(HOT)
 
-    among([Peer(silence(("alertname", "Hot")))], scenario)
+    run_with_peers([Peer(build_silence(("alertname", "Hot")))], scenario)
 
 
 def test_a_first_answer_that_stays_away_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The agent begins without it, says so once, and takes it when it comes."""
+    """The agent starts without the answer, logs that once, and uses the answer when it comes."""
     monkeypatch.setattr(silences, "FIRST_ANSWER_TIMEOUT", 0.05)
-    peer = Peer(silence(("alertname", "Hot")))
+    peer = Peer(build_silence(("alertname", "Hot")))
     peer.hangs = True
 
-    async def scenario(one: Silences) -> None:
-        assert not one.is_known
-        assert not one.is_silenced(HOT)
+    async def scenario(known_silences: Silences) -> None:
+        assert not known_silences.is_known
+        assert not known_silences.is_silenced(HOT)
         peer.hangs = False
-        await until(lambda: one.is_silenced(HOT))
-        assert one.is_known
+        await wait_until(lambda: known_silences.is_silenced(HOT))
+        assert known_silences.is_known
 
-    among([peer], scenario)
-    said = capsys.readouterr()
+    run_with_peers([peer], scenario)
+    output = capsys.readouterr()
 
-    assert (said.out + said.err).count("silences cannot be asked for") == 1
-    assert (said.out + said.err).count("silences are known again") == 1
+    assert (output.out + output.err).count("silences cannot be fetched") == 1
+    assert (output.out + output.err).count("silences can be fetched again") == 1
 
 
 def test_a_reload_keeps_what_is_silenced() -> None:
-    """Until the Alertmanagers of the new configuration have answered; without them it ends at once."""
-    peer = Peer(silence(("alertname", "Hot")))
+    """Silences stay until the Alertmanagers of the new configuration have answered; without any they end at once."""
+    peer = Peer(build_silence(("alertname", "Hot")))
 
-    async def scenario(one: Silences) -> None:
-        await until(lambda: one.is_silenced(HOT))
+    async def scenario(known_silences: Silences) -> None:
+        await wait_until(lambda: known_silences.is_silenced(HOT))
         peer.hangs = True
-        asked = peer.asked
-        await one.configure(alerting(peer), is_enabled=True)
-        await until(lambda: peer.asked > asked)
-        assert one.is_silenced(HOT)
+        requests = peer.requests
+        await known_silences.configure(parse_alerting(peer), is_enabled=True)
+        await wait_until(lambda: peer.requests > requests)
+        assert known_silences.is_silenced(HOT)
         peer.body = []
         peer.hangs = False
-        await until(lambda: not one.is_silenced(HOT))
-        peer.body = [silence(("alertname", "Hot"))]
-        await until(lambda: one.is_silenced(HOT))
-        await one.configure(alerting(peer), is_enabled=False)
-        assert not one.is_silenced(HOT)
+        await wait_until(lambda: not known_silences.is_silenced(HOT))
+        peer.body = [build_silence(("alertname", "Hot"))]
+        await wait_until(lambda: known_silences.is_silenced(HOT))
+        await known_silences.configure(parse_alerting(peer), is_enabled=False)
+        assert not known_silences.is_silenced(HOT)
 
-    among([peer], scenario)
+    run_with_peers([peer], scenario)
 
 
 def test_without_an_alertmanager(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is silenced, and the log says why."""
 
-    async def scenario(one: Silences) -> None:
-        await until(lambda: not one.is_known)
-        assert not one.is_silenced(HOT)
+    async def scenario(known_silences: Silences) -> None:
+        await wait_until(lambda: not known_silences.is_known)
+        assert not known_silences.is_silenced(HOT)
 
-    among([], scenario)
-    said = capsys.readouterr()
+    run_with_peers([], scenario)
+    output = capsys.readouterr()
 
-    assert "no Alertmanager is configured" in said.out + said.err
+    assert "no Alertmanager is configured" in output.out + output.err

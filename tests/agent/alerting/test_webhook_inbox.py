@@ -1,4 +1,4 @@
-"""Posted alerts are taken once, whatever order and however often they come, and outlive the process."""
+"""Posted alerts are accepted once, in whatever order and however often they come, and outlive the process."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FIRING = PostedAlert("aa01", NOW - MINUTE, True, (("alertname", "Hot"), ("instan
 RESOLVED = FIRING._replace(firing=False)
 
 
-def within(folder: Path, test: Callable[[Inbox], Awaitable[Any]]) -> Any:
-    """What a test gives that has an inbox in a folder."""
+def run_with_inbox(folder: Path, test: Callable[[Inbox], Awaitable[Any]]) -> Any:
+    """Runs a test with an inbox in a folder, and returns its result."""
 
     async def run() -> Any:
         box = Inbox(folder, NOW)
@@ -48,33 +48,33 @@ def within(folder: Path, test: Callable[[Inbox], Awaitable[Any]]) -> Any:
     ],
 )
 def test_each_is_taken_once(tmp_path: Path, posts: list[PostedAlert], outcomes: list[str], firing: int) -> None:
-    """Fingerprint, begin and status say what is the same; a late delivery of what is over begins nothing."""
+    """Fingerprint, start and status identify an alert; a late delivery of an ended alert starts nothing."""
 
     async def test(box: Inbox) -> tuple[list[str], int]:
-        told = [next(iter(await box.accept([post], NOW))) for post in posts]
-        return told, len(box.firing_alerts(NOW))
+        results = [next(iter(await box.accept([post], NOW))) for post in posts]
+        return results, len(box.firing_alerts(NOW))
 
-    assert within(tmp_path, test) == (outcomes, firing)
+    assert run_with_inbox(tmp_path, test) == (outcomes, firing)
 
 
 def test_one_post_may_tell_twice(tmp_path: Path) -> None:
-    """Doubles within one payload are the same as two payloads."""
+    """Duplicates within one payload are handled as in two payloads."""
 
     async def test(box: Inbox) -> Mapping[str, int]:
         return await box.accept([FIRING, FIRING, RESOLVED], NOW)
 
-    assert within(tmp_path, test) == {"taken": 1, "repeated": 1, "resolved": 1}
+    assert run_with_inbox(tmp_path, test) == {"taken": 1, "repeated": 1, "resolved": 1}
 
 
 def test_a_posted_alert_says_where_it_is_from(tmp_path: Path) -> None:
-    """Its labels have one that none of ours has; it has no value."""
+    """A posted alert has a label that no own alert has, and no value."""
 
     async def test(box: Inbox) -> Any:
         await box.accept([FIRING], NOW)
         (alert,) = box.firing_alerts(NOW)
         return alert
 
-    alert = within(tmp_path, test)
+    alert = run_with_inbox(tmp_path, test)
 
     assert alert.name == "Hot"
     assert dict(alert.labels) == {"__source__": "webhook", "alertname": "Hot", "instance": "box"}
@@ -82,7 +82,7 @@ def test_a_posted_alert_says_where_it_is_from(tmp_path: Path) -> None:
 
 
 def test_it_expires(tmp_path: Path) -> None:
-    """Without being told again it no longer counts; told again in time it does."""
+    """An alert that is not posted again expires; one that is posted again in time does not."""
 
     async def test(box: Inbox) -> list[int]:
         box.expire_ms = 5 * MINUTE
@@ -90,26 +90,32 @@ def test_it_expires(tmp_path: Path) -> None:
         await box.accept([FIRING], NOW + 4 * MINUTE)
         return [len(box.firing_alerts(NOW + minutes * MINUTE)) for minutes in (8, 10)]
 
-    assert within(tmp_path, test) == [1, 0]
+    assert run_with_inbox(tmp_path, test) == [1, 0]
 
 
 def test_an_expired_one_that_still_fires_begins_anew(tmp_path: Path) -> None:
-    """What Alertmanager repeats after its 4 h is news by then; one that has resolved stays over."""
+    """A repeat after Alertmanager's 4 h starts anew; a resolved alert stays ended."""
 
     async def test(box: Inbox) -> list[Any]:
-        told: list[Any] = []
+        results: list[Any] = []
         for hours, post in ((0, FIRING), (4, FIRING), (4, FIRING), (8, RESOLVED), (12, FIRING)):
             now = NOW + hours * 60 * MINUTE
-            told.append((*(await box.accept([post], now)), len(box.firing_alerts(now))))
-        return told
+            results.append((*(await box.accept([post], now)), len(box.firing_alerts(now))))
+        return results
 
-    assert within(tmp_path, test) == [("taken", 1), ("taken", 1), ("repeated", 1), ("resolved", 0), ("repeated", 0)]
+    assert run_with_inbox(tmp_path, test) == [
+        ("taken", 1),
+        ("taken", 1),
+        ("repeated", 1),
+        ("resolved", 0),
+        ("repeated", 0),
+    ]
 
 
 def test_an_expired_one_needs_room_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no way around the bound, and making room for others does not lose it."""
-    monkeypatch.setattr(webhook_inbox, "MOST_FIRING", 2)
-    monkeypatch.setattr(webhook_inbox, "MOST_ROWS", 2)
+    """An expired alert does not evade the limit, and making room for others does not lose it."""
+    monkeypatch.setattr(webhook_inbox, "MAX_FIRING", 2)
+    monkeypatch.setattr(webhook_inbox, "MAX_ROWS", 2)
     later = NOW + 60 * MINUTE
 
     async def test(box: Inbox) -> int:
@@ -121,11 +127,11 @@ def test_an_expired_one_needs_room_too(tmp_path: Path, monkeypatch: pytest.Monke
         await box.accept([FIRING], later)
         return len(box.firing_alerts(later))
 
-    assert within(tmp_path, test) == 2
+    assert run_with_inbox(tmp_path, test) == 2
 
 
 def test_it_outlives_the_process(tmp_path: Path) -> None:
-    """What was answered is there after a restart, and its retry is known."""
+    """An accepted alert still exists after a restart, and its retry is recognized."""
 
     async def first(box: Inbox) -> None:
         await box.accept([FIRING, FIRING._replace(fingerprint="bb")], NOW)
@@ -134,13 +140,13 @@ def test_it_outlives_the_process(tmp_path: Path) -> None:
     async def second(box: Inbox) -> tuple[int, Mapping[str, int]]:
         return len(box.firing_alerts(NOW)), await box.accept([FIRING], NOW)
 
-    within(tmp_path, first)
+    run_with_inbox(tmp_path, first)
 
-    assert within(tmp_path, second) == (1, {"repeated": 1})
+    assert run_with_inbox(tmp_path, second) == (1, {"repeated": 1})
 
 
 def test_what_is_old_is_gone_after_a_restart(tmp_path: Path) -> None:
-    """A week after it was last told, nothing is known of an alert, on the disk either."""
+    """A week after its last post, an alert is forgotten, on the disk too."""
 
     async def first(box: Inbox) -> None:
         await box.accept([FIRING], NOW - webhook_inbox.RETENTION_MS)
@@ -149,13 +155,13 @@ def test_what_is_old_is_gone_after_a_restart(tmp_path: Path) -> None:
     async def second(box: Inbox) -> list[webhook_inbox.InboxKey]:
         return list(box._rows)
 
-    within(tmp_path, first)
+    run_with_inbox(tmp_path, first)
 
-    assert within(tmp_path, second) == [("bb", FIRING.starts_ms)]
+    assert run_with_inbox(tmp_path, second) == [("bb", FIRING.starts_ms)]
 
 
 def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Posts that come together are written together, and each is answered when it is."""
+    """Posts that come together share a write, and each is answered after it."""
     monkeypatch.setattr(webhook_inbox, "WINDOW", 0.05)
 
     async def test(box: Inbox) -> tuple[int, int]:
@@ -166,15 +172,15 @@ def test_many_posts_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         await asyncio.gather(*posts)
         return len(box.firing_alerts(NOW)), statements.count("COMMIT")
 
-    alerts, commits = within(tmp_path, test)
+    alerts, commits = run_with_inbox(tmp_path, test)
 
     assert alerts == 200
     assert commits <= 3
 
 
 def test_a_full_inbox_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many that fire are refused whole; one that is over makes room, and its end is always taken."""
-    monkeypatch.setattr(webhook_inbox, "MOST_FIRING", 3)
+    """Too many firing alerts are refused as a whole; an ended alert makes room, and its end is always accepted."""
+    monkeypatch.setattr(webhook_inbox, "MAX_FIRING", 3)
     several = [FIRING._replace(fingerprint=each) for each in "abcd"]
 
     async def test(box: Inbox) -> list[Any]:
@@ -185,21 +191,21 @@ def test_a_full_inbox_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ended = await box.accept([several[0]._replace(firing=False)], NOW)
         return [again, ended, await box.accept(several[3:], NOW), len(box.firing_alerts(NOW))]
 
-    assert within(tmp_path, test) == [{"repeated": 3}, {"resolved": 1}, {"taken": 1}, 3]
+    assert run_with_inbox(tmp_path, test) == [{"repeated": 3}, {"resolved": 1}, {"taken": 1}, 3]
 
 
 def test_what_is_over_is_forgotten_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many come and go, what is remembered is bounded, in memory and on the disk."""
-    monkeypatch.setattr(webhook_inbox, "MOST_ROWS", 50)
+    """However many alerts come and go, the number of rows is bounded, in memory and on the disk."""
+    monkeypatch.setattr(webhook_inbox, "MAX_ROWS", 50)
 
     async def test(box: Inbox) -> tuple[int, int]:
         await box.accept([FIRING], NOW)
         for number in range(120):
-            one = FIRING._replace(fingerprint=f"{number:x}", firing=False)
-            await box.accept([one], NOW + number)
+            resolved = FIRING._replace(fingerprint=f"{number:x}", firing=False)
+            await box.accept([resolved], NOW + number)
         return len(box._rows), len(box.firing_alerts(NOW + 120))
 
-    rows, firing = within(tmp_path, test)
+    rows, firing = run_with_inbox(tmp_path, test)
     (stored,) = sqlite3.connect(tmp_path / FILE).execute("SELECT count(*) FROM inbox").fetchone()
 
     assert rows <= 50
@@ -208,7 +214,7 @@ def test_what_is_over_is_forgotten_for_others(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
-    """A post that cannot be written is refused and forgotten, so that its retry is taken whole."""
+    """A post that cannot be written is refused and forgotten, so that its retry is accepted completely."""
 
     async def test(box: Inbox) -> tuple[int, Mapping[str, int]]:
         other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
@@ -220,11 +226,11 @@ def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
         other.close()
         return before, await box.accept([FIRING], NOW)
 
-    assert within(tmp_path, test) == (0, {"taken": 1})
+    assert run_with_inbox(tmp_path, test) == (0, {"taken": 1})
 
 
 def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """However many posts it refuses, and its end once."""
+    """One log line for any number of refused posts, and one for the end of the fault."""
 
     async def test(box: Inbox) -> None:
         other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
@@ -239,21 +245,21 @@ def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         for name in ("bb", "cc"):
             await box.accept([FIRING._replace(fingerprint=name)], NOW)
 
-    within(tmp_path, test)
-    said = capsys.readouterr()
+    run_with_inbox(tmp_path, test)
+    output = capsys.readouterr()
 
-    assert (said.out + said.err).count("posted alerts are not taken") == 1
-    assert (said.out + said.err).count("posted alerts are taken again") == 1
+    assert (output.out + output.err).count("posted alerts are refused") == 1
+    assert (output.out + output.err).count("posted alerts are accepted again") == 1
 
 
 def test_a_file_that_is_none_is_moved_aside(tmp_path: Path) -> None:
-    """Garbage in its place costs what was in it, not the webhook."""
+    """A damaged file costs its content, but the webhook works."""
     (tmp_path / FILE).write_bytes(b"garbage" * 1000)
 
     async def test(box: Inbox) -> Mapping[str, int]:
         return await box.accept([FIRING], NOW)
 
-    assert within(tmp_path, test) == {"taken": 1}
+    assert run_with_inbox(tmp_path, test) == {"taken": 1}
     assert (tmp_path / f"{FILE}.unreadable").read_bytes() == b"garbage" * 1000
 
 
@@ -266,26 +272,26 @@ def test_a_file_that_is_none_is_moved_aside(tmp_path: Path) -> None:
     )
 )
 def test_no_order_begins_what_is_over(posts: list[tuple[str, int, bool, int]]) -> None:
-    """Whatever comes when: an alert is taken when it does not fire yet, and after its end it never fires again."""
+    """In any order, an alert is accepted only while it does not fire, and after its end it never fires again."""
 
     async def test(box: Inbox) -> None:
         box.expire_ms = 5 * MINUTE
-        now, taken, ended = NOW, set(), set()
+        now, accepted, ended = NOW, set(), set()
         for fingerprint, starts, firing, minutes in posts:
             now += minutes * MINUTE
-            told = PostedAlert(fingerprint, starts, firing, (("alertname", fingerprint), ("n", str(starts))))
+            posted = PostedAlert(fingerprint, starts, firing, (("alertname", fingerprint), ("n", str(starts))))
             before = {
                 (dict(alert.labels)["alertname"], int(dict(alert.labels)["n"])) for alert in box.firing_alerts(now)
             }
-            (outcome,) = await box.accept([told], now)
+            (outcome,) = await box.accept([posted], now)
             assert outcome != "taken" or (fingerprint, starts) not in before | ended
-            taken |= {(fingerprint, starts)} if outcome == "taken" else set()
+            accepted |= {(fingerprint, starts)} if outcome == "taken" else set()
             ended |= set() if firing else {(fingerprint, starts)}
             alive = {
                 (dict(alert.labels)["alertname"], int(dict(alert.labels)["n"])) for alert in box.firing_alerts(now)
             }
             assert not alive & ended
-            assert alive <= taken
+            assert alive <= accepted
 
     with tempfile.TemporaryDirectory() as folder:
-        within(Path(folder), test)
+        run_with_inbox(Path(folder), test)

@@ -27,24 +27,24 @@ tests:
 """
 
 
-def _run(*arguments: str | Path) -> Result:
+def _run_rules(*arguments: str | Path) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(name="tests")
-def _tests(tmp_path: Path) -> Path:
+def _write_tests(tmp_path: Path) -> Path:
     (tmp_path / "rules.yml").write_text(RULES)
     (tmp_path / "tests.yml").write_text(TESTS)
     return tmp_path / "tests.yml"
 
 
 def test_each_test_is_a_result(tests: Path) -> None:
-    """In JSON: what was asked, whether it holds, what was expected and got; a failing expression stops nothing."""
-    run = _run("test", "--json", tests)
-    answer = json.loads(run.stdout)
+    """The JSON has each test's subject, verdict, expected and actual result; a failing expression stops no other."""
+    completed = _run_rules("test", "--json", tests)
+    answer = json.loads(completed.stdout)
     results: list[dict[str, Any]] = answer["results"]
 
-    assert run.exit_code == 1
+    assert completed.exit_code == 1
     assert answer["errors"] == []
     assert [(each.get("expr"), each.get("alertname"), each["ok"]) for each in results] == [
         (None, "Down", True),
@@ -69,42 +69,42 @@ def test_each_test_is_a_result(tests: Path) -> None:
 
 
 def test_a_file_that_cannot_be_run_is_an_error(tmp_path: Path) -> None:
-    """Its own, for there is no test that it could be of."""
+    """It is listed under errors, because it belongs to no test."""
     (tmp_path / "tests.yml").write_text("tests: [{nonsense: 1}]")
-    run = _run("test", "--json", tmp_path / "tests.yml", tmp_path / "none.yml")
-    answer = json.loads(run.stdout)
+    completed = _run_rules("test", "--json", tmp_path / "tests.yml", tmp_path / "none.yml")
+    answer = json.loads(completed.stdout)
 
-    assert run.exit_code == 1
+    assert completed.exit_code == 1
     assert answer["results"] == []
     assert ["field nonsense not found" in each["error"] for each in answer["errors"]] == [True, False]
     assert "cannot be read" in answer["errors"][1]["error"]
 
 
 def test_a_failure_is_shown_as_a_difference(tests: Path) -> None:
-    """What is missing with a minus, what should not be there with a plus, what is right without a sign."""
+    """A missing sample has a minus, an unexpected one a plus, an expected one no sign."""
     tests.write_text(TESTS.replace("""'up{job="b"}', value: 1}""", """'up{job="b"}', value: 2}"""))
-    shown = _run("test", tests).stdout.splitlines()
+    output_lines = _run_rules("test", tests).stdout.splitlines()
 
-    assert [line.strip() for line in shown if "up{" in line][:3] == [
+    assert [line.strip() for line in output_lines if "up{" in line][:3] == [
         'up{job="a"} 0',
         '- up{job="b"} 2',
         '+ up{job="b"} 1',
     ]
-    assert _run("test", tests).exit_code == 1
+    assert _run_rules("test", tests).exit_code == 1
 
 
 def test_the_exit_status_of_check_is_promtools(tmp_path: Path) -> None:
-    """0 where all is well, 1 for a fault or a missing file, 3 for doubts where those are fatal."""
+    """0 without a fault, 1 for a fault or a missing file, 3 for a duplicate with --lint-fatal."""
     good, twice, bad = (tmp_path / name for name in ("good.yml", "twice.yml", "bad.yml"))
     good.write_text(RULES)
     twice.write_text("groups: [{name: g, rules: [{record: a, expr: b}, {record: a, expr: c}]}]")
     bad.write_text("groups: [{name: g, rules: [{record: a}]}]")
 
-    assert _run("check", good).exit_code == 0
-    assert _run("check", "--lint-fatal", good).exit_code == 0
-    assert _run("check", twice).exit_code == 0
-    assert "a is there twice" in _run("check", twice).stderr
-    assert _run("check", "--lint-fatal", twice).exit_code == 3
-    assert _run("check", "--lint-fatal", "--lint=none", twice).exit_code == 0
-    assert _run("check", "--lint-fatal", twice, bad).exit_code == 1
-    assert _run("check", tmp_path / "none.yml").exit_code == 1
+    assert _run_rules("check", good).exit_code == 0
+    assert _run_rules("check", "--lint-fatal", good).exit_code == 0
+    assert _run_rules("check", twice).exit_code == 0
+    assert "a occurs twice" in _run_rules("check", twice).stderr
+    assert _run_rules("check", "--lint-fatal", twice).exit_code == 3
+    assert _run_rules("check", "--lint-fatal", "--lint=none", twice).exit_code == 0
+    assert _run_rules("check", "--lint-fatal", twice, bad).exit_code == 1
+    assert _run_rules("check", tmp_path / "none.yml").exit_code == 1

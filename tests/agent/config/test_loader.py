@@ -1,4 +1,4 @@
-"""The operator's file is checked whole, and every fault is one sentence."""
+"""All of the operator's file is checked, and every fault is one sentence."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ class Chips(msgspec.Struct, frozen=True):
     chips: tuple[str, ...] = ("jc42",)
 
 
-KNOWN = {"meminfo": None, "hwmon": Chips}
+COLLECTOR_CONFIGS = {"meminfo": None, "hwmon": Chips}
 
 
-def faults(text: str, tmp_path: Path) -> list[str]:
+def load_faults(text: str, tmp_path: Path) -> list[str]:
     path = tmp_path / "steadytok.yml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load(path, KNOWN)
+        load(path, COLLECTOR_CONFIGS)
     return [message.removeprefix(f"{path}: ") for message in caught.value.messages]
 
 
 def test_without_a_file_everything_has_its_default() -> None:
-    """No file is a good configuration."""
-    assert load(None, KNOWN) == AgentConfig()
+    """Without a file every setting has its default."""
+    assert load(None, COLLECTOR_CONFIGS) == AgentConfig()
 
 
 def test_an_empty_file_is_every_default(tmp_path: Path) -> None:
-    """An empty file is as good as none."""
+    """An empty file gives the defaults."""
     (tmp_path / "empty.yml").write_text("")
 
-    assert load(tmp_path / "empty.yml", KNOWN) == AgentConfig()
+    assert load(tmp_path / "empty.yml", COLLECTOR_CONFIGS) == AgentConfig()
 
 
 def test_the_designs_example_is_read(tmp_path: Path) -> None:
-    """A whole file comes out as typed values in seconds."""
+    """A complete file gives typed values, with durations in seconds."""
     path = tmp_path / "steadytok.yml"
     path.write_text("""
 sample: {interval: 2s, keep: 30m, stale_after: 4}
@@ -56,7 +56,7 @@ rules: {builtin: true, files: [/etc/steadytok/rules/*.yml], disable: [DimmHot], 
 alerting: {alertmanagers: [{static_configs: [{targets: ["am1:9093"]}]}]}
 web: {listen: "127.0.0.1:9817", config: null, hosts: [box], tokens: {am: /x}, external_url: null, metrics: full}
 """)
-    config = load(path, KNOWN)
+    config = load(path, COLLECTOR_CONFIGS)
 
     assert config.sample.interval == 2.0
     assert config.sample.keep == 1800.0
@@ -77,7 +77,7 @@ web: {listen: "127.0.0.1:9817", config: null, hosts: [box], tokens: {am: /x}, ex
     ],
 )
 def test_external_labels(text: str, more: dict[str, str], tmp_path: Path) -> None:
-    """Any, as Prometheus has them; the host's name and the job are there without being told, an empty one is none."""
+    """Any labels are allowed, as in Prometheus. `instance` and `job` have defaults; an empty label is dropped."""
     (tmp_path / "c.yml").write_text(text)
     config = load(tmp_path / "c.yml", {})
     plain = {"instance": socket.gethostname(), "job": "steadytok"}
@@ -145,37 +145,37 @@ def test_external_labels(text: str, more: dict[str, str], tmp_path: Path) -> Non
     ],
 )
 def test_a_fault_is_named_with_its_place(text: str, expected: str, tmp_path: Path) -> None:
-    """The message has the file, the path inside it, and what was expected."""
-    assert faults(text, tmp_path) == [expected]
+    """The message has the file, the path inside it, and the expected value."""
+    assert load_faults(text, tmp_path) == [expected]
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
-    """A person mends the file once, not once for each fault."""
-    found = faults("sample: {interval: x, kep: 1h}\nweb: {listen: 3}\nbogus: 1\n", tmp_path)
+    """One run reports all faults, so that the file is corrected once."""
+    faults = load_faults("sample: {interval: x, kep: 1h}\nweb: {listen: 3}\nbogus: 1\n", tmp_path)
 
-    assert len(found) == 4
+    assert len(faults) == 4
 
 
 def test_what_is_not_yaml_is_one_sentence(tmp_path: Path) -> None:
-    """A syntax error has its line and column, and no traceback."""
-    (found,) = faults("sample: {interval: [", tmp_path)
+    """A syntax error gives its line and column, and no traceback."""
+    (fault,) = load_faults("sample: {interval: [", tmp_path)
 
-    assert found.startswith("not YAML:")
-    assert "line 1" in found
+    assert fault.startswith("not YAML:")
+    assert "line 1" in fault
 
 
 def test_a_key_given_twice_is_a_fault(tmp_path: Path) -> None:
-    """YAML would keep the last and lose the first without a word."""
-    (found,) = faults("web: {listen: '127.0.0.1:1'}\nweb: {listen: '127.0.0.1:2'}", tmp_path)
+    """Plain YAML would silently drop the first value."""
+    (fault,) = load_faults("web: {listen: '127.0.0.1:1'}\nweb: {listen: '127.0.0.1:2'}", tmp_path)
 
-    assert "the key 'web' is there twice" in found
-    assert "line 2" in found
+    assert "the key 'web' is there twice" in fault
+    assert "line 2" in fault
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """A missing file is a fault, not a default: the operator meant something by naming it."""
+    """A missing file is a fault: an operator who names a file does not want the defaults."""
     with pytest.raises(ConfigError, match=r"nowhere.yml: cannot be read: No such file or directory"):
-        load(tmp_path / "nowhere.yml", KNOWN)
+        load(tmp_path / "nowhere.yml", COLLECTOR_CONFIGS)
 
 
 KEYS = ["sample", "collectors", "engine", "engines", "rules", "alerting", "web", "hwmon", "interval", "name", "url"]
@@ -188,9 +188,9 @@ JSONISH = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), JSONISH, max_size=5))
 def test_nothing_but_a_config_or_faults(document: dict[str, object]) -> None:
-    """Whatever the file holds, the answer is a Config or a ConfigError with messages."""
+    """Whatever the file holds, the result is an AgentConfig or a ConfigError with messages."""
     try:
-        config = parse(document, "file", KNOWN)
+        config = parse(document, "file", COLLECTOR_CONFIGS)
     except ConfigError as error:
         assert error.messages
         assert all(message.startswith("file: $") for message in error.messages)

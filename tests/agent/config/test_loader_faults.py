@@ -1,4 +1,4 @@
-"""Files that were taken, or ended in a traceback. For tests/agent/config/test_loader.py."""
+"""Files that were once accepted, or ended in a traceback. Continues test_loader.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from agent import configuration
 from agent.config.loader import ConfigError, load
 
-KNOWN = {"meminfo": None}
+COLLECTOR_CONFIGS = {"meminfo": None}
 BOMB = "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 8)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
 )
@@ -18,27 +18,27 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
 
 @pytest.mark.parametrize("text", ["x: 2024-99-99", "x: !!int x", f"x: {'9' * 5000}", f"x: {'[' * 3000}"])
 def test_what_yaml_chokes_on_is_a_fault(text: str, tmp_path: Path) -> None:
-    """PyYAML's own errors of value and depth are faults of the file, in one sentence."""
+    """PyYAML's errors about values and depth are reported as faults, in one sentence."""
     path = tmp_path / "steadytok.yml"
     path.write_text(text)
 
     with pytest.raises(ConfigError, match="not YAML: "):
-        load(path, KNOWN)
+        load(path, COLLECTOR_CONFIGS)
 
 
 def test_aliases_do_not_make_a_message_of_a_million_words(tmp_path: Path) -> None:
-    """A message shows what was found in a few words, however often aliases repeat it."""
+    """A message describes the value in a few words, however often aliases repeat it."""
     path = tmp_path / "steadytok.yml"
     path.write_text(f"{BOMB}sample: {{interval: *d}}\n")
 
     with pytest.raises(ConfigError) as caught:
-        load(path, KNOWN)
+        load(path, COLLECTOR_CONFIGS)
 
     assert max(map(len, caught.value.messages)) < 500
 
 
 def test_a_configuration_may_come_through_a_pipe() -> None:
-    """`--config <(…)` can be read once; it is not taken for an empty file."""
+    """`--config <(…)` can be read only once, and is not mistaken for an empty file."""
     reading, writing = os.pipe()
     os.write(writing, b"sample: {keep: 2h}")
     os.close(writing)

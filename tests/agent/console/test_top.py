@@ -1,4 +1,4 @@
-"""`steadytok top` against a real agent, what an agent tells anybody, and what needs its token."""
+"""`steadytok top` against a real agent; what anybody may read of it, and what needs its token."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from agent.console.live_table import build_table
+from agent.console.overview import AlertSummary, CollectorSummary, Overview, PanelLine
 from agent.console.panels import load_panels
-from agent.console.top_client import AlertSummary, CollectorSummary, Overview, PanelLine
-from agent.console.top_table import build_rows, build_table, format_lines
+from agent.console.rows import build_rows, format_lines
 from tests import processes
-from tests.answering import answering
+from tests.answering import serve_answer
 from tests.conftest import MACHINES, load
 from tests.scene import SECRET, Scene
 
 SPEED = load_panels()[0]
 QUIET = {"mode": "observe", "halted": "", "killed": False, "pauses": [], "latches": [], "remedies": []}
-SEEN = Overview(
+OVERVIEW = Overview(
     now=1_700_000_000.0,
     age=0.5,
     host="box",
@@ -50,16 +51,16 @@ def _scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     sensors = load(MACHINES / "two_nodes_sensors.py").files()
     load(MACHINES / "two_nodes.py").build(root, sensors)
     scene = Scene(folder, root)
-    scene.heat(60)
-    with scene.agent():
-        _until_told(scene, "speed: r1")  # only what was measured before an act is told of it
-        scene.heat(95)
-        _until_told(scene, "act of tell")
+    scene.set_temperature(60)
+    with scene.run_agent():
+        _wait_until_shown(scene, "speed: r1")  # only what was measured before an act is told of it
+        scene.set_temperature(95)
+        _wait_until_shown(scene, "act of tell")
         yield scene
 
 
-def _until_told(scene: Scene, text: str) -> None:
-    processes.until(lambda: text in top("--once", "--url", scene.url).stdout, 30, f"top says {text}")
+def _wait_until_shown(scene: Scene, text: str) -> None:
+    processes.wait_until(lambda: text in top("--once", "--url", scene.url).stdout, 30, f"top says {text}")
 
 
 def top(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +69,7 @@ def top(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def asked(url: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
+def request_json(url: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json", **headers})
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -79,28 +80,28 @@ def asked(url: str, body: bytes | None = None, **headers: str) -> tuple[int, Any
 
 
 def test_once_says_it_all_for_scripts(scene: Scene) -> None:
-    """Each thing is a line with a tab: speed, heat, limit, memory, alert with its reason, remedy with its act, cost."""
-    shown = top("--once", "--config", str(scene.config))
-    told = dict(line.split("\t", 1) for line in shown.stdout.splitlines())
+    """Each subject is a line with a tab: speed, heat, limit, memory, alert, act of a remedy, cost of a collector."""
+    finished = top("--once", "--config", str(scene.config))
+    texts = dict(line.split("\t", 1) for line in finished.stdout.splitlines())
 
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert told["host"].startswith("box<1>, steadytok ")
-    assert re.fullmatch(r"[34]\d\.\d tokens/s", told["speed: r1"])
-    assert told["hottest dimm: 4-0052"] == "95.0 °C"
-    assert told["hottest dimm: limit"] == "85.0 °C"
-    assert told["memory used: node 1"] == "10 %, 226.3 GiB left"
-    assert told["kv cache used: r1"] == "50 %"
-    assert re.match(r"critical for \d+ s: DIMM 4-0052 is at 95 °C", told["alert ModuleHot"])
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert texts["host"].startswith("box<1>, steadytok ")
+    assert re.fullmatch(r"[34]\d\.\d tokens/s", texts["speed: r1"])
+    assert texts["hottest dimm: 4-0052"] == "95.0 °C"
+    assert texts["hottest dimm: limit"] == "85.0 °C"
+    assert texts["memory used: node 1"] == "10 %, 226.3 GiB left"
+    assert texts["kv cache used: r1"] == "50 %"
+    assert re.match(r"critical for \d+ s: DIMM 4-0052 is at 95 °C", texts["alert ModuleHot"])
     assert re.match(
-        r"\d+ s ago, for ModuleHot: would have: POST to http://127.0.0.1:1; before: r1 25 ms", told["act of tell"]
+        r"\d+ s ago, for ModuleHot: would have: POST to http://127.0.0.1:1; before: r1 25 ms", texts["act of tell"]
     )
-    assert re.fullmatch(r"[\d.]+ s old, takes [\d.]+ ms, [\d.]+% of a core", told["collector hwmon"])
+    assert re.fullmatch(r"[\d.]+ s old, takes [\d.]+ ms, [\d.]+% of a core", texts["collector hwmon"])
 
 
 def test_what_is_open_has_no_secret(scene: Scene) -> None:
-    """Remedies and their audit may be read by anybody, and so the address of a webhook is told without its path."""
+    """Anybody may read remedies and their audit, so a webhook's address is shown without its path."""
     (listed, remedies), (audited, audit) = (
-        asked(f"{scene.url}/api/v1/remedies{path}") for path in ("", "/audit?limit=1000")
+        request_json(f"{scene.url}/api/v1/remedies{path}") for path in ("", "/audit?limit=1000")
     )
 
     assert (listed, audited) == (200, 200)
@@ -112,7 +113,7 @@ def test_what_is_open_has_no_secret(scene: Scene) -> None:
 
 @pytest.mark.parametrize("path", ["", "static/page.js", "static/panels.json"])
 def test_the_pages_files_come_with_the_policy(scene: Scene, path: str) -> None:
-    """What the real agent serves them with: nothing from elsewhere, nothing inline, no guessing of types."""
+    """The agent's policy forbids foreign and inline content and the guessing of types."""
     with urllib.request.urlopen(f"{scene.url}/{path}", timeout=5) as answer:
         headers = answer.headers
 
@@ -122,21 +123,21 @@ def test_the_pages_files_come_with_the_policy(scene: Scene, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["pause", "resume", "try"])
 def test_what_changes_something_needs_the_token(scene: Scene, path: str) -> None:
-    """Without one or with a wrong one it is 401 and nothing is changed."""
+    """Without a valid token the answer is 401 and nothing changes."""
     url, body = f"{scene.url}/api/v1/remedies/{path}", b'{"name": "night"}'
 
-    assert asked(url, body)[0] == 401
-    assert asked(url, body, Authorization="Bearer guessed")[0] == 401
-    assert asked(f"{scene.url}/api/v1/remedies")[1]["pauses"] == []
+    assert request_json(url, body)[0] == 401
+    assert request_json(url, body, Authorization="Bearer guessed")[0] == 401
+    assert request_json(f"{scene.url}/api/v1/remedies")[1]["pauses"] == []
 
 
 def test_a_pause_is_shown(scene: Scene) -> None:
-    """With the token remedies are paused, which `top` shows with the name of who did it, and resumed."""
+    """With the token remedies are paused and resumed; `top` shows the name of the pause."""
     url, right = f"{scene.url}/api/v1/remedies", {"Authorization": f"Bearer {scene.token}"}
-    assert asked(f"{url}/pause", b'{"name": "page"}', **right)[0] == 200
+    assert request_json(f"{url}/pause", b'{"name": "page"}', **right)[0] == 200
     assert "remedies\tpaused by page\n" in top("--once", "--url", scene.url).stdout
 
-    assert asked(f"{url}/resume", b'{"name": "page"}', **right)[0] == 200
+    assert request_json(f"{url}/resume", b'{"name": "page"}', **right)[0] == 200
     assert "paused by" not in top("--once", "--url", scene.url).stdout
 
 
@@ -149,24 +150,24 @@ def test_on_a_terminal_it_is_live(scene: Scene) -> None:
         stdin=secondary, stdout=secondary, stderr=secondary, env=environment, start_new_session=True,
     )  # fmt: skip
     os.close(secondary)
-    shown = ""
-    while "collector vmstat" not in shown:
-        shown += os.read(primary, 65536).decode("utf-8", "replace")
+    screen = ""
+    while "collector vmstat" not in screen:
+        screen += os.read(primary, 65536).decode("utf-8", "replace")
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(OSError):  # the other end has closed
         while block := os.read(primary, 65536):
-            shown += block.decode("utf-8", "replace")
+            screen += block.decode("utf-8", "replace")
     os.close(primary)
 
     assert process.wait(10) == 0
-    assert "\x1b[?1049h" in shown
-    assert "\x1b[?1049l" in shown
-    assert "Traceback" not in shown
+    assert "\x1b[?1049h" in screen
+    assert "\x1b[?1049l" in screen
+    assert "Traceback" not in screen
 
 
 def test_without_an_agent_there_is_one_sentence() -> None:
-    """Nobody there, something else there, and no address at all: what, where and what to do, and a status."""
-    nobody = top("--once", "--url", f"http://127.0.0.1:{processes.free_port()}")
+    """No agent, another server, or no valid address: one sentence with what to do, and a status."""
+    nobody = top("--once", "--url", f"http://127.0.0.1:{processes.find_free_port()}")
     wrong = top("--once", "--url", "localhost:9817")
 
     assert (nobody.returncode, wrong.returncode) == (1, 2)
@@ -177,46 +178,46 @@ def test_without_an_agent_there_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "says"),
+    ("status", "body", "words"),
     [
-        (404, b"<html>", "answers HTTP 404: this is no agent that `top` can ask"),
+        (404, b"<html>", "answers HTTP 404: not an agent that `top` can read"),
         (401, b'{"error": "expected a credential"}', "refuses: expected a credential"),
         (200, b"<html>", "does not answer as this version"),
         (200, b'{"data": {"result": [{"metric": {}}]}}', "does not answer as this version"),
         (200, b'{"data": {"result": []}}', "has read nothing yet"),
     ],
 )
-def test_other_answers_are_said(status: int, body: bytes, says: str) -> None:
-    """Whatever answers, one sentence and no traceback."""
-    with answering(status, body) as address:
-        shown = top("--once", "--url", f"http://{address}")
+def test_other_answers_are_said(status: int, body: bytes, words: str) -> None:
+    """Any unexpected answer gives one sentence and no traceback."""
+    with serve_answer(status, body) as address:
+        finished = top("--once", "--url", f"http://{address}")
 
-    assert (shown.returncode, shown.stderr.count("\n")) == (1, 1)
-    assert says in shown.stderr
+    assert (finished.returncode, finished.stderr.count("\n")) == (1, 1)
+    assert words in finished.stderr
 
 
 def test_a_label_cannot_clear_the_screen() -> None:
     """Escape sequences and line ends in names, sentences and reasons come out as text, in lines and in the table."""
     evil = "\x1b[2J\x1b]0;x\x07a\nb\u202e"
-    shown = replace(
-        SEEN,
+    overview = replace(
+        OVERVIEW,
         host=evil,
-        alerts=(replace(SEEN.alerts[0], name=evil, summary=evil),),
+        alerts=(replace(OVERVIEW.alerts[0], name=evil, summary=evil),),
         remedies={**QUIET, "pauses": [evil]},
-        collectors=(replace(SEEN.collectors[0], name=evil),),
+        collectors=(replace(OVERVIEW.collectors[0], name=evil),),
     )
     stream = io.StringIO()
-    Console(file=stream, width=200, no_color=True).print(build_table(shown, evil))
+    Console(file=stream, width=200, no_color=True).print(build_table(build_rows(overview), "", evil))
 
-    assert all(line.replace("\t", "").isprintable() for line in format_lines(shown))
+    assert all(line.replace("\t", "").isprintable() for line in format_lines(overview))
     assert "\x1b" not in stream.getvalue()
     assert r"\x1b[2J\x1b]0;x\x07a\nb\u202e" in stream.getvalue()
 
 
 def test_a_missing_reading_is_missing() -> None:
-    """A line whose newest two points are missing says so; one that has only not come yet shows the one before."""
+    """A line without its newest two points has no reading; without only the newest it shows the one before."""
     gone, late = (
-        replace(SEEN, panels=((SPEED, (PanelLine("r1", "line", None, "", (40.0, before, None)),)),))
+        replace(OVERVIEW, panels=((SPEED, (PanelLine("r1", "line", None, "", (40.0, before, None)),)),))
         for before in (None, 41.0)
     )
 
@@ -225,15 +226,15 @@ def test_a_missing_reading_is_missing() -> None:
 
 
 def test_an_agent_that_stands_still_is_said_to() -> None:
-    """One that answers and does not sample is not shown as if all were well."""
-    assert "but has read nothing for 42 s" in " ".join(format_lines(replace(SEEN, age=42.0)))
+    """An agent that answers without sampling is reported as stalled."""
+    assert "but has read nothing for 42 s" in " ".join(format_lines(replace(OVERVIEW, age=42.0)))
 
 
 def test_colours_say_how_bad() -> None:
     """Critical is red, beyond a limit is red, a failing collector is red."""
     heat = next(panel for panel in load_panels() if panel.id == "heat")
-    shown = (PanelLine("a", "line", 86.0, "", (86.0,)), PanelLine("limit", "limit", 85.0, "", (85.0,)))
-    colours = {row.label: row.colour for row in build_rows(replace(SEEN, panels=((heat, shown),)))}
+    heat_lines = (PanelLine("a", "line", 86.0, "", (86.0,)), PanelLine("limit", "limit", 85.0, "", (85.0,)))
+    colours = {row.label: row.colour for row in build_rows(replace(OVERVIEW, panels=((heat, heat_lines),)))}
 
     assert "red" in colours["hottest dimm: a"]
     assert "red" in colours["alert DimmHot"]
@@ -241,7 +242,7 @@ def test_colours_say_how_bad() -> None:
 
 
 @pytest.mark.parametrize(
-    ("whats", "observed", "says"),
+    ("events", "observed", "words"),
     [
         (("begin", "intended", "did", "helped", "release", "restored"), False, "to 0.5 → done → helped → put back"),
         (("begin", "intended", "did"), True, "would have: to 0.5"),
@@ -249,20 +250,20 @@ def test_colours_say_how_bad() -> None:
         (("begin", "intended", "did", "useless"), False, "to 0.5 → done → did not help"),
     ],
 )
-def test_an_act_tells_whether_it_helped(whats: tuple[str, ...], observed: bool, says: str) -> None:
-    """The lines of the audit of one act are one sentence: the plan and what became of it."""
+def test_an_act_tells_whether_it_helped(events: tuple[str, ...], observed: bool, words: str) -> None:
+    """The audit lines of one act become one sentence: its plan and its outcome."""
     entries = [
         {
             "at_ms": 1_699_999_990_000,
             "remedy": "cool",
             "labels": {"alertname": "DimmHot"},
-            "what": what,
-            "says": "to 0.5" if what == "intended" else "",
+            "what": event,
+            "says": "to 0.5" if event == "intended" else "",
             "observed": observed,
             "act": 7,
         }
-        for what in whats
+        for event in events
     ]
-    told = {row.label: row.text for row in build_rows(replace(SEEN, audit=entries))}
+    texts = {row.label: row.text for row in build_rows(replace(OVERVIEW, audit=entries))}
 
-    assert told["act of cool"] == f"10 s ago, for DimmHot: {says}"
+    assert texts["act of cool"] == f"10 s ago, for DimmHot: {words}"

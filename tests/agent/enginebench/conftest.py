@@ -1,4 +1,4 @@
-"""Engines that are not there, ended with the test."""
+"""Fake engines that end with the test."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def _peer() -> Iterator[Callable[..., Peer]]:
         return peers[-1]
 
     yield start
-    for each in peers:
-        each.close()
+    for peer in peers:
+        peer.close()

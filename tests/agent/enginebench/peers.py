@@ -1,4 +1,4 @@
-"""Engines that are not there: servers on loopback that answer as vLLM, llama.cpp, SGLang and Ollama do."""
+"""Fake engines: servers on loopback that answer as vLLM, llama.cpp, SGLang and Ollama do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 
 class Reply(NamedTuple):
-    """What one request gets: a status, a type, and pieces of the body with a pause before each."""
+    """The reply to one request: a status, a type, and pieces of the body with a pause before each."""
 
     pieces: Sequence[bytes]
     status: int = 200
@@ -23,10 +23,10 @@ Behave = Callable[[str, dict[str, Any]], Reply]
 
 
 class Peer:
-    """A server that asks `behave` what to answer, and remembers what it was asked."""
+    """A server that replies as `behave` decides and keeps its requests."""
 
     def __init__(self, behave: Behave, models: Reply | None) -> None:
-        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.requests: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._exchange(behave, models))
         self._server.daemon_threads = False  # `close` waits for them: a late one would disturb another test
@@ -35,7 +35,7 @@ class Peer:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
-        """Ends it, and whatever it is still answering."""
+        """Ends the server and its open replies."""
         self._over.set()
         self._server.shutdown()
         self._server.server_close()
@@ -43,12 +43,12 @@ class Peer:
     def _exchange(peer: Peer, behave: Behave, models: Reply | None) -> type[BaseHTTPRequestHandler]:  # noqa: N805  # `self` is the request's
         class Exchange(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                found = models if self.path == "/v1/models" else None
-                self._send(found or Reply([b"404 page not found"], 404, "text/plain"))
+                reply = models if self.path == "/v1/models" else None
+                self._send(reply or Reply([b"404 page not found"], 404, "text/plain"))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                peer.asked.append((self.path, body))
+                peer.requests.append((self.path, body))
                 peer.headers.append(dict(self.headers.items()))
                 self._send(behave(self.path, body))
 
@@ -64,13 +64,13 @@ class Peer:
                         self.wfile.flush()
 
             def log_message(self, format: str, *arguments: Any) -> None:
-                """Says nothing."""
+                """Logs nothing."""
 
         return Exchange
 
 
 def data(value: Any) -> bytes:
-    """One event."""
+    """Encodes one event."""
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
 

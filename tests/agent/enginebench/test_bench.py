@@ -1,4 +1,4 @@
-"""`steadytok engine bench` as a person or a script calls it, on the reference engine and on engines of others."""
+"""`steadytok engine bench` as people and scripts call it, on the reference engine and on other engines."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIX = [
 
 
 def bench(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, to its end."""
+    """Runs the command to its end."""
     command = [sys.executable, "-m", "agent", "engine", "bench", *map(str, arguments)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=50, env={**os.environ, **environment}
@@ -41,12 +41,12 @@ def bench(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
 
 
 def answers(_path: str, _body: dict[str, Any]) -> Reply:
-    """Six tokens, 2 ms apart."""
+    """Replies with six tokens, 2 ms apart."""
     return Reply(SIX, pause=0.002)
 
 
 def test_the_reference_engine_is_started_and_measured(tmp_path: Path) -> None:
-    """Its tokens are counted, its curve is drawn, and the child is gone afterwards; standard output is JSON alone."""
+    """The bench counts tokens, draws the curve, ends its child, and prints only JSON on standard output."""
     done = bench("-n", "6", "--tokens", "100", "--json", "--plot", tmp_path / "run.svg", *SMALL)
     fields = json.loads(done.stdout)
 
@@ -60,7 +60,7 @@ def test_the_reference_engine_is_started_and_measured(tmp_path: Path) -> None:
 
 
 def test_several_at_once(tmp_path: Path) -> None:
-    """Every request has an answer, whoever asks."""
+    """Every request has an answer, with several connections too."""
     fields = json.loads(bench("-n", "9", "-c", "3", "--tokens", "10", "--json", *SMALL).stdout)
 
     assert [request["tokens"] for request in fields["requests"]] == [10] * 9
@@ -68,18 +68,18 @@ def test_several_at_once(tmp_path: Path) -> None:
 
 
 def test_another_engine_gets_a_table(peer: Start) -> None:
-    """Of any OpenAI-compatible engine: a line for each request, percentiles, a verdict."""
+    """The table has a line for each request, percentiles and a verdict."""
     server = peer(answers)
     done = bench("--url", server.url, "-n", "7", "--tokens", "6")
 
     assert done.returncode == 0, done.stderr
     assert sum(line.split()[1:2] == ["6"] for line in done.stdout.splitlines()) == 7
     assert "time to first token" in done.stdout
-    assert len(server.asked) == 8  # one to warm up
+    assert len(server.requests) == 8  # one to warm up
 
 
 def test_an_engine_that_fails_now_and_then(peer: Start) -> None:
-    """Failures are told with their sentence, the rest is measured, and the exit status says so."""
+    """Failures are reported with their sentence, the other requests are measured, and the exit status is not 0."""
     count = iter(range(1000))
     busy = Reply([b'{"error": {"message": "busy"}}'], 503, "application/json")
     server = peer(lambda path, body: busy if next(count) % 3 == 2 else answers(path, body))
@@ -88,18 +88,18 @@ def test_an_engine_that_fails_now_and_then(peer: Start) -> None:
     assert done.returncode == 1
     assert "2 failed: " in done.stdout
     assert "answered 503: busy" in done.stdout
-    assert "the run is not whole, so the baseline stays as it was" in done.stderr
+    assert "the run is incomplete, so the baseline stays as it was" in done.stderr
 
 
 def test_an_engine_that_dies_is_given_up(peer: Start) -> None:
-    """After three failures in a row nothing more is asked of it."""
+    """After three failures in a row no more requests are sent."""
     count = iter(range(1000))
     server = peer(lambda path, body: answers(path, body) if next(count) < 3 else Reply([b""], 500, "text/plain"))
     done = bench("--url", server.url, "-n", "50")
 
     assert done.returncode == 1
     assert "Given up after 3 failures in a row." in done.stdout
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_an_engine_that_dies_is_given_up(peer: Start) -> None:
     [
         (("--url", "http://127.0.0.1:1"), 1, "http://127.0.0.1:1 cannot be reached"),
         (("--url", "127.0.0.1:8000"), 2, "--url must begin with http:// or https://"),
-        (("--url", "http://127.0.0.1:1", "--", "--size", "1MiB"), 2, "--url names one that runs already"),
+        (("--url", "http://127.0.0.1:1", "--", "--size", "1MiB"), 2, "--url names a running one"),
         (("--url", "http://127.0.0.1:1", "--save"), 2, "--save needs the engine's name in the configuration"),
         (("--save", "-c", "2"), 2, "leave --concurrency out"),
         (("--save", "--", "--size", "1MiB"), 2, "leave them out"),
@@ -119,7 +119,7 @@ def test_an_engine_that_dies_is_given_up(peer: Start) -> None:
     ],
 )
 def test_what_cannot_be_done_says_why(arguments: tuple[str, ...], status: int, sentence: str) -> None:
-    """One sentence, and no measuring."""
+    """A wrong option gives one sentence and no run."""
     done = bench(*arguments)
 
     assert done.returncode == status
@@ -132,7 +132,7 @@ def test_ctrl_c_tells_what_there_is(peer: Start) -> None:
     server = peer(lambda *_: Reply(SIX, pause=0.03))
     command = [sys.executable, "-m", "agent", "engine", "bench", "--url", server.url, "-n", "1000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while len(server.asked) < 6:
+        while len(server.requests) < 6:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
@@ -142,17 +142,17 @@ def test_ctrl_c_tells_what_there_is(peer: Start) -> None:
 
 
 def test_the_engine_keeps_its_own_options() -> None:
-    """`steadytok engine` without a word of ours is the engine itself, with its help and its errors."""
+    """`steadytok engine` without `bench` is the engine itself, with its own help and errors."""
     command = [sys.executable, "-m", "agent", "engine"]
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False, timeout=50)
+    help_text = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False, timeout=50)
     refused = subprocess.run([*command, "--size", "huge"], capture_output=True, text=True, check=False, timeout=50)
 
-    assert "--numa" in shown.stdout
+    assert "--numa" in help_text.stdout
     assert (refused.returncode, "expected auto or a size" in refused.stderr) == (2, True)
 
 
 def test_a_baseline_waits_for_the_agent(tmp_path: Path, peer: Start) -> None:
-    """Without a running agent it lies in the state folder, and the next agent takes it and removes it."""
+    """Without a running agent the baseline lies in the state folder until the next agent adopts it."""
     config = tmp_path / "steadytok.yml"
     server = peer(answers)
     config.write_text(f'engines: [{{name: r1, url: "{server.url}"}}]\nstate: {{dir: "{tmp_path / "state"}"}}\n')
@@ -172,7 +172,7 @@ def test_a_baseline_waits_for_the_agent(tmp_path: Path, peer: Start) -> None:
 
 
 def test_a_running_agent_takes_it(tmp_path: Path, peer: Start) -> None:
-    """With the folder's lock held the command waits until it was taken, and says so."""
+    """While another process holds the folder's lock the command waits until the agent adopted it, and reports so."""
     state, baseline, over = StateDir(tmp_path), Baseline(), threading.Event()
 
     def agent() -> None:
@@ -187,12 +187,12 @@ def test_a_running_agent_takes_it(tmp_path: Path, peer: Start) -> None:
     state.close()
 
     assert done.returncode == 0, done.stderr
-    assert "the running agent has taken it" in done.stderr
+    assert "the running agent has adopted it" in done.stderr
     assert baseline.expected_speed("r1") is not None
 
 
 def test_the_lock_tells_whether_an_agent_runs(tmp_path: Path) -> None:
-    """Before the first start, while one runs, and after it; to look does not disturb."""
+    """Reads the state before, during and after an agent's run without disturbing it."""
     folder = tmp_path / "state"
     assert not baseline_handover.is_agent_running(folder)
     state = StateDir(folder)
@@ -204,7 +204,7 @@ def test_the_lock_tells_whether_an_agent_runs(tmp_path: Path) -> None:
 
 
 def test_nonsense_that_was_given_is_dropped(tmp_path: Path) -> None:
-    """What is no baseline is removed and changes none; the next one is taken."""
+    """An invalid baseline file is removed and changes nothing; the next valid one is adopted."""
     state, baseline = StateDir(tmp_path), Baseline()
     for name, text in (("1", "nonsense"), ("2", '{"engine": "r1"}')):
         (tmp_path / f"{baseline_handover.PREFIX}{name}.json").write_text(text)
@@ -218,7 +218,7 @@ def test_nonsense_that_was_given_is_dropped(tmp_path: Path) -> None:
 
 
 def test_what_was_given_holds_for_a_day() -> None:
-    """It is there at once, stays while slower speeds are learnt for a day, and follows a faster engine."""
+    """A measured baseline holds at once, stays during a day of slower speeds, and follows a faster engine."""
     baseline = Baseline()
     baseline.observe(BaselineKey("r1"), 10.0)
     baseline.set_measured(BaselineKey("r1"), 100.0)

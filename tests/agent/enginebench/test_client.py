@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible engine: what is asked of it, and what its answer tells."""
+"""The client of OpenAI-compatible engines: its requests and how it reads answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Start = Callable[..., Peer]
 
 
 def ask(peer: Peer, times: int = 1, **more: Any) -> tuple[EngineClient, list[Completion]]:
-    """The answers to so many requests in a row."""
+    """Sends requests in a row and returns the answers."""
 
     async def all_of_them() -> tuple[EngineClient, list[Completion]]:
         engine = EngineClient(peer.url, **more)
@@ -30,17 +30,17 @@ def ask(peer: Peer, times: int = 1, **more: Any) -> tuple[EngineClient, list[Com
 
 
 def text(*texts: str, **more: Any) -> list[bytes]:
-    """Events of /v1/completions."""
+    """Encodes events of /v1/completions."""
     return [data({"choices": [{"index": 0, "text": each, "finish_reason": None}], **more}) for each in texts]
 
 
 def chat(*deltas: Any, finish: str | None = None) -> list[bytes]:
-    """Events of /v1/chat/completions."""
+    """Encodes events of /v1/chat/completions."""
     return [data({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}) for delta in deltas]
 
 
 def usage(tokens: int, **more: Any) -> bytes:
-    """The last event of those who were asked for usage."""
+    """Encodes a last event with usage."""
     return data({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": tokens}, **more})
 
 
@@ -48,12 +48,12 @@ DONE = b"data: [DONE]\n\n"
 
 
 def completions(events: Sequence[bytes]) -> Behave:
-    """An engine that answers /v1/completions so."""
+    """Returns an engine that answers /v1/completions with the given events."""
     return lambda path, _: Reply(events, pause=0.03) if path == "/v1/completions" else Reply([b"no"], 404, "text/plain")
 
 
 @pytest.mark.parametrize(
-    ("events", "tokens", "counted", "told"),
+    ("events", "tokens", "events_with_text", "usage_tokens"),
     [
         pytest.param([*text("", "a", "b", "c"), usage(3), DONE], 3, 3, 3, id="vLLM: an empty event first"),
         pytest.param([*text("a", "b", usage={"completion_tokens": 7}), DONE], 7, 2, 7, id="usage in every event"),
@@ -63,16 +63,18 @@ def completions(events: Sequence[bytes]) -> Behave:
         pytest.param([*text("a", "b"), *text("", timings={"predicted_n": 2})], 2, 2, 2, id="llama.cpp: timings"),
     ],
 )
-def test_tokens_are_counted(peer: Start, events: Sequence[bytes], tokens: int, counted: int, told: int | None) -> None:
-    """By the engine's own count where it has one, else by events with text; times are of events that are tokens."""
+def test_tokens_are_counted(
+    peer: Start, events: Sequence[bytes], tokens: int, events_with_text: int, usage_tokens: int | None
+) -> None:
+    """The engine's own count has priority over events with text; times are of events that stand for tokens."""
     _, (answer,) = ask(peer(completions(events)))
 
-    assert (answer.tokens, len(answer.token_events), answer.usage_tokens) == (tokens, counted, told)
+    assert (answer.tokens, len(answer.token_events), answer.usage_tokens) == (tokens, events_with_text, usage_tokens)
     assert answer.first_token is not None
     assert 0 < answer.first_token <= answer.seconds
     assert answer.speed is not None
     assert answer.speed > 0
-    assert 1 <= len(answer.token_gaps) <= counted - 1
+    assert 1 <= len(answer.token_gaps) <= events_with_text - 1
     assert min(answer.token_gaps) > 0
 
 
@@ -89,7 +91,7 @@ def test_tokens_are_counted(peer: Start, events: Sequence[bytes], tokens: int, c
     ],
 )
 def test_an_engine_that_only_chats(peer: Start, deltas: Sequence[Any]) -> None:
-    """It is found out by a 404, once; the role and the bare end of a chat are no tokens."""
+    """One 404 selects the chat endpoint; the role and the bare end of a chat are no tokens."""
 
     def behave(path: str, body: dict[str, Any]) -> Reply:
         if path != "/v1/chat/completions":
@@ -102,11 +104,11 @@ def test_an_engine_that_only_chats(peer: Start, deltas: Sequence[Any]) -> None:
 
     assert [(answer.tokens, len(answer.token_events)) for answer in answers] == [(2, 2)] * 2
     assert engine.endpoint == "chat"
-    assert [path for path, _ in server.asked] == ["/v1/completions", *["/v1/chat/completions"] * 2]
+    assert [path for path, _ in server.requests] == ["/v1/completions", *["/v1/chat/completions"] * 2]
 
 
 def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
-    """A field that it does not know costs one request, and is not sent again."""
+    """A field that the engine refuses costs one request, and is not sent again."""
 
     def behave(_path: str, body: dict[str, Any]) -> Reply:
         unknown = next((name for name in ("ignore_eos", "stream_options") if name in body), None)
@@ -119,8 +121,8 @@ def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
     _, answers = ask(server, times=2)
 
     assert [answer.tokens for answer in answers] == [2, 2]
-    assert [len(body) for _, body in server.asked] == [7, 6, 5, 5]
-    assert server.asked[-1][1] == {
+    assert [len(body) for _, body in server.requests] == [7, 6, 5, 5]
+    assert server.requests[-1][1] == {
         "model": "the-model",
         "prompt": "Hello",
         "max_tokens": 5,
@@ -130,32 +132,32 @@ def test_what_an_engine_refuses_is_left_out(peer: Start) -> None:
 
 
 def test_an_answer_in_one_piece_has_no_first_token(peer: Start) -> None:
-    """Where the engine does not stream, tokens per second are of the whole, and the rest is not told."""
-    whole = b'{"choices": [{"text": "abc"}], "usage": {"completion_tokens": 3}}'
-    _, (answer,) = ask(peer(lambda *_: Reply([whole], 200, "application/json", pause=0.02)))
+    """Without a stream tokens per second cover the whole answer, and there are no times of tokens."""
+    body = b'{"choices": [{"text": "abc"}], "usage": {"completion_tokens": 3}}'
+    _, (answer,) = ask(peer(lambda *_: Reply([body], 200, "application/json", pause=0.02)))
 
     assert (answer.tokens, answer.first_token, answer.token_gaps) == (3, None, [])
     assert answer.speed == pytest.approx(3 / answer.seconds)
 
 
 def test_the_model_and_the_key_are_sent(peer: Start) -> None:
-    """The first of /v1/models, or the one that is named; the key as a bearer; a URL may end in /v1."""
+    """The model is the first of /v1/models or the named one; the key is a bearer token; a URL may end in /v1."""
     server = peer(completions([*text("a", "b"), DONE]))
     server.url += "/v1/"
     ask(server, key="secret")
     ask(server, model="other")
 
-    assert [body["model"] for _, body in server.asked] == ["the-model", "other"]
+    assert [body["model"] for _, body in server.requests] == ["the-model", "other"]
     assert server.headers[0]["Authorization"] == "Bearer secret"
 
 
 @pytest.mark.parametrize("models", [None, Reply([b"[]"], 200, "application/json"), Reply([b"<html>"], 200)])
 def test_an_engine_without_a_list_of_models(peer: Start, models: Reply | None) -> None:
-    """It has one model, which needs no name."""
+    """An engine without a list of models has one model, which needs no name."""
     server = peer(completions([*text("a", "b"), DONE]), models)
     ask(server)
 
-    assert "model" not in server.asked[0][1]
+    assert "model" not in server.requests[0][1]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_an_engine_without_a_list_of_models(peer: Start, models: Reply | None) -
     ],
 )
 def test_what_goes_wrong_is_one_sentence(peer: Start, reply: Reply, sentence: str) -> None:
-    """With the URL, the status, and what the engine said, in whatever shape it said it."""
+    """The sentence has the URL, the status and the engine's message, in any of the known shapes."""
     server = peer(lambda *_: reply)
 
     with pytest.raises(EngineError) as caught:
@@ -198,7 +200,7 @@ def test_nobody_there_is_one_sentence(peer: Start) -> None:
 
 
 def test_an_engine_that_falls_silent(peer: Start) -> None:
-    """Seconds without a byte end the wait, and the sentence says which option has them."""
+    """Too long without a byte ends the wait, and the sentence names the option."""
     server = peer(lambda *_: Reply([*text("a"), b""], pause=3.0))
 
     async def impatient() -> None:
@@ -209,7 +211,7 @@ def test_an_engine_that_falls_silent(peer: Start) -> None:
         finally:
             await engine.close()
 
-    with pytest.raises(EngineError, match="nothing came for too long"):
+    with pytest.raises(EngineError, match="no byte within --timeout"):
         asyncio.run(impatient())
 
 
@@ -223,7 +225,7 @@ def test_speeds_leave_the_first_token_out() -> None:
 
 
 def test_tokens_that_come_together_share_their_wait() -> None:
-    """Three that one read brought a second after the first are a third of a second apart, as far as one can see."""
+    """Three tokens of one read, a second after the first token, count as a third of a second apart."""
     pieces = tuple(StreamEvent(float(at), has_text=True) for at in (1.0, 2.0, 2.0, 2.0))
     answer = Completion(sent_at=0.0, ended_at=2.0, events=pieces, usage_tokens=4, is_streamed=True)
 

@@ -1,4 +1,4 @@
-"""Server-sent events, however the bytes fall."""
+"""Server-sent events, for any cut of the bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.enginebench.sse import LONGEST_LINE, EventParser, StreamError
+from agent.enginebench.sse import MAX_LINE_BYTES, EventParser, StreamError
 
 
 def read(*parts: bytes) -> tuple[list[Any], bool]:
-    """All values of these parts, and whether [DONE] came."""
+    """Returns the values of all chunks, and whether [DONE] came."""
     events = EventParser()
     values = [value for part in parts for value in events.feed(part)]
     return [*values, *events.finish()], events.is_done
@@ -26,7 +26,7 @@ def read(*parts: bytes) -> tuple[list[Any], bool]:
     st.data(),
 )
 def test_cuts_change_nothing(values: list[dict[str, str]], field: str, end: str, cuts: st.DataObject) -> None:
-    """The same values come out wherever the stream was cut, in the middle of a character too."""
+    """The values do not depend on the cuts of the stream, even in the middle of a character."""
     text = "".join(f"{field}{json.dumps(value, ensure_ascii=False)}{end}" for value in values).encode()
     places = sorted(cuts.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     parts = [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
@@ -54,4 +54,4 @@ def test_what_is_no_stream_is_said() -> None:
     with pytest.raises(StreamError, match="an event that is not JSON: '<html>'"):
         read(b"data: <html>\n")
     with pytest.raises(StreamError, match="a line of more than 16 MiB"):
-        read(b"x" * (LONGEST_LINE + 1))
+        read(b"x" * (MAX_LINE_BYTES + 1))

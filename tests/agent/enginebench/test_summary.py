@@ -1,4 +1,4 @@
-"""Whether a run sagged, and what else changed."""
+"""The verdict on a run: whether its speed sagged, and what else changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COOL = Heat(dimm=45.0, processor=50.0, hertz=3.2e9, throttled=0.0)
 
 
 def run(speeds: Sequence[float], first_token: float = 0.1) -> LoadRun:
-    """A run with these speeds, each answer of 11 tokens."""
+    """Returns a run with the given speeds and 11 tokens in each answer."""
     answers, now = [], 0.0
     for speed in speeds:
         times = [now + first_token + index / speed for index in range(11)]
@@ -34,7 +34,7 @@ def run(speeds: Sequence[float], first_token: float = 0.1) -> LoadRun:
 
 
 def say(speeds: Sequence[float], before: Heat = UNKNOWN, after: Heat = UNKNOWN) -> str:
-    """The verdict on these speeds."""
+    """Returns the verdict on the given speeds."""
     return format_verdict(summarise_run(run(speeds)), before, after)
 
 
@@ -42,7 +42,7 @@ INCIDENT = [15.0, 15.0, 14.0, 12.5, 10.5, 10.4, 10.2, 10.0, 9.8, 9.8]  # 30 % do
 
 
 def test_the_curve_of_the_incident_is_seen() -> None:
-    """Requests that slow down to 65 % of their start sag, with both ends and the loss."""
+    """Requests that slow down to 65 % are reported with both ends and the loss."""
     assert "It sags: 15.0 tokens/s at first, 9.8 at the end, 35 % less." in say(INCIDENT)
 
 
@@ -59,20 +59,20 @@ def test_the_curve_of_the_incident_is_seen() -> None:
     ],
 )
 def test_what_else_changed_is_named(after: Heat, cause: str) -> None:
-    """Heat, frequency and throttling where they are seen; placement where they are not."""
+    """The cause is heat, frequency or throttling when the sensors show it, and placement otherwise."""
     assert cause in say(INCIDENT, COOL, after)
 
 
 def test_without_sensors_no_cause_is_guessed() -> None:
-    """A host that hides its heat gets no placement for a cause."""
-    said = say(INCIDENT)
+    """Without heat sensors placement is not named as the cause."""
+    summary = say(INCIDENT)
 
-    assert "No sensor tells the heat of DIMM or processor here" in said
-    assert "placement" not in said
+    assert "No sensor reports the heat of DIMM or processor here" in summary
+    assert "placement" not in summary
 
 
 @pytest.mark.parametrize(
-    ("speeds", "said"),
+    ("speeds", "words"),
     [
         ([10.0] * 20, "It holds: 10.0 tokens/s at first, 10.0 at the end."),
         ([10.0, 10.3, 9.8, 10.1, 9.9, 10.2, 9.7], "It holds"),
@@ -82,33 +82,33 @@ def test_without_sensors_no_cause_is_guessed() -> None:
         ([], "Fewer than 5 requests"),
     ],
 )
-def test_what_is_no_sag(speeds: list[float], said: str) -> None:
-    """Steady, noisy, warming up, and too few."""
-    assert said in say(speeds)
+def test_what_is_no_sag(speeds: list[float], words: str) -> None:
+    """Steady, noisy, warming-up and too short runs do not sag."""
+    assert words in say(speeds)
 
 
 @given(st.lists(st.floats(0.1, 1000.0), min_size=5, max_size=60))
 def test_the_ends_are_those_of_the_run(speeds: list[float]) -> None:
-    """What is told of a run lies between its slowest and its fastest request, and nothing raises."""
-    found = compute_sag(speeds)
-    assert found is not None
-    assert min(speeds) <= min(found.first, found.last) <= max(found.first, found.last) <= max(speeds)
-    assert found.lost == pytest.approx(1 - found.last / found.first)
+    """The ends of a sag lie between the slowest and the fastest request."""
+    computed = compute_sag(speeds)
+    assert computed is not None
+    assert min(speeds) <= min(computed.first, computed.last) <= max(computed.first, computed.last) <= max(speeds)
+    assert computed.lost == pytest.approx(1 - computed.last / computed.first)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
 def test_percentiles_are_values_that_were_measured(values: list[float]) -> None:
     """Nearest rank: at least that share of the values is at or below each."""
-    found = compute_percentiles(values)
-    assert found is not None
-    for share, value in zip((0.5, 0.9, 0.99, 1.0), found, strict=True):
+    computed = compute_percentiles(values)
+    assert computed is not None
+    for share, value in zip((0.5, 0.9, 0.99, 1.0), computed, strict=True):
         assert value in values
         assert sum(each <= value for each in values) >= share * len(values)
 
 
 @given(st.lists(st.floats(0.1, 1000.0), max_size=60), st.booleans())
 def test_the_picture_can_be_drawn_of_any_run(speeds: list[float], odd: bool) -> None:
-    """It is well-formed, each request is a point in each panel, and no point leaves the picture."""
+    """The SVG is well-formed, each request is a point in each panel, and every point is inside the picture."""
     engine = EngineClient("http://127.0.0.1:1", model="<a&b>" if odd else "m")
     root = ElementTree.fromstring(render_svg(engine, run(speeds), Heat(), COOL))
     circles = [element for element in root.iter() if element.tag.endswith("circle")]
@@ -120,13 +120,13 @@ def test_the_picture_can_be_drawn_of_any_run(speeds: list[float], odd: bool) -> 
 
 @given(st.floats(1e-6, 1e9))
 def test_axes_count_by_round_numbers(step: float) -> None:
-    """1, 2, 2.5 or 5 times a power of ten, at least as large as asked."""
+    """A step is 1, 2, 2.5 or 5 times a power of ten, and not smaller than requested."""
     assert round_step(step) >= step * 0.998
     assert re.match(r"(1|2|2\.5|5)0*e", f"{round_step(step):.1e}".replace(".0e", "e"))
 
 
 def test_the_table_tells_what_the_json_tells() -> None:
-    """Requests, percentiles, heat and verdict; of a long run the first and the last requests."""
+    """The table has requests, percentiles, heat and verdict; a long run shows its first and last requests."""
     engine, many = EngineClient("http://127.0.0.1:1", model="m"), run([10.0] * 100)
     table = list(format_lines(engine, many, COOL, COOL._replace(dimm=60.0)))
     fields = to_json(engine, many, COOL, COOL)
@@ -139,7 +139,7 @@ def test_the_table_tells_what_the_json_tells() -> None:
 
 
 def test_failures_are_told_once_with_their_number() -> None:
-    """The same sentence twice is one line."""
+    """Equal failures share one line."""
     failed = LoadRun(3, [], ["no", "no"], "given up after 3 failures in a row")
     table = list(format_lines(EngineClient("http://127.0.0.1:1"), failed, Heat(), Heat()))
 
@@ -149,6 +149,6 @@ def test_failures_are_told_once_with_their_number() -> None:
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
 def test_a_curve_in_one_line(values: list[float]) -> None:
-    """At most 60 steps; a constant is a flat line."""
+    """A sparkline has at most 60 steps; equal values are a flat line."""
     assert len(draw_sparkline(values)) == min(60, len(values))
     assert len(set(draw_sparkline([5.0] * 7))) == 1

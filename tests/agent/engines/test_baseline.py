@@ -1,4 +1,4 @@
-"""What tokens per second should be, and who may teach it."""
+"""The expected tokens per second, and the observations it is learnt from."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HEADROOM = gauge("steadytok_dimm_headroom_celsius", "Headroom.")
 KEY = BaselineKey("r1")
 
 
-def history(*each: tuple[float, float], more: tuple[Reading, ...] = (), running: float = 1.0) -> History:
-    """A minute of an engine whose counters grow by (tokens, decode seconds) each second."""
+def build_history(*increments: tuple[float, float], more: tuple[Reading, ...] = (), running: float = 1.0) -> History:
+    """Records a minute of an engine whose counters grow by (tokens, decode seconds) each second."""
     remembered = History(3_600_000)
     tokens = seconds = 0.0
-    for second, (more_tokens, more_seconds) in enumerate(each):
+    for second, (more_tokens, more_seconds) in enumerate(increments):
         tokens += more_tokens
         seconds += more_seconds
         readings = [
@@ -37,14 +37,14 @@ def history(*each: tuple[float, float], more: tuple[Reading, ...] = (), running:
 
 def test_speed_is_tokens_per_decode_second() -> None:
     """An engine that decodes for a tenth of the time at 200 tokens/s runs at 200 tokens/s, not at 20."""
-    speeds = Baseline().query_speeds(history(*[(20.0, 0.1)] * 60), 59_000)
+    speeds = Baseline().query_speeds(build_history(*[(20.0, 0.1)] * 60), 59_000)
 
     assert speeds == {"r1": pytest.approx(200.0)}
 
 
 def test_an_idle_engine_has_no_speed() -> None:
-    """Where nothing was decoded there is no speed, rather than 0."""
-    assert Baseline().query_speeds(history(*[(0.0, 0.0)] * 60), 59_000) == {}
+    """Without decoded tokens there is no speed, rather than 0."""
+    assert Baseline().query_speeds(build_history(*[(0.0, 0.0)] * 60), 59_000) == {}
 
 
 def test_without_decode_seconds_only_a_busy_engine_has_a_speed() -> None:
@@ -62,7 +62,7 @@ def test_without_decode_seconds_only_a_busy_engine_has_a_speed() -> None:
 
 
 def test_a_baseline_needs_its_observations() -> None:
-    """Until enough has been seen there is no baseline, and the progress says how far it is."""
+    """Without enough observations there is no baseline, and the progress shows how many there are."""
     baseline = Baseline()
     for _ in range(MIN_OBSERVATIONS - 1):
         baseline.observe(KEY, 100.0)
@@ -97,29 +97,29 @@ def test_it_is_the_90th_percentile(speeds: list[float]) -> None:
     ],
 )
 def test_it_learns_only_from_unhurt_engines(more: tuple[Reading, ...], learns: bool) -> None:
-    """A hot DIMM stops the learning, a pace that of its own engine."""
+    """A hot DIMM stops all learning; a paced engine stops only its own."""
     baseline = Baseline()
-    baseline.learn(history(*[(20.0, 0.1)] * 60, more=more), 59_000)
+    baseline.learn(build_history(*[(20.0, 0.1)] * 60, more=more), 59_000)
 
     assert (baseline.learning_progress("r1") > 0) is learns
 
 
 def test_each_batch_has_its_own() -> None:
-    """An engine that works on eight requests at once is not measured against its speed with one."""
+    """An engine with eight concurrent requests is not compared with its speed with one."""
     baseline = Baseline()
     for _ in range(MIN_OBSERVATIONS):
-        baseline.learn(history(*[(20.0, 0.1)] * 60, running=1.0), 59_000)
+        baseline.learn(build_history(*[(20.0, 0.1)] * 60, running=1.0), 59_000)
     assert baseline.expected_speed("r1") == pytest.approx(200.0, rel=0.01)
 
-    baseline.learn(history(*[(80.0, 0.8)] * 60, running=11.0), 59_000)
+    baseline.learn(build_history(*[(80.0, 0.8)] * 60, running=11.0), 59_000)
     assert baseline.expected_speed("r1") is None
     assert baseline.current_key("r1").batch == "8"
 
 
 def test_throttling_stops_the_learning() -> None:
-    """While cores report throttling the speed is not what it should be."""
+    """While cores report throttling, the speed is not a normal one."""
     events = counter("steadytok_thermal_throttle_core_events_total", "Events.")
-    remembered = history(*[(20.0, 0.1)] * 60)
+    remembered = build_history(*[(20.0, 0.1)] * 60)
     for second in range(60):
         sample = events.sample(second * 1.0, package="0", core="0")
         assert sample is not None
@@ -131,7 +131,7 @@ def test_throttling_stops_the_learning() -> None:
 
 
 def test_it_survives_a_restart() -> None:
-    """What was stored is the same baseline again, for the same engine and model only."""
+    """A stored baseline is restored, for the same engine and model only."""
     baseline = Baseline()
     for speed in range(100, 100 + MIN_OBSERVATIONS):
         baseline.observe(BaselineKey("r1", "model-a"), float(speed))
@@ -149,12 +149,12 @@ def test_it_survives_a_restart() -> None:
     "stored", ["", "{", "[]", '{"version":1,"bins":{"a":{"x":1}}}', '{"version":1,"bins":{"a":3}}']
 )
 def test_a_damaged_store_is_learnt_anew(stored: str) -> None:
-    """A file that cannot be read is told and forgotten; it does not stop the start."""
+    """An unreadable file is logged and ignored; the agent still starts."""
     assert Baseline(stored).expected_speed("r1") is None
 
 
 def test_it_follows_a_changed_host() -> None:
-    """After a day's observations old ones weigh half, so that a slower host is not called slow for ever."""
+    """After a day's observations old ones count half, so that a slower host is not called slow for ever."""
     baseline = Baseline()
     for _ in range(DAY_OBSERVATIONS):
         baseline.observe(KEY, 100.0)

@@ -1,4 +1,4 @@
-"""The canary with its real engine: it sings, it is seen, and its death is seen."""
+"""The canary with its real engine: it runs bursts, its speed is measured, and its death is noticed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AVAILABLE = gauge("steadytok_node_meminfo_available_bytes", "Available.")
         (1.0, 0.0, 0.01, 0.1, 1.0, None),
         (1.0, 1.0, 0.01, 0.1, 1.0, "another engine is working"),
         (0.0, None, 0.01, 0.1, 1.0, "another engine does not answer, and may be working"),
-        (1.0, None, 0.01, 0.1, 1.0, "another engine does not say whether it is working"),
+        (1.0, None, 0.01, 0.1, 1.0, "another engine does not report its requests"),
         (1.0, 0.0, 0.2, 0.1, 1.0, "processors are short"),
         (1.0, 0.0, None, 0.1, 1.0, None),
         (1.0, 0.0, None, 0.8, 1.0, "processors are busy"),
@@ -47,7 +47,7 @@ AVAILABLE = gauge("steadytok_node_meminfo_available_bytes", "Available.")
 def test_it_gives_way(
     up: float, other: float | None, waiting: float | None, busy: float, resident: float, reason: str | None
 ) -> None:
-    """A burst is left out while another engine works or tasks wait for processors; its own requests do not count."""
+    """A burst is skipped while another engine works or tasks wait for processors; its own requests do not count."""
     history = History(3_600_000)
     for second in range(30):
         engines = [
@@ -63,81 +63,83 @@ def test_it_gives_way(
         for group, readings in groups.items():
             history.record(group, second * 1000, [reading for reading in readings if reading is not None])
 
-    async def ask() -> str | None:
-        return Canary(Settings(), Path("token"), asyncio.Event()).skip_reason(history, 29_000)
+    async def find_skip_reason() -> str | None:
+        return Canary(Settings(), Path("token"), lambda: None).skip_reason(history, 29_000)
 
-    assert asyncio.run(ask()) == reason
+    assert asyncio.run(find_skip_reason()) == reason
 
 
 @pytest.fixture(name="agent")
 def _agent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    address = f"127.0.0.1:{processes.free_port()}"
+    address = f"127.0.0.1:{processes.find_free_port()}"
     config = tmp_path / "steadytok.yml"
     config.write_text(
         f'web: {{listen: "{address}"}}\nstate: {{dir: "{tmp_path}/state"}}\n'
         "engine: {enabled: true, size: 4MiB, every: 1s}\n"
     )
     arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(config)]
-    with processes.running(arguments, tmp_path / "log") as process:
+    with processes.run_process(arguments, tmp_path / "log") as process:
         yield process, address
 
 
-def value(address: str, series: str) -> float | None:
-    """The value of one series on /metrics, or None."""
-    found = re.search(rf"^{re.escape(series)} (\S+)$", processes.get(f"http://{address}/metrics") or "", re.MULTILINE)
-    return float(found[1]) if found else None
+def read_value(address: str, series: str) -> float | None:
+    """Returns the value of one series on /metrics, or None."""
+    match = re.search(rf"^{re.escape(series)} (\S+)$", processes.fetch(f"http://{address}/metrics") or "", re.MULTILINE)
+    return float(match[1]) if match else None
 
 
-def engine_pid(agent: subprocess.Popen[bytes]) -> int:
-    """The process id of the agent's engine."""
+def find_engine_pid(agent: subprocess.Popen[bytes]) -> int:
+    """Returns the process id of the agent's engine."""
     children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-    (found,) = [pid for pid in children if b"\0engine\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return int(found)
+    (pid,) = [pid for pid in children if b"\0engine\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return int(pid)
 
 
 @pytest.mark.deep
 def test_a_stopped_engine_is_down_and_nothing_else(agent: tuple[subprocess.Popen[bytes], str]) -> None:
-    """On this host the canary has tokens/s; stopped, it is down while all else goes on; continued, it is up again."""
+    """The canary has a speed; its engine is down while stopped, without other effects, and up again when continued."""
     process, address = agent
     up = f'steadytok_engine_up{{engine="{CANARY}",kind="reference"}}'
     speed = f'steadytok_engine_tokens_per_second{{engine="{CANARY}"}}'
-    processes.until(lambda: (value(address, speed) or 0) > 0, 40, "the canary has a speed")
-    assert value(address, up) == 1.0
-    engine = engine_pid(process)
+    processes.wait_until(lambda: (read_value(address, speed) or 0) > 0, 40, "the canary has a speed")
+    assert read_value(address, up) == 1.0
+    engine = find_engine_pid(process)
 
     os.kill(engine, signal.SIGSTOP)
     try:
-        processes.until(lambda: value(address, up) == 0.0, 10, "the engine is down")
-        assert value(address, 'steadytok_collector_success{collector="meminfo"}') == 1.0
-        age = value(address, 'steadytok_collector_age_seconds{collector="meminfo"}')
+        processes.wait_until(lambda: read_value(address, up) == 0.0, 10, "the engine is down")
+        assert read_value(address, 'steadytok_collector_success{collector="meminfo"}') == 1.0
+        age = read_value(address, 'steadytok_collector_age_seconds{collector="meminfo"}')
         assert age is not None
         assert age < 3.5
     finally:
         os.kill(engine, signal.SIGCONT)
-    processes.until(lambda: value(address, up) == 1.0, 10, "the engine is up again")
+    processes.wait_until(lambda: read_value(address, up) == 1.0, 10, "the engine is up again")
 
 
 @pytest.mark.deep
 def test_a_dead_engine_is_replaced(agent: tuple[subprocess.Popen[bytes], str]) -> None:
-    """Killed, the engine is started again and is asked at its new address."""
+    """A killed engine is restarted, and queried at its new address."""
     process, address = agent
     up = f'steadytok_engine_up{{engine="{CANARY}",kind="reference"}}'
-    processes.until(lambda: value(address, up) == 1.0, 40, "the engine is up")
-    first = engine_pid(process)
+    processes.wait_until(lambda: read_value(address, up) == 1.0, 40, "the engine is up")
+    first = find_engine_pid(process)
     os.kill(first, signal.SIGKILL)
-    processes.until(lambda: value(address, up) == 0.0, 10, "the engine is down")
-    processes.until(lambda: value(address, up) == 1.0, 30, "a new one is up")
+    processes.wait_until(lambda: read_value(address, up) == 0.0, 10, "the engine is down")
+    processes.wait_until(lambda: read_value(address, up) == 1.0, 30, "a new one is up")
 
-    assert engine_pid(process) != first
+    assert find_engine_pid(process) != first
 
 
 def test_no_child_outlives_the_agent(agent: tuple[subprocess.Popen[bytes], str]) -> None:
     """Even after kill -9 of the agent, its engine and its eye end."""
     process, address = agent
-    processes.until(lambda: value(address, f'steadytok_engine_canary{{engine="{CANARY}"}}') == 1.0, 40, "started")
+    processes.wait_until(
+        lambda: read_value(address, f'steadytok_engine_canary{{engine="{CANARY}"}}') == 1.0, 40, "started"
+    )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
     process.kill()
     process.wait(10)
 
-    processes.until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in children), 15, "they have ended")
+    processes.wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in children), 15, "they have ended")

@@ -1,4 +1,4 @@
-"""The venv: made whole or not at all, one for each version, and pointed at once."""
+"""The venv: complete or absent, one for each version, and switched atomically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.install.layout import OPT
 
 
 def test_a_venv_is_whole_and_knows_its_place_on_the_host(target: InstallTarget, wheel: Path) -> None:
-    """It holds the package, compiled, and pip; its script names the interpreter as the host will have it."""
+    """It has the package, compiled, and pip; its script names the interpreter's path on the host."""
     folder = environment.make_venv(target, str(wheel))
 
     assert folder == target.resolve(f"{OPT}/venv-1")
@@ -27,7 +27,7 @@ def test_a_venv_is_whole_and_knows_its_place_on_the_host(target: InstallTarget, 
 
 
 def test_what_cannot_be_installed_leaves_nothing(target: InstallTarget, wheel: Path) -> None:
-    """pip's own reason is told, and the half-made venv is gone."""
+    """The error has pip's own reason, and the unfinished venv is removed."""
     with pytest.raises(InstallError, match="No matching distribution found for steadytok==404"):
         environment.make_venv(target, "steadytok==404")
 
@@ -35,12 +35,12 @@ def test_what_cannot_be_installed_leaves_nothing(target: InstallTarget, wheel: P
 
 
 def test_a_disk_that_is_full_is_named(target: InstallTarget, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step, the reason, and what to do stand in one sentence."""
+    """One sentence has the step, the reason, and what to do."""
 
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28), "/opt/steadytok")
 
-    with pytest.raises(InstallError, match="cannot write it: /opt/steadytok: No space left on device; make room"):
+    with pytest.raises(InstallError, match="cannot write it: /opt/steadytok: No space left on device; free some space"):
         target.run_step("write it", full)
 
 
@@ -57,7 +57,7 @@ def test_one_venv_is_in_use_and_the_others_are_swept(target: InstallTarget) -> N
 
 
 def test_a_python_that_services_do_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ProtectHome= hides it: better said now than at the first start."""
+    """ProtectHome= hides it, so the installation fails now rather than the first start."""
     monkeypatch.setattr("sys._base_executable", "/home/ann/.local/bin/python3.12")
 
     with pytest.raises(InstallError, match=r"this Python is /home/ann/\.local/bin/python3\.12"):
@@ -65,7 +65,7 @@ def test_a_python_that_services_do_not_see_is_refused(monkeypatch: pytest.Monkey
 
 
 def test_without_root_or_systemd_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is begun; a rehearsal needs neither."""
+    """The error comes before the first step; a dry run needs neither."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert stages.resolve_target(Path("/"), is_dry=True).is_dry
     with pytest.raises(InstallError, match="this needs root"):
@@ -78,7 +78,7 @@ def test_without_root_or_systemd_it_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: InstallTarget, wheel: Path) -> None:
-    """The new venv is gone again, and `current` points where it did; this wheel has no second stage."""
+    """The new venv is removed, and `current` points at the old one; this wheel has no second stage."""
     before = target.resolve(f"{OPT}/venv-1")
     before.mkdir(parents=True)
     environment.switch_current(target, before)
@@ -103,7 +103,7 @@ def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: InstallT
     ],
 )
 def test_what_is_installed_is_what_runs(origin: object, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From where this version came, as long as it is still there; else this version, from the index."""
+    """The source is the origin of this version while it exists; else this version, from the index."""
 
     class Distribution:
         def read_text(self, name: str) -> str | None:
@@ -116,7 +116,7 @@ def test_what_is_installed_is_what_runs(origin: object, expected: str, monkeypat
 
 
 def test_a_strict_umask_does_not_lock_the_service_out(tmp_path: Path) -> None:
-    """What root installs with umask 077 is readable all the same."""
+    """Files that root installs with umask 077 are readable."""
     before = os.umask(0o077)
     try:
         with _install.exit_on_error():
@@ -128,6 +128,6 @@ def test_a_strict_umask_does_not_lock_the_service_out(tmp_path: Path) -> None:
 
 
 def test_an_upgrade_needs_something_to_upgrade(target: InstallTarget) -> None:
-    """And says which command makes it."""
+    """Without an installation, the error names the command that makes one."""
     with pytest.raises(InstallError, match="`steadytok install` does that"):
         stages.require_installed(target)

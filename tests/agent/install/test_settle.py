@@ -1,4 +1,4 @@
-"""Files in their places, edits kept, and all of it taken away again."""
+"""Installing the files, keeping edits, and removing it all again."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from agent.install.uninstall import remove
 VENV = Path(sys.prefix)
 
 
-def files(target: InstallTarget) -> set[str]:
-    """Everything that is no folder, as paths of the host."""
+def list_files(target: InstallTarget) -> set[str]:
+    """Returns everything but folders, as paths of the host."""
     return {f"/{path.relative_to(target.prefix)}" for path in target.prefix.rglob("*") if not path.is_dir()}
 
 
-@pytest.fixture(scope="module", name="made")
-def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A host on which the venv that runs these tests was installed; once, since that takes seconds."""
+@pytest.fixture(scope="module", name="settled_prefix")
+def _settle_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Installs the venv that runs these tests below a folder; once, since that takes seconds."""
     prefix = tmp_path_factory.mktemp("made") / "host"
     settle(InstallTarget(prefix), VENV)
     return prefix
 
 
 @pytest.fixture(name="settled")
-def _settled(target: InstallTarget, made: Path) -> InstallTarget:
-    """A copy of it to spoil."""
-    shutil.copytree(made, target.prefix, symlinks=True)
+def _copy_settled(target: InstallTarget, settled_prefix: Path) -> InstallTarget:
+    """Returns a copy that the test may change."""
+    shutil.copytree(settled_prefix, target.prefix, symlinks=True)
     return target
 
 
 def test_the_list_is_the_folder() -> None:
-    """Whatever lies in systemd/ is put somewhere."""
+    """Every file in systemd/ is installed."""
     assert {path.name for path in find_sources().iterdir()} == {piece.name for piece in INSTALLED_FILES}
 
 
 def test_everything_has_its_place_and_can_be_read(settled: InstallTarget) -> None:
-    """The files of the list, the drop-ins of this host, a command, and nothing else; none that others may write."""
+    """Exactly the listed files, the drop-ins and the command are installed, none writable by others."""
     expected = {piece.path for piece in INSTALLED_FILES} | set(GENERATED) | {COMMAND, CURRENT}
 
-    assert files(settled) == expected
+    assert list_files(settled) == expected
     modes = {stat.S_IMODE(settled.resolve(path).stat().st_mode) for path in expected - {COMMAND, CURRENT}}
     assert modes == {0o644}
 
 
 def test_the_drop_in_names_the_interpreter_and_its_libraries(settled: InstallTarget) -> None:
-    """Without these lines NoExecPaths=/ would let nothing start."""
+    """Without these lines NoExecPaths=/ would keep the service from starting."""
     text = settled.resolve(GENERATED[0]).read_text()
 
     assert f"ExecPaths={Path(sys.executable).resolve()}\n" in text
@@ -70,7 +70,7 @@ def test_once_more_changes_nothing(settled: InstallTarget, capsys: pytest.Captur
 def test_an_edited_configuration_stays_and_its_addresses_are_let_through(
     settled: InstallTarget, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A unit that was edited is replaced, a configuration is not; what it names may be reached."""
+    """An edited unit is replaced, an edited configuration is not; its addresses can be reached."""
     config, unit = settled.resolve("/etc/steadytok/steadytok.yml"), settled.resolve(INSTALLED_FILES[0].path)
     config.write_text('engines: [{name: far, url: "http://192.0.2.7:8000"}]\n')
     shipped = unit.read_text()
@@ -85,7 +85,7 @@ def test_an_edited_configuration_stays_and_its_addresses_are_let_through(
 
 
 def test_a_rehearsal_touches_nothing(target: InstallTarget, capsys: pytest.CaptureFixture[str]) -> None:
-    """It tells the same steps."""
+    """A dry run prints the same steps."""
     settle(InstallTarget(target.prefix, is_dry=True), VENV)
 
     assert not target.prefix.exists()
@@ -93,11 +93,11 @@ def test_a_rehearsal_touches_nothing(target: InstallTarget, capsys: pytest.Captu
 
 
 def test_another_installers_command_is_left_alone(settled: InstallTarget) -> None:
-    """pipx --global puts a link at the same place: it is neither overwritten nor removed."""
+    """pipx --global puts a link at the same path: it is neither overwritten nor removed."""
     command = settled.resolve(COMMAND)
     command.unlink()
     command.symlink_to("/opt/pipx/venvs/steadytok/bin/steadytok")
-    with pytest.raises(InstallError, match="somebody else's: move it away"):
+    with pytest.raises(InstallError, match="belongs to another installer: move it away"):
         settle(settled, VENV)
     remove(settled, purge=True)
 
@@ -106,40 +106,40 @@ def test_another_installers_command_is_left_alone(settled: InstallTarget) -> Non
 
 def test_what_was_learnt_and_edited_outlives_the_service_until_a_purge(settled: InstallTarget) -> None:
     """uninstall keeps /etc and the state; --purge leaves no file and no folder of ours."""
-    kept = {piece.path for piece in INSTALLED_FILES if piece.is_editable}
+    editable_paths = {piece.path for piece in INSTALLED_FILES if piece.is_editable}
     journal = settled.resolve(STATE[0]) / "journal.db"
     journal.parent.mkdir(parents=True)
     journal.touch()
-    operators = settled.resolve("/etc/systemd/system")
-    dropin = operators / "steadytok-hand.service.d/override.conf"
-    wanted = operators / "multi-user.target.wants/steadytok-engine@r1.service"
-    for path in (dropin, wanted):
+    operator_units = settled.resolve("/etc/systemd/system")
+    dropin = operator_units / "steadytok-hand.service.d/override.conf"
+    enabled_link = operator_units / "multi-user.target.wants/steadytok-engine@r1.service"
+    for path in (dropin, enabled_link):
         path.parent.mkdir(parents=True, exist_ok=True)
-    wanted.symlink_to("/usr/local/lib/systemd/system/steadytok-engine@.service")
+    enabled_link.symlink_to("/usr/local/lib/systemd/system/steadytok-engine@.service")
     dropin.touch()
     assert remove(settled, purge=False)
-    assert files(settled) == {
-        *kept,
+    assert list_files(settled) == {
+        *editable_paths,
         f"{STATE[0]}/journal.db",
         "/etc/systemd/system/steadytok-hand.service.d/override.conf",
     }
 
     assert remove(settled, purge=True)
-    assert not files(settled)
+    assert not list_files(settled)
     assert not [path for path in settled.prefix.rglob("*") if "steadytok" in path.name]
     assert not remove(settled, purge=True)
 
 
 def test_others_folders_stay(settled: InstallTarget) -> None:
-    """A folder in which somebody else has a file is left alone."""
+    """A folder with another program's file is not removed."""
     other = settled.resolve("/usr/local/lib/systemd/system/other.service")
     other.touch()
     remove(settled, purge=True)
 
-    assert files(settled) == {"/usr/local/lib/systemd/system/other.service"}
+    assert list_files(settled) == {"/usr/local/lib/systemd/system/other.service"}
 
 
-class Booted(InstallTarget):
+class BootedTarget(InstallTarget):
     """A host below a folder whose units can be started."""
 
     is_live = True
@@ -150,32 +150,32 @@ SYSTEMCTL = """\
 [ "$1" = restart ] && { echo no luck >&2; exit 1; }
 exit 0
 """
-OLD = """\
+OLD_PYTHON = """\
 #!/bin/sh
-echo "$@" >>{said}
-readlink {current} >>{said}
+echo "$@" >>{call_log}
+readlink {current} >>{call_log}
 """
 
 
 def test_an_upgrade_that_does_not_start_is_undone_by_the_old_versions_own_code(
     settled: InstallTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its units and walls go around it again, not those of the version that failed; and it is what `current` is."""
-    host, said = Booted(settled.prefix), tmp_path / "said"
-    old = host.resolve(f"{OPT}/venv-1")
+    """The old version's units and sandbox are installed again, and `current` points at it."""
+    host, call_log = BootedTarget(settled.prefix), tmp_path / "calls"
+    old_venv = host.resolve(f"{OPT}/venv-1")
     for name in ("systemctl", "systemd-sysusers", "systemd-tmpfiles", "udevadm"):
-        _program(tmp_path / "bin" / name, SYSTEMCTL)
-    _program(old / "bin/python", OLD.format(said=said, current=host.resolve(CURRENT)))
-    environment.switch_current(host, old)
+        _write_program(tmp_path / "bin" / name, SYSTEMCTL)
+    _write_program(old_venv / "bin/python", OLD_PYTHON.format(call_log=call_log, current=host.resolve(CURRENT)))
+    environment.switch_current(host, old_venv)
     monkeypatch.setattr(subprocesses, "_PATH", str(tmp_path / "bin"))
     with pytest.raises(InstallError, match="no luck"):
         settle(host, VENV)
 
-    assert said.read_text().splitlines() == [f"-I -m agent.install.settle {host.prefix} {old}", old.name]
-    assert environment.find_current(host) == old
+    assert call_log.read_text().splitlines() == [f"-I -m agent.install.settle {host.prefix} {old_venv}", old_venv.name]
+    assert environment.find_current(host) == old_venv
 
 
-def _program(path: Path, text: str) -> None:
+def _write_program(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)

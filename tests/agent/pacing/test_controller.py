@@ -1,4 +1,4 @@
-"""The controller before simulated DIMMs: it holds, it settles, it never jumps, and without a reading it gives way."""
+"""The controller on simulated DIMMs: it holds, it settles, it never jumps, and without a reading it gives way."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from agent.pacing.benefit import HYSTERESIS, compute_paced_share, compute_thrott
 from agent.pacing.controller import ControlInputs, begin_state, step
 from agent.pacing.settings import ControlSettings, check_settings
 from agent.pacing.thermal_model import Plant
-from tests.simulated_dimm import Dimm, Second, run
+from tests.simulated_dimm import Dimm, Second, simulate
 
 ALWAYS = ControlSettings(always=True)
 HOUR = 3600
-BAND = 2.5  # °C around the set point: the cool band, a sensor's step and what noise makes of them
+BAND = 2.5  # °C around the set point: the cool band, a sensor's step and the effect of noise on both
 
 
 @st.composite
 def dimms(draw: st.DrawFn) -> Dimm:
-    """A module that pacing can hold: 12 to 60 °C of load, a minute to seven, hwmon's sensors and IPMI's."""
+    """Draws a module that pacing can hold: 12 to 60 °C of load, a minute to seven, sensors of hwmon and IPMI."""
     gain, holds = draw(st.floats(12, 60)), draw(st.floats(0.25, 0.9))
     return Dimm(
         Plant(gain, draw(st.floats(60, 420)), idle=ALWAYS.margin + holds * gain),
@@ -37,27 +37,27 @@ def dimms(draw: st.DrawFn) -> Dimm:
     )
 
 
-def settled(history: Sequence[Second]) -> list[Second]:
-    """The last third, which is five time constants at least."""
+def take_last_third(history: Sequence[Second]) -> list[Second]:
+    """Returns the last third of a run, which is five time constants at least."""
     return list(history[-len(history) // 3 :])
 
 
-def settles(dimm: Dimm, first: float) -> None:
-    """It ends within the band, the duty at that which the plant needs, and both stay there."""
-    history = list(run(dimm, ALWAYS, 2 * HOUR, state=begin_state(first)))
-    last = settled(history)
+def assert_settles(dimm: Dimm, first: float) -> None:
+    """The headroom ends within the band, the duty at the plant's own, and both stay there."""
+    history = list(simulate(dimm, ALWAYS, 2 * HOUR, state=begin_state(first)))
+    last = take_last_third(history)
     needed = (dimm.plant.idle - ALWAYS.margin) / dimm.plant.gain
 
     assert all(abs(second.headroom - ALWAYS.margin) <= BAND for second in last)
     assert sum(second.duty for second in last) / len(last) == pytest.approx(needed, abs=0.05 + BAND / dimm.plant.gain)
-    # No oscillation: from one end to the other the duty moves by less than the sensor's step would ask for.
+    # No oscillation: from end to end the duty moves by less than the sensor's step would cause.
     swing = max(second.duty for second in last) - min(second.duty for second in last)
     assert swing <= 0.08 + 2 * dimm.quantum / dimm.plant.gain
-    keeps_its_limits(history, ALWAYS)
+    assert_within_limits(history, ALWAYS)
 
 
-def answers(dimm: Dimm, fan: float, at: int, demand: float) -> None:
-    """After a step of the air, and load that comes back, it is held again; slew and bounds hold at all times."""
+def assert_recovers(dimm: Dimm, fan: float, at: int, demand: float) -> None:
+    """After a step of the air and a change of load the DIMM is held again; slew and bounds hold at all times."""
 
     def disturb(now: int, dimm: Dimm) -> None:
         if now == at:
@@ -66,19 +66,21 @@ def answers(dimm: Dimm, fan: float, at: int, demand: float) -> None:
     def load(now: int) -> float:
         return demand if HOUR / 2 < now < HOUR else 1.0
 
-    history = list(run(dimm, ALWAYS, 3 * HOUR, disturb=disturb, load=load))
+    history = list(simulate(dimm, ALWAYS, 3 * HOUR, disturb=disturb, load=load))
     reachable = dimm.plant.headroom(1.0) < ALWAYS.margin < dimm.plant.headroom(ALWAYS.lowest)
 
-    assert all(abs(second.headroom - ALWAYS.margin) <= BAND for second in settled(history)) or not reachable
-    keeps_its_limits(history, ALWAYS)
+    assert all(abs(second.headroom - ALWAYS.margin) <= BAND for second in take_last_third(history)) or not reachable
+    assert_within_limits(history, ALWAYS)
 
 
-def keeps_its_limits(history: Sequence[Second], terms: ControlSettings) -> None:
-    """Slew, duty and integral; the duty that the engine is told may be a grain off the exact one."""
+def assert_within_limits(history: Sequence[Second], control_settings: ControlSettings) -> None:
+    """Slew, duty and integral hold; the engine's duty may differ from the exact one by the least move."""
     for before, after in itertools.pairwise(history):
-        assert abs(after.state.exact - before.state.exact) <= terms.slew * controller.STEP_SECONDS + 1e-9
-        assert abs(after.duty - before.duty) <= terms.slew * controller.STEP_SECONDS + 2 * controller.MIN_MOVE
-        assert terms.lowest - 1e-9 <= after.duty <= 1
+        assert abs(after.state.exact - before.state.exact) <= control_settings.slew * controller.STEP_SECONDS + 1e-9
+        assert (
+            abs(after.duty - before.duty) <= control_settings.slew * controller.STEP_SECONDS + 2 * controller.MIN_MOVE
+        )
+        assert control_settings.lowest - 1e-9 <= after.duty <= 1
         assert 0 <= after.state.integral <= 1
 
 
@@ -89,15 +91,15 @@ DISTURBED = {"fan": st.floats(0.7, 1.4), "at": st.integers(600, 2400), "demand":
 @settings(max_examples=8)
 @given(dimm=dimms(), first=FIRST)
 def test_it_settles_on_the_set_point_and_stays(dimm: Dimm, first: float) -> None:
-    """Whatever heats the module, through coarse and late sensors, it is held in the band without oscillation."""
-    settles(dimm, first)
+    """Any module is held in the band without oscillation, through coarse and late sensors."""
+    assert_settles(dimm, first)
 
 
 @settings(max_examples=6)
 @given(dimm=dimms(), **DISTURBED)
 def test_a_fan_and_a_lighter_load_disturb_and_are_answered(dimm: Dimm, fan: float, at: int, demand: float) -> None:
     """The air changes by a third, the load goes and comes back, and the module is held again."""
-    answers(dimm, fan, at, demand)
+    assert_recovers(dimm, fan, at, demand)
 
 
 @pytest.mark.deep
@@ -105,8 +107,8 @@ def test_a_fan_and_a_lighter_load_disturb_and_are_answered(dimm: Dimm, fan: floa
 @settings(max_examples=80)
 @given(dimm=dimms(), first=FIRST)
 def test_it_settles_on_many_plants(dimm: Dimm, first: float) -> None:
-    """The same, of more of them."""
-    settles(dimm, first)
+    """The same, with more plants."""
+    assert_settles(dimm, first)
 
 
 @pytest.mark.deep
@@ -114,12 +116,12 @@ def test_it_settles_on_many_plants(dimm: Dimm, first: float) -> None:
 @settings(max_examples=60)
 @given(dimm=dimms(), **DISTURBED)
 def test_many_disturbances_are_answered(dimm: Dimm, fan: float, at: int, demand: float) -> None:
-    """The same, of more of them."""
-    answers(dimm, fan, at, demand)
+    """The same, with more disturbances."""
+    assert_recovers(dimm, fan, at, demand)
 
 
 readings = st.one_of(st.none(), st.floats(-60, 120), st.just(float("nan")))
-looks = st.lists(
+sample_lists = st.lists(
     st.tuples(
         st.dictionaries(st.sampled_from("ABC"), readings, max_size=3),
         st.one_of(st.none(), st.floats(0, 1)),
@@ -129,16 +131,16 @@ looks = st.lists(
 )
 
 
-@given(looks=looks, first=st.floats(0.1, 1.0), slew=st.floats(0.001, 0.1), pays=st.booleans())
+@given(samples=sample_lists, first=st.floats(0.1, 1.0), slew=st.floats(0.001, 0.1), pays=st.booleans())
 def test_no_reading_makes_it_jump(
-    looks: list[tuple[dict[str, Any], Any, float]], first: float, slew: float, pays: bool
+    samples: list[tuple[dict[str, Any], Any, float]], first: float, slew: float, pays: bool
 ) -> None:
     """Whatever sensors, loads and clocks do, duty and integral stay in bounds and move no faster than the slew."""
     terms = ControlSettings(slew=slew, always=pays)
     state = begin_state(first)
-    for rooms, load, seconds in looks:
-        told = {dimm: room for dimm, room in rooms.items() if room is not None}
-        before, state = state, step(state, ControlInputs(told, load, plant=Plant(40, 100, 20)), terms, seconds)
+    for sensor_values, load, seconds in samples:
+        headrooms = {dimm: value for dimm, value in sensor_values.items() if value is not None}
+        before, state = state, step(state, ControlInputs(headrooms, load, plant=Plant(40, 100, 20)), terms, seconds)
 
         assert abs(state.exact - before.exact) <= slew * controller.MAX_STEP_SECONDS + 1e-9
         assert terms.lowest - 1e-9 <= state.duty <= 1
@@ -146,7 +148,7 @@ def test_no_reading_makes_it_jump(
 
 
 def test_nothing_is_wound_up() -> None:
-    """After an hour in which even the lowest duty was too hot, the air is mended: it is back within minutes."""
+    """After an hour in which even the lowest duty was too hot, the air improves: the duty is back within minutes."""
     hot = Plant(40, 120, idle=-5)
     dimm = Dimm(hot, headroom=2)
 
@@ -154,7 +156,7 @@ def test_nothing_is_wound_up() -> None:
         if now == HOUR:
             dimm.plant = Plant(40, 120, idle=27)
 
-    history = list(run(dimm, ALWAYS, 2 * HOUR, disturb=disturb))
+    history = list(simulate(dimm, ALWAYS, 2 * HOUR, disturb=disturb))
     assert history[HOUR - 1].duty == ALWAYS.lowest
     assert history[HOUR - 1].state.integral >= 0
 
@@ -164,13 +166,13 @@ def test_nothing_is_wound_up() -> None:
 
 
 def test_an_engine_that_rests_winds_nothing_up_either() -> None:
-    """An hour at a third of the load leaves the integral where it was: the load comes back without a heat wave."""
+    """An hour at a third of the load leaves the integral unchanged: the returning load causes no heat wave."""
     dimm = Dimm(Plant(40, 120, idle=27), headroom=5)
 
     def load(now: int) -> float:
         return 0.3 if HOUR < now < 2 * HOUR else 1.0
 
-    history = list(run(dimm, ALWAYS, 3 * HOUR, load=load))
+    history = list(simulate(dimm, ALWAYS, 3 * HOUR, load=load))
 
     assert history[2 * HOUR - 1].duty == 1.0
     assert history[2 * HOUR - 1].state.integral <= history[HOUR].state.integral + 0.02
@@ -178,7 +180,7 @@ def test_an_engine_that_rests_winds_nothing_up_either() -> None:
 
 
 def test_within_the_cool_band_the_duty_is_not_raised() -> None:
-    """A DIMM that is a little cooler than wanted is left alone; only beyond the band is there more to be had."""
+    """A DIMM a little cooler than the set point is left alone; only beyond the band the duty rises."""
     terms = ControlSettings(always=True, cool_band=2.0)
     inside = outside = begin_state(0.5)
     for _ in range(60):
@@ -190,7 +192,7 @@ def test_within_the_cool_band_the_duty_is_not_raised() -> None:
 
 
 def test_once_it_throttles_the_firmware_is_given_room_to_let_go() -> None:
-    """At the limit the set point goes below what releases the throttling, and returns when that has happened."""
+    """At the limit the set point goes below the release of the throttling, and returns after it."""
     state = step(begin_state(0.9), ControlInputs({"A": -0.5}), ControlSettings(), 5)
     assert (state.crossed, state.set_point) == (True, 6.0)
 
@@ -203,22 +205,22 @@ STALE = ControlInputs({})
 
 @pytest.mark.parametrize("first", [1.0, 0.8, 0.3])
 def test_a_stale_sensor_fails_safe(first: float) -> None:
-    """It waits its patience, then falls to the safe duty at the slew; what was lower already stays."""
+    """The duty waits for the patience, then falls to the safe one at the slew; a lower duty stays."""
     state = step(begin_state(first), ControlInputs({"A": ControlSettings().margin}), ControlSettings(), 5)
-    held = state.duty
+    held_duty = state.duty
     duties = []
     for _ in range(40):
         state = step(state, STALE, ControlSettings(), 5)
         duties.append(state.duty)
 
-    assert duties[:6] == [held] * 6
+    assert duties[:6] == [held_duty] * 6
     assert duties == sorted(duties, reverse=True)
-    assert duties[-1] == min(held, ControlSettings().safe)
+    assert duties[-1] == min(held_duty, ControlSettings().safe)
     assert state.mode == "blind"
 
 
 def test_a_reading_that_comes_back_takes_over_where_it_stands() -> None:
-    """From the safe duty it goes on at the slew, as if it had just begun."""
+    """From the safe duty the controller goes on at the slew, as if it had just begun."""
     state = step(begin_state(0.8), ControlInputs({"A": 3.0}), ControlSettings(), 5)
     for _ in range(40):
         state = step(state, STALE, ControlSettings(), 5)
@@ -230,7 +232,7 @@ def test_a_reading_that_comes_back_takes_over_where_it_stands() -> None:
 
 
 def test_the_neighbours_of_a_silent_dimm_are_not_believed() -> None:
-    """When the hottest module's sensor dies the cooler ones would have the engine go faster; one as hot is heard."""
+    """When the hottest module's sensor dies its cooler neighbours do not raise the duty; one as hot counts."""
     state = step(begin_state(0.6), ControlInputs({"A": 2.0, "B": 15.0}), ControlSettings(), 5)
 
     assert step(state, ControlInputs({"B": 15.0}), ControlSettings(), 5).mode == "blind"
@@ -251,15 +253,15 @@ def test_it_paces_where_that_leaves_more_tokens_than_the_firmware(steps: Any, re
     """
     Against firmware that halves the speed for a quarter of the heat it is faster by 40 %; else it lets the engine run.
 
-    The same DIMM, unpaced and with the controller, and the tokens of an hour after what it has learnt.
+    The same DIMM, unpaced and with the controller: the tokens of an hour, after the learning.
     """
     terms = ControlSettings(throttle=steps)
 
     def load(now: int) -> float:
-        return 0.2 if now % 1800 < 600 and now < 2 * HOUR else 1.0  # pauses, from which it learns
+        return 0.2 if now % 1800 < 600 and now < 2 * HOUR else 1.0  # pauses, for learning
 
     def tokens(*, steered: bool) -> float:
-        history = run(Dimm(HOT, headroom=30, relief=relief), terms, 4 * HOUR, load=load, steered=steered)
+        history = simulate(Dimm(HOT, headroom=30, relief=relief), terms, 4 * HOUR, load=load, is_steered=steered)
         return sum(second.tokens for second in history if second.at >= 3 * HOUR) / HOUR
 
     paced, unpaced = tokens(steered=True), tokens(steered=False)
@@ -271,9 +273,9 @@ def test_it_paces_where_that_leaves_more_tokens_than_the_firmware(steps: Any, re
 def test_it_is_better_than_a_fixed_duty(duty: float) -> None:
     """A duty that is too low wastes tokens, one that is too high is throttled; the controller does neither."""
     terms = ControlSettings(throttle=COARSE, always=True)
-    controlled = list(run(Dimm(HOT, headroom=5, relief=0.5), terms, 2 * HOUR))[HOUR:]
+    controlled = list(simulate(Dimm(HOT, headroom=5, relief=0.5), terms, 2 * HOUR))[HOUR:]
     fixed = list(
-        run(
+        simulate(
             Dimm(HOT, headroom=5, relief=0.5),
             ControlSettings(throttle=COARSE, always=True, slew=0.0),
             2 * HOUR,
@@ -302,13 +304,13 @@ def test_it_is_better_than_a_fixed_duty(duty: float) -> None:
     ],
 )
 def test_terms_that_cannot_be_meant_are_told(changes: dict[str, Any], words: str) -> None:
-    """Each gets its sentence at the start."""
+    """Each fault has its sentence at the start."""
     assert any(words in fault for fault in check_settings(ControlSettings(**changes)))
     assert not list(check_settings(ControlSettings()))
 
 
 @pytest.mark.parametrize(
-    ("plant", "held", "left"),
+    ("plant", "paced_share", "throttled_share"),
     [
         (Plant(30, 120, idle=40), 1.0, 1.0),  # it never gets to its limit
         (Plant(50, 120, idle=41), 0.76, 0.9 * 0.93),  # 4 °C above with the first step, which is not released
@@ -317,16 +319,16 @@ def test_terms_that_cannot_be_meant_are_told(changes: dict[str, Any], words: str
         (Plant(50, 120, idle=-3), 0.0, 0.6 * 0.93),  # nothing is
     ],
 )
-def test_what_is_compared(plant: Plant, held: float, left: float) -> None:
-    """The duty that holds the set point, and what AMD's steps leave, doubled refresh included above the limit."""
+def test_what_is_compared(plant: Plant, paced_share: float, throttled_share: float) -> None:
+    """The duty at the set point against AMD's steps, with the doubled refresh above the limit."""
     terms = ControlSettings()
 
-    assert compute_paced_share(plant, terms.margin) == pytest.approx(held)
-    assert compute_throttled_share(plant, terms) == pytest.approx(left)
+    assert compute_paced_share(plant, terms.margin) == pytest.approx(paced_share)
+    assert compute_throttled_share(plant, terms) == pytest.approx(throttled_share)
 
 
 def test_what_was_seen_counts_more_than_the_table() -> None:
-    """An engine that was at half its speed under the firmware is paced, whatever the steps say."""
+    """An engine measured at half its speed under the firmware is paced, whatever the steps say."""
     plant = Plant(50, 120, idle=41)
 
     assert not estimate_benefit(plant, ControlSettings(), 3.0).pays()

@@ -1,4 +1,4 @@
-"""How far an action reaches: what was not sent has failed, what was not answered is not known, what is told of it."""
+"""The context of an action: a refused connection is a failure, a lost answer is unknown, and errors hide secrets."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ def _access(tmp_path: Path) -> LiveActionContext:
     return LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
 
 
-Door = Callable[[socket.AddressFamily, object, Callable[[socket.socket], None]], socket.socket]
+StartServer = Callable[[socket.AddressFamily, object, Callable[[socket.socket], None]], socket.socket]
 
 
 @pytest.fixture(name="door")
-def _door() -> Iterator[Door]:
-    """Makes a socket whose one caller gets what a test says."""
-    doors = []
+def _start_server() -> Iterator[StartServer]:
+    """Yields a function that starts a server for one caller."""
+    sockets = []
 
-    def made(family: socket.AddressFamily, address: object, greet: Callable[[socket.socket], None]) -> socket.socket:
-        door = socket.socket(family, socket.SOCK_STREAM)
-        door.bind(address)
-        door.listen(1)
-        doors.append(door)
+    def start(family: socket.AddressFamily, address: object, greet: Callable[[socket.socket], None]) -> socket.socket:
+        server = socket.socket(family, socket.SOCK_STREAM)
+        server.bind(address)
+        server.listen(1)
+        sockets.append(server)
 
         def serve() -> None:
-            connection, _ = door.accept()
+            connection, _ = server.accept()
             with connection:
                 greet(connection)
 
         threading.Thread(target=serve, daemon=True).start()
-        return door
+        return server
 
-    yield made
-    for door in doors:
-        door.close()
+    yield start
+    for server in sockets:
+        server.close()
 
 
-def test_a_line_is_sent_and_all_is_read(access: LiveActionContext, door: Door, tmp_path: Path) -> None:
+def test_a_line_is_sent_and_all_is_read(access: LiveActionContext, door: StartServer, tmp_path: Path) -> None:
     """Over a Unix socket and over TCP alike, until the other end closes."""
 
     def greet(connection: socket.socket) -> None:
@@ -72,9 +72,9 @@ def test_nobody_there_is_a_failure(access: LiveActionContext, address: str) -> N
 
 
 def test_no_answer_is_not_known(
-    access: LiveActionContext, door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    access: LiveActionContext, door: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was sent, and may have been done."""
+    """The request was sent, and may have been done."""
     monkeypatch.setattr(action_context, "PATIENCE", 0.1)
     ended = threading.Event()
     door(socket.AF_UNIX, str(tmp_path / "sock"), lambda _: ended.wait(10) or None)
@@ -85,10 +85,10 @@ def test_no_answer_is_not_known(
 
 
 def test_a_failure_does_not_tell_a_webhooks_secret(access: LiveActionContext) -> None:
-    """The reason goes into the audit, which anybody may read: it has the host and the port, and no path."""
-    origin = f"http://127.0.0.1:{processes.free_port()}"
+    """The audit, which anybody may read, has the host and the port of the address, and no path."""
+    origin = f"http://127.0.0.1:{processes.find_free_port()}"
 
-    with pytest.raises(FailedError) as told:
+    with pytest.raises(FailedError) as raised:
         access.http("POST", f"{origin}/services/{SECRET}?key={SECRET}", b"{}")
 
-    assert str(told.value) == f"{origin}: Connection refused"
+    assert str(raised.value) == f"{origin}: Connection refused"

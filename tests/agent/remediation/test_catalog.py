@@ -1,4 +1,4 @@
-"""The remedies of a configuration are checked whole before anything starts; those that ship are right."""
+"""All remedies of a configuration are checked before anything starts; the built-in ones are right."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ RIGHT = {
 }
 
 
-def faults(change: dict[str, Any], **more: Any) -> list[str]:
-    """What is said of a configuration whose one remedy is right but for a change."""
+def list_faults(change: dict[str, Any], **more: Any) -> list[str]:
+    """Returns the faults of a configuration whose only remedy has one change."""
     document = {"engines": ENGINES, "remedies": [{**RIGHT, **change}], **more}
     try:
         bind_remedies(parse(document, "f", {}), "f")
@@ -42,12 +42,12 @@ def faults(change: dict[str, Any], **more: Any) -> list[str]:
 
 
 def test_the_whole_form_is_taken() -> None:
-    """Every key that a remedy may have."""
-    assert faults({}) == []
+    """A remedy may have every documented key."""
+    assert list_faults({}) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "sentence"),
     [
         ({"match": []}, '$.remedies[0].match: expected a matcher such as alertname="DimmHot"'),
         ({"match": ['severity!="none"', 'x=""']}, "$.remedies[0].match: expected a matcher that not every alert meets"),
@@ -75,18 +75,20 @@ def test_the_whole_form_is_taken() -> None:
         ({"retries": 1}, "$.remedies[0].retries: unknown key"),
     ],
 )
-def test_each_fault_gets_a_sentence_with_its_place(change: dict[str, Any], said: str) -> None:
-    """Where, what was expected, and what was found."""
-    found = faults(change)
+def test_each_fault_gets_a_sentence_with_its_place(change: dict[str, Any], sentence: str) -> None:
+    """The sentence has the path, the expectation, and the value."""
+    messages = list_faults(change)
 
-    assert any(message.startswith(f"f: {said}") for message in found), found
+    assert any(message.startswith(f"f: {sentence}") for message in messages), messages
 
 
 def test_what_holds_for_all_is_checked_too() -> None:
-    """Names that differ, a hand that is one, a kill-switch file with its whole path, names that ship."""
-    found = faults({}, remediation={"hand": "glove", "pause_file": "pause", "disable": ["cool-memry"]})
+    """
+    Names must differ, the hand and the kill-switch file need absolute paths, and `disable` must name a built-in remedy.
+    """
+    messages = list_faults({}, remediation={"hand": "glove", "pause_file": "pause", "disable": ["cool-memry"]})
 
-    assert [message.split(":")[1].strip() for message in found] == [
+    assert [message.split(":")[1].strip() for message in messages] == [
         "$.remediation.disable",
         "$.remediation.hand",
         "$.remediation.pause_file",
@@ -97,36 +99,40 @@ def test_what_holds_for_all_is_checked_too() -> None:
 
 
 def test_those_that_ship_are_for_alerts_that_ship() -> None:
-    """Each binds, one for each engine where it paces, and its alert is a built-in rule."""
-    book = bind_remedies(parse({"engines": ENGINES}, "f", {}), "f")
+    """Each built-in remedy binds, once for each engine if it paces, and its alert is a built-in rule."""
+    remedies = bind_remedies(parse({"engines": ENGINES}, "f", {}), "f")
     groups = [group for path in RULES.glob("*.yml") for group in yaml.safe_load(path.read_text())["groups"]]
     alerts = {rule["alert"] for group in groups for rule in group["rules"] if "alert" in rule}
-    wanted = {m.value for one in book for each in one.remedy.match for m in each if m.label == "alertname"}
+    matched_alerts = {m.value for one in remedies for each in one.match for m in each if m.label == "alertname"}
 
-    assert {"cool-memory/r1", "cool-memory/r2", "free-full-node"} <= {one.remedy.name for one in book}
-    assert wanted <= alerts
+    assert {"cool-memory/r1", "cool-memory/r2", "free-full-node"} <= {one.name for one in remedies}
+    assert matched_alerts <= alerts
 
 
 def test_an_engine_that_is_held_back_is_known_whatever_holds_it() -> None:
-    """So that nobody takes a frozen engine for a sagging one: its duty is told as a pace's is."""
+    """
+    The duty of a frozen engine is known as that of a paced one, so that nobody takes it for an engine that slows down.
+    """
     frozen = {**RIGHT, "action": "freeze", "target": {"engine": "r1", "unit": "a.service"}}
     other = {**RIGHT, "action": "webhook", "target": {"url": "http://x"}, "parameters": {}}
     document = {"engines": ENGINES, "remediation": {"builtin": False}}
-    books = [bind_remedies(parse({**document, "remedies": [one]}, "f", {}), "f") for one in (RIGHT, frozen, other)]
+    catalogs = [bind_remedies(parse({**document, "remedies": [one]}, "f", {}), "f") for one in (RIGHT, frozen, other)]
 
-    assert [find_paced_engine(book[0].remedy.undo_recipe) for book in books] == ["r1", "r1", None]
+    assert [find_paced_engine(remedies[0].undo_recipe) for remedies in catalogs] == ["r1", "r1", None]
 
 
 def test_one_that_ships_is_replaced_or_left_out_by_name() -> None:
-    """The operator's own of that name takes its place; `disable` leaves it out; `builtin: false` all."""
-    own = {**RIGHT, "name": "free-full-node"}
-    book = bind_remedies(parse({"engines": ENGINES, "remedies": [own]}, "f", {}), "f")
-    less = bind_remedies(parse({"remediation": {"disable": ["free-full-node"]}}, "f", {}), "f")
+    """
+    The operator's remedy replaces the built-in one of its name; `disable` removes it; `builtin: false` removes all.
+    """
+    replacement = {**RIGHT, "name": "free-full-node"}
+    remedies = bind_remedies(parse({"engines": ENGINES, "remedies": [replacement]}, "f", {}), "f")
+    without_disabled = bind_remedies(parse({"remediation": {"disable": ["free-full-node"]}}, "f", {}), "f")
 
-    assert [one.settings.action for one in book if one.remedy.name == "free-full-node"] == ["pace"]
-    assert "free-full-node" not in {one.remedy.name for one in less}
+    assert [one.settings.action for one in remedies if one.name == "free-full-node"] == ["pace"]
+    assert "free-full-node" not in {one.name for one in without_disabled}
     assert bind_remedies(parse({"remediation": {"builtin": False}}, "f", {}), "f") == ()
-    assert all(told["name"] for told in yaml.safe_load(BUILTIN_FILE.read_text()))
+    assert all(entry["name"] for entry in yaml.safe_load(BUILTIN_FILE.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -147,16 +153,16 @@ def test_matchers_are_read_as_alertmanager_does(text: str, expected: list[tuple[
 
 @pytest.mark.parametrize("text", ["", "a", "a==b", '{a="b"', 'a="b" c="d"', '1a="b"', 'a="b'])
 def test_what_is_no_matcher_is_refused(text: str) -> None:
-    """With a sentence that has the text in it."""
+    """The error names the expectation."""
     with pytest.raises(ValueError, match="expected"):
         parse_matchers(text)
 
 
 @given(st.text(max_size=30))
 def test_no_text_breaks_the_reader(text: str) -> None:
-    """Matchers or a ValueError, never anything else."""
+    """Any text gives matchers or a ValueError."""
     try:
-        found = parse_matchers(text)
+        matchers = parse_matchers(text)
     except ValueError:
         return
-    assert found
+    assert matchers

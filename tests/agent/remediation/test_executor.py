@@ -1,4 +1,4 @@
-"""Where actions run: one job at a time for each act, and none is waited for beyond its deadline."""
+"""The executor runs one job at a time for each act, and waits for none beyond its deadline."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from agent.actions import ChangedError, FailedError, RefusedError, Task, Unknown
 from agent.remediation import transitions
 from agent.remediation.executor import DEADLINE, ActionExecutor, do_job
 from agent.remediation.model import Act, Event, EventKind, Phase, RemediationState
-from tests.agent.actions.test_actions import ACTIONS, Reach, task
+from tests.agent.actions.test_actions import ACTIONS, FakeContext, make_task
 
 DONE = Event(1, EventKind.DID)
 
 
 def test_a_job_may_follow_another_as_soon_as_that_has_spoken() -> None:
-    """A thread that has delivered its event is not in the way, however long it takes to go."""
+    """A thread that has delivered its event does not block the next job, however long it takes to end."""
 
     async def run() -> list[Event]:
-        told: asyncio.Queue[Event] = asyncio.Queue()
-        errands = ActionExecutor(told.put_nowait)
-        found = []
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        executor = ActionExecutor(events.put_nowait)
+        delivered = []
         for _ in range(200):
-            assert errands.run(1, lambda: DONE, 0.0)
-            found.append(await asyncio.wait_for(told.get(), 10))
-        return found
+            assert executor.run(1, lambda: DONE, 0.0)
+            delivered.append(await asyncio.wait_for(events.get(), 10))
+        return delivered
 
     assert asyncio.run(run()) == [DONE] * 200
 
 
 def test_what_is_over_its_deadline_is_not_known_and_stays_in_the_way() -> None:
-    """Nobody knows what it did; until it is gone nothing else is done for the act, and its late word is not heard."""
+    """The outcome of a late job is unknown; it blocks its act until it ends, and its own event is dropped."""
 
     async def run() -> list[Event]:
-        told: list[Event] = []
-        errands, free = ActionExecutor(told.append), threading.Event()
+        events: list[Event] = []
+        executor, free = ActionExecutor(events.append), threading.Event()
 
         def job() -> Event:
             free.wait(10)
             return DONE
 
-        errands.run(1, job, 0.0)
-        errands.expire_jobs(DEADLINE + 1)
-        assert not errands.run(1, lambda: DONE, 0.0)
-        assert errands.is_busy(1)
+        executor.run(1, job, 0.0)
+        executor.expire_jobs(DEADLINE + 1)
+        assert not executor.run(1, lambda: DONE, 0.0)
+        assert executor.is_busy(1)
         free.set()
-        while errands.is_busy(1):
+        while executor.is_busy(1):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
-        assert not errands.has_pending
-        return told
+        assert not executor.has_pending
+        return events
 
     assert [event.kind for event in asyncio.run(run())] == [EventKind.UNKNOWN]
 
@@ -71,7 +71,7 @@ ACT = Act(1, "drop", "page cache", (), False, False, Phase.WRITING, 0, ())
     ],
 )
 def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: EventKind, latched: bool) -> None:
-    """What refused at its second look, or failed before it wrote, may be tried again; what nobody knows may not."""
+    """A refusal or a failure before the write may be tried again; an unknown outcome may not."""
 
     class Broken:
         REVERSIBLE = False
@@ -81,7 +81,7 @@ def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: EventKind, l
             raise error
 
     action: Any = Broken
-    event = do_job(ACT, action, task("drop_caches"), Reach(), "dropped", EventKind.DID)()
+    event = do_job(ACT, action, make_task("drop_caches"), FakeContext(), "dropped", EventKind.DID)()
     after = transitions.apply(RemediationState(acts=(ACT,)), event, 0).state
 
     assert event.kind is kind
@@ -89,8 +89,8 @@ def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: EventKind, l
     assert bool(after.latches) == latched
 
 
-class Silent(Reach):
-    """A machine whose readings take too long; what is written is taken."""
+class Silent(FakeContext):
+    """A machine whose readings time out, and whose writes succeed."""
 
     def http(self, method: str, *arguments: Any, **more: Any) -> Any:
         if method == "GET":
@@ -110,9 +110,9 @@ class Silent(Reach):
 
 @pytest.mark.parametrize("name", ["pace", "haproxy", "freeze"])
 def test_no_answer_to_a_look_is_a_failure(name: str) -> None:
-    """Before the first write there is no doubt about what was done: it must not latch the remedy."""
-    right: Task = task(name)
-    plan = ACTIONS[name].plan(right, Reach())
+    """Before the first write a lost answer is a failure, which does not latch the remedy."""
+    right: Task = make_task(name)
+    plan = ACTIONS[name].plan(right, FakeContext())
 
     with pytest.raises(FailedError, match="nothing was done"):
         ACTIONS[name].do(right, plan._replace(ours=(plan.wanted,)), Silent())

@@ -1,4 +1,4 @@
-"""The agent's end of the hand's socket, against one that answers well, badly, or not at all."""
+"""The client of the hand, against a hand that answers correctly, wrongly, or not at all."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Answer = Callable[[bytes], bytes]
 
 @pytest.fixture(name="hand")
 def _hand(tmp_path: Path) -> Iterator[Callable[[Answer], str]]:
-    """Starts a hand that gives each request line to a function; its path."""
-    doors = []
+    """Yields a function that starts a hand with the given answers and returns its path."""
+    sockets = []
 
     def start(answer: Answer) -> str:
-        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        door.bind(str(tmp_path / "hand.sock"))
-        door.listen()
-        doors.append(door)
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(str(tmp_path / "hand.sock"))
+        server.listen()
+        sockets.append(server)
 
         def serve() -> None:
             while True:
                 try:
-                    connection, _ = door.accept()
+                    connection, _ = server.accept()
                 except OSError:  # the test is over
                     return
                 with connection, contextlib.suppress(OSError):  # a client that waits no longer
@@ -41,22 +41,22 @@ def _hand(tmp_path: Path) -> Iterator[Callable[[Answer], str]]:
         return str(tmp_path / "hand.sock")
 
     yield start
-    for door in doors:
-        door.shutdown(socket.SHUT_RDWR)
-        door.close()
+    for server in sockets:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
 
 
 def test_a_request_is_one_line_and_gets_its_result(hand: Callable[[Answer], str]) -> None:
     """Verb and arguments as JSON, the result as it came."""
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     def answer(line: bytes) -> bytes:
-        heard.append(line)
+        received.append(line)
         return b'{"ok": true, "result": {"freed_bytes": 7}}\n'
 
     assert send_request(hand(answer), "drop_caches", {}) == {"freed_bytes": 7}
-    assert json.loads(heard[0]) == {"verb": "drop_caches", "arguments": {}}
-    assert heard[0].endswith(b"\n")
+    assert json.loads(received[0]) == {"verb": "drop_caches", "arguments": {}}
+    assert received[0].endswith(b"\n")
 
 
 @pytest.mark.parametrize(
@@ -77,22 +77,22 @@ def test_a_request_is_one_line_and_gets_its_result(hand: Callable[[Answer], str]
 def test_each_bad_answer_has_its_meaning(
     hand: Callable[[Answer], str], answer: bytes, error: type[ActionError], words: str
 ) -> None:
-    """Refused is not done, changed is hands off; what was killed half-way, and no whole answer, is not known."""
+    """A refusal is a failure, a changed value is left alone; a killed verb or a broken answer is unknown."""
     with pytest.raises(error, match=words):
         send_request(hand(lambda _: answer), "governor", {})
 
 
 def test_a_hand_that_is_not_there(tmp_path: Path) -> None:
-    """Nothing was done, and the message says how to give one; a request that is too long is not sent."""
+    """Nothing was done, and the message says how to start a hand; a request that is too long is not sent."""
     with pytest.raises(FailedError, match=r"there is no hand at .*: start"):
         send_request(str(tmp_path / "none"), "hello", {})
-    with pytest.raises(FailedError, match="4096 are taken"):
+    with pytest.raises(FailedError, match="the most is 4096"):
         send_request(str(tmp_path / "none"), "command", {"environment": "x" * 5000})
     assert list_usable_verbs(str(tmp_path / "none")) == []
 
 
 def test_a_hand_that_says_nothing_is_not_waited_for_for_ever(hand: Callable[[Answer], str]) -> None:
-    """After its patience the outcome is not known."""
+    """After its timeout the outcome is unknown."""
     silent = threading.Event()
 
     def answer(_line: bytes) -> bytes:
@@ -105,5 +105,5 @@ def test_a_hand_that_says_nothing_is_not_waited_for_for_ever(hand: Callable[[Ans
 
 
 def test_what_a_hand_can_do(hand: Callable[[Answer], str]) -> None:
-    """The verbs of its hello."""
+    """Its hello lists them."""
     assert list_usable_verbs(hand(lambda _: b'{"ok": true, "result": {"verbs": ["governor"]}}\n')) == ["governor"]

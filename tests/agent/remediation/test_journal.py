@@ -1,4 +1,4 @@
-"""The journal: what is in it comes back whole, with the time it was away; what cannot be used stops acting."""
+"""The journal restores its whole state, with the time away; an unusable journal stops acting."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ENTRY = AuditEntry(NOW, "cool", LABELS, "pace r1", "did", "it was done", act=7)
 
 
 class Clock:
-    """A wall clock that can be set, and one of the boot that cannot."""
+    """A wall clock that can be set, and a boot clock that cannot."""
 
     def __init__(self) -> None:
         self.wall, self.boot, self.name = NOW, 5_000, "boot-a"
@@ -53,71 +53,71 @@ class Clock:
         return Timestamp(self.wall, self.boot, self.name)
 
 
-def written(folder: Path, clock: Clock, *states: RemediationState) -> str | None:
-    """Writes states one after another; the last answer."""
+def write_states(folder: Path, clock: Clock, *states: RemediationState) -> str | None:
+    """Writes states one after another; returns the last fault."""
     journal, answers = Journal(folder, clock), queue.SimpleQueue[str | None]()
     for state in states:
         journal.commit(state, [ENTRY], answers.put)
-    told = [answers.get(timeout=10) for _ in states]
+    faults = [answers.get(timeout=10) for _ in states]
     journal.close()
-    return told[-1]
+    return faults[-1]
 
 
-def read(folder: Path, clock: Clock) -> RemediationState:
-    """What a new process finds."""
+def read_state(folder: Path, clock: Clock) -> RemediationState:
+    """Returns the state that a new process reads."""
     journal = Journal(folder, clock)
     journal.close()
     return journal.state
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:
-    """State and audit, by whoever reads them next; the file is its owner's alone."""
-    assert written(tmp_path, Clock(), RemediationState(), STATE) is None
+    """State and audit are the same for the next reader; only the owner may read the file."""
+    assert write_states(tmp_path, Clock(), RemediationState(), STATE) is None
 
-    assert read(tmp_path, Clock()) == STATE
+    assert read_state(tmp_path, Clock()) == STATE
     assert read_audit(tmp_path / FILE, 10) == [ENTRY, ENTRY]
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
 
-@settings(max_examples=20)  # each is a file with four syncs
+@settings(max_examples=20)  # each example is a file with four syncs
 @given(set_ms=st.integers(-(10**11), 10**11), away_ms=st.integers(0, 10**9))
 def test_within_a_boot_no_clock_hides_how_long_we_were_away(
     tmp_path_factory: pytest.TempPathFactory, set_ms: int, away_ms: int
 ) -> None:
-    """A cooldown that had run for nine ms has run for nine and the time away, however the wall clock was set."""
+    """A cooldown of nine ms continues with the time away, however the wall clock was set."""
     folder, clock = tmp_path_factory.mktemp("journal"), Clock()
-    written(folder, clock, STATE)
+    write_states(folder, clock, STATE)
     clock.boot += away_ms
     clock.wall += away_ms + set_ms
 
-    assert clock.wall - read(folder, clock).attempts[0].began_ms == 9 + away_ms
+    assert clock.wall - read_state(folder, clock).attempts[0].began_ms == 9 + away_ms
 
 
 def test_after_a_reboot_a_clock_that_went_back_leaves_nothing_ahead(tmp_path: Path) -> None:
-    """Then only the wall clock is known: the newest of all times counts as now, and the others keep their distance."""
+    """Only the wall clock is known then: the newest time counts as now, and the others keep their distance."""
     clock = Clock()
-    written(tmp_path, clock, STATE)
+    write_states(tmp_path, clock, STATE)
     clock.boot, clock.name, clock.wall = 10, "boot-b", NOW - 10**9
 
-    found = read(tmp_path, clock)
-    assert (found.latches[0].since_ms, found.attempts[0].began_ms) == (clock.wall, clock.wall - 8)
+    state = read_state(tmp_path, clock)
+    assert (state.latches[0].since_ms, state.attempts[0].began_ms) == (clock.wall, clock.wall - 8)
 
 
 @pytest.mark.parametrize("harm", ["no database", "another version", "a bit", "a state that is none"])
 def test_a_journal_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, harm: str) -> None:
-    """A JournalError that says so, and the same bytes as before: it knows what has to be put back."""
+    """The error says so, and the file keeps its bytes: it knows which acts to undo."""
     path = tmp_path / FILE
-    written(tmp_path, Clock(), STATE)
+    write_states(tmp_path, Clock(), STATE)
     if harm == "no database":
         path.write_bytes(b"x" * 8192)
     else:
-        orders = {
+        statements = {
             "another version": "PRAGMA user_version = 99",
             "a bit": "UPDATE state SET body = replace(body, 'cool', 'fool')",
             "a state that is none": "UPDATE state SET body = '[]'",
         }
         with sqlite3.connect(path) as database:
-            database.execute(orders[harm])
+            database.execute(statements[harm])
         database.close()
     before = path.read_bytes()
 
@@ -127,7 +127,7 @@ def test_a_journal_that_cannot_be_read_is_left_as_it_is(tmp_path: Path, harm: st
 
 
 def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
-    """The commit answers with the fault; the state before it is whole; when there is room it goes on."""
+    """The callback gets the fault, the state before it stays, and commits go on once there is room."""
     journal, answers = Journal(tmp_path, Clock()), queue.SimpleQueue[str | None]()
     journal.commit(STATE, [ENTRY], answers.put)
     assert answers.get(timeout=10) is None
@@ -139,12 +139,12 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
     journal.commit(RemediationState(next_id=99), [], answers.put)
     assert answers.get(timeout=10) is None
     journal.close()
-    assert read(tmp_path, Clock()) == RemediationState(next_id=99)
+    assert read_state(tmp_path, Clock()) == RemediationState(next_id=99)
     assert len(read_audit(tmp_path / FILE, 10)) == 1
 
 
 def test_each_commit_is_synced(tmp_path: Path) -> None:
-    """synchronous=FULL (2): a loss of power takes nothing that was answered."""
+    """synchronous=FULL (2): a loss of power loses no commit that was confirmed."""
     journal = Journal(tmp_path, Clock())
 
     assert journal._database.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -152,7 +152,7 @@ def test_each_commit_is_synced(tmp_path: Path) -> None:
 
 
 def test_the_clock_of_this_boot_is_told() -> None:
-    """The boot's id and a clock that runs through a suspend."""
+    """It has the boot's id and a clock that runs through a suspend."""
     now = take_timestamp(7)
 
     assert (now.wall_ms, now.boot_ms > 0, len(now.boot_id)) == (7, True, 36)

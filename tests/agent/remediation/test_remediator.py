@@ -1,4 +1,4 @@
-"""A real agent paces a real reference engine, is killed at every bad moment, and puts everything back."""
+"""A real agent paces a real reference engine, is killed at every bad moment, and undoes everything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ groups:
       - alert: Trip
         expr: steadytok_engine_requests_running{engine="switch"} > 5
 """
-# Ends the agent the moment it comes there: `agent.actions.pace` as it is, but for one function.
+# Kills the agent at one function of `agent.actions.pace`, which is unchanged otherwise.
 KILLED = """
 import os, signal, sys
 from agent.actions import pace
@@ -46,13 +46,13 @@ TOKEN = "test-token"
 
 
 class Switch:
-    """Answers as an engine of vLLM's kind does, with as many running requests as a test wants."""
+    """Answers as an engine of vLLM's kind, with as many running requests as a test sets."""
 
     def __init__(self) -> None:
         self.running = 0
         switch = self
 
-        class Door(http.server.BaseHTTPRequestHandler):
+        class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 kind = "# TYPE vllm:num_requests_running gauge\n"
                 body = f'{kind}vllm:num_requests_running{{model_name="m"}} {switch.running}\n'
@@ -64,24 +64,24 @@ class Switch:
             def log_message(self, *_: object) -> None:
                 return
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 class Stage:
-    """One engine, one switch, and as many agents after each other as a test kills."""
+    """One engine, one switch, and as many agents in turn as a test kills."""
 
     def __init__(self, folder: Path, engine: str, switch: Switch) -> None:
         self.folder, self.engine, self.switch = folder, engine, switch
-        self.port = processes.free_port()
+        self.port = processes.find_free_port()
         self.state = folder / "state"
         self.state.mkdir()
         (self.state / "token").write_text(TOKEN)
         (folder / "rules.yml").write_text(RULES)
-        self.write(mode="enforce")
+        self.write_config(mode="enforce")
 
-    def write(self, mode: str) -> None:
+    def write_config(self, mode: str) -> None:
         engines = [
             {"name": "r1", "kind": "reference", "url": self.engine},
             {"name": "switch", "kind": "vllm", "url": self.switch.url},
@@ -108,35 +108,35 @@ class Stage:
         (self.folder / "config.yml").write_text(json.dumps(config))
 
     @contextlib.contextmanager
-    def agent(self, script: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    def run_agent(self, script: str = "") -> Iterator[subprocess.Popen[bytes]]:
         program = ["-c", script] if script else ["-m", "agent"]
         arguments = [sys.executable, *program, "run", "--plain", "--config", str(self.folder / "config.yml")]
-        with processes.running(arguments, self.folder / "agent.log") as process:
+        with processes.run_process(arguments, self.folder / "agent.log") as process:
             yield process
 
-    def duty(self) -> float:
-        text = processes.get(f"{self.engine}/metrics") or ""
+    def read_duty(self) -> float:
+        text = processes.fetch(f"{self.engine}/metrics") or ""
         return float(re.findall(r"^steadytok_reference_duty (\S+)$", text, re.MULTILINE)[0])
 
     def is_paced(self) -> bool:
-        return self.duty() == 0.5
+        return self.read_duty() == 0.5
 
     def is_at_full_speed(self) -> bool:
-        return self.duty() == 1.0
+        return self.read_duty() == 1.0
 
-    def entries(self) -> list[AuditEntry]:
+    def read_entries(self) -> list[AuditEntry]:
         path = self.state / journal.FILE
         return journal.read_audit(path, 1000) if path.exists() else []
 
-    def said(self, what: str) -> bool:
-        return any(entry.what == what for entry in self.entries())
+    def has_entry(self, event: str) -> bool:
+        return any(entry.what == event for entry in self.read_entries())
 
-    def journalled(self) -> RemediationState:
-        kept = journal.Journal(self.state, lambda: journal.take_timestamp(round(time.time() * 1000)))
-        kept.close()
-        return kept.state
+    def read_state(self) -> RemediationState:
+        reopened = journal.Journal(self.state, lambda: journal.take_timestamp(round(time.time() * 1000)))
+        reopened.close()
+        return reopened.state
 
-    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run_command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "agent", "remedies", *arguments, "--config", str(self.folder / "config.yml")]
         return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
@@ -145,11 +145,11 @@ class Stage:
 def _engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("engine")
     (folder / "token").write_text(TOKEN)
-    port = processes.free_port()
+    port = processes.find_free_port()
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "1MiB", "--token-file"]
-    with processes.running([*arguments, str(folder / "token")], folder / "log"):
+    with processes.run_process([*arguments, str(folder / "token")], folder / "log"):
         url = f"http://127.0.0.1:{port}"
-        processes.until(lambda: processes.get(f"{url}/healthz") is not None, 30, "the engine answers")
+        processes.wait_until(lambda: processes.fetch(f"{url}/healthz") is not None, 30, "the engine answers")
         yield url
 
 
@@ -170,57 +170,64 @@ class _Put(processes.urllib.request.Request):
 
 def test_a_firing_alert_paces_and_its_end_puts_back(stage: Stage) -> None:
     """The engine is at the remedy's duty while the alert fires, and at full speed when it has resolved."""
-    with stage.agent() as agent:
+    with stage.run_agent() as agent:
         stage.switch.running = 9
-        processes.until(stage.is_paced, 20, "the engine is paced")
-        processes.until(lambda: stage.said("helped"), 10, "it has helped")
-        shown = stage.ask("list")
+        processes.wait_until(stage.is_paced, 20, "the engine is paced")
+        processes.wait_until(lambda: stage.has_entry("helped"), 10, "it has helped")
+        listing = stage.run_command("list")
         stage.switch.running = 0
-        processes.until(stage.is_at_full_speed, 10, "the engine is at full speed")
-        processes.until(lambda: stage.said("restored"), 10, "the audit says so")
+        processes.wait_until(stage.is_at_full_speed, 10, "the engine is at full speed")
+        processes.wait_until(lambda: stage.has_entry("restored"), 10, "the audit says so")
         agent.send_signal(signal.SIGTERM)
         assert agent.wait(10) == 0
 
-    assert [entry.what for entry in stage.entries()] == ["begin", "intended", "did", "helped", "release", "restored"]
-    assert "slow: held, 2 acts left this hour" in shown.stdout
+    assert [entry.what for entry in stage.read_entries()] == [
+        "begin",
+        "intended",
+        "did",
+        "helped",
+        "release",
+        "restored",
+    ]
+    assert "slow: held, 2 acts left this hour" in listing.stdout
     effect = "engine r1 from full speed to a duty of 0.5; its expression 1 -> 1; helped"
-    assert f"  last effect: {effect}\n" in shown.stdout
-    assert stage.journalled().acts == ()
+    assert f"  last effect: {effect}\n" in listing.stdout
+    assert stage.read_state().acts == ()
 
 
 def test_observing_touches_nothing(stage: Stage) -> None:
-    """In observe mode the audit has what would have been done, and the engine is never told."""
-    stage.write(mode="observe")
+    """In observe mode the audit has the acts that would have been done, and the engine gets no request."""
+    stage.write_config(mode="observe")
     stage.switch.running = 9
-    with stage.agent():
-        processes.until(lambda: stage.said("did"), 20, "an act is observed")
+    with stage.run_agent():
+        processes.wait_until(lambda: stage.has_entry("did"), 20, "an act is observed")
         assert stage.is_at_full_speed()
-        diary = stage.ask("audit")
+        diary = stage.run_command("audit")
 
     assert "slow (Trip): would have done" in diary.stdout
-    assert all(entry.observed for entry in stage.entries())
+    assert all(entry.observed for entry in stage.read_entries())
 
 
 BEFORE_THE_WRITE = KILLED.format(function="do", before=NOW)
-BEFORE_THE_READ_BACK = KILLED.format(function="_put_pace", before="pass")
+BEFORE_THE_READ_BACK = KILLED.format(function="put_pace", before="pass")
 
 
 @pytest.mark.parametrize("script", [BEFORE_THE_WRITE, BEFORE_THE_READ_BACK], ids=["before write", "before read-back"])
 def test_killed_in_the_middle_of_a_write(stage: Stage, script: str) -> None:
-    """After the restart what may have been written is put back, and not tried again within the cooldown."""
+    """After the restart the write is undone if it may have happened, and is not tried again within the cooldown."""
     stage.switch.running = 9
-    with stage.agent(script) as agent:
+    with stage.run_agent(script) as agent:
         assert agent.wait(30) == -signal.SIGKILL
-    assert [act.phase.value for act in stage.journalled().acts] == ["writing"]
+    assert [act.phase.value for act in stage.read_state().acts] == ["writing"]
     assert stage.is_paced() == (script is BEFORE_THE_READ_BACK)
 
-    with stage.agent():
-        processes.until(lambda: stage.said("restored"), 20, "it is put back")
-        processes.until(stage.is_at_full_speed, 10, "the engine is at full speed")
-        processes.until(lambda: stage.said("suppressed"), 10, "the next act waits")
+    with stage.run_agent():
+        processes.wait_until(lambda: stage.has_entry("restored"), 20, "it is put back")
+        processes.wait_until(stage.is_at_full_speed, 10, "the engine is at full speed")
+        processes.wait_until(lambda: stage.has_entry("suppressed"), 10, "the next act waits")
 
-    assert stage.journalled().acts == ()
-    assert [entry.what for entry in stage.entries()].count("begin") == 1
+    assert stage.read_state().acts == ()
+    assert [entry.what for entry in stage.read_entries()].count("begin") == 1
 
 
 @pytest.mark.deep
@@ -228,54 +235,56 @@ def test_killed_in_the_middle_of_a_write(stage: Stage, script: str) -> None:
     "running", [pytest.param(9, marks=pytest.mark.deep, id="still firing"), pytest.param(0, id="ended")]
 )
 def test_killed_between_act_and_resolve(stage: Stage, running: int) -> None:
-    """What is held goes on being held while its alert fires, and is put back where it has ended meanwhile."""
+    """An act stays held while its alert fires, and is undone if the alert has ended meanwhile."""
     stage.switch.running = 9
-    with stage.agent() as agent:
-        processes.until(lambda: stage.said("helped"), 20, "the engine is paced and verified")
+    with stage.run_agent() as agent:
+        processes.wait_until(lambda: stage.has_entry("helped"), 20, "the engine is paced and verified")
         agent.kill()
     assert stage.is_paced()
 
     stage.switch.running = running
-    with stage.agent():
-        wanted: Callable[[], bool] = stage.is_paced if running else stage.is_at_full_speed
-        processes.until(lambda: stage.said("interrupted") and wanted(), 20, "the machine is as the journal says")
+    with stage.run_agent():
+        is_as_expected: Callable[[], bool] = stage.is_paced if running else stage.is_at_full_speed
+        processes.wait_until(
+            lambda: stage.has_entry("interrupted") and is_as_expected(), 20, "the machine is as the journal says"
+        )
         time.sleep(1)
-        assert wanted()
+        assert is_as_expected()
 
-    assert [entry.what for entry in stage.entries()].count("begin") == 1
+    assert [entry.what for entry in stage.read_entries()].count("begin") == 1
 
 
 def test_the_kill_switch_puts_everything_back(stage: Stage) -> None:
-    """A file, and what is held is let go; nothing more begins."""
+    """With the file every held act is released, and nothing begins."""
     stage.switch.running = 9
-    with stage.agent():
-        processes.until(stage.is_paced, 20, "the engine is paced")
+    with stage.run_agent():
+        processes.wait_until(stage.is_paced, 20, "the engine is paced")
         (stage.folder / "pause").touch()
-        processes.until(stage.is_at_full_speed, 10, "the engine is at full speed")
+        processes.wait_until(stage.is_at_full_speed, 10, "the engine is at full speed")
 
 
 @pytest.mark.deep
 def test_somebody_else_who_paces_is_left_alone(stage: Stage) -> None:
-    """A duty that is not ours is neither overwritten nor ended, and the remedy gives up."""
+    """Someone else's duty is neither overwritten nor ended, and the remedy gives up."""
     stage.switch.running = 9
-    with stage.agent():
-        processes.until(lambda: stage.said("helped"), 20, "the engine is paced")
+    with stage.run_agent():
+        processes.wait_until(lambda: stage.has_entry("helped"), 20, "the engine is paced")
         request = _Put(f"{stage.engine}/pace", b'{"duty": 0.9, "ttl": "60s"}', {"Authorization": f"Bearer {TOKEN}"})
         processes.urllib.request.urlopen(request, timeout=5).close()
-        processes.until(lambda: stage.said("changed"), 25, "it is seen at the next renewal")
-        assert stage.duty() == 0.9
-        assert "changed by someone else" in stage.ask("list").stdout
+        processes.wait_until(lambda: stage.has_entry("changed"), 25, "it is seen at the next renewal")
+        assert stage.read_duty() == 0.9
+        assert "changed by someone else" in stage.run_command("list").stdout
 
 
 @pytest.mark.deep
 def test_full_speed_within_the_ttl_without_the_agent(stage: Stage) -> None:
-    """kill -9 and never again: the lease ends by itself within its thirty seconds."""
+    """After kill -9 and no restart the lease ends by itself within its thirty seconds."""
     stage.switch.running = 9
-    with stage.agent() as agent:
-        processes.until(stage.is_paced, 20, "the engine is paced")
+    with stage.run_agent() as agent:
+        processes.wait_until(stage.is_paced, 20, "the engine is paced")
         agent.kill()
         killed = time.monotonic()
-        processes.until(stage.is_at_full_speed, 32, "the engine is at full speed")
+        processes.wait_until(stage.is_at_full_speed, 32, "the engine is at full speed")
 
     assert time.monotonic() - killed <= 31
 
@@ -283,23 +292,23 @@ def test_full_speed_within_the_ttl_without_the_agent(stage: Stage) -> None:
 @pytest.mark.deep
 def test_the_commands_say_what_is_wrong(stage: Stage) -> None:
     """Wrong names, no agent and a wrong token each get one sentence and a status; a pause pauses."""
-    lonely = stage.ask("list")
+    lonely = stage.run_command("list")
     assert (lonely.returncode, lonely.stderr.count("\n")) == (1, 1)
     assert "is it running?" in lonely.stderr
 
-    with stage.agent():
+    with stage.run_agent():
         url = f"http://127.0.0.1:{stage.port}"
-        processes.until(lambda: processes.get(f"{url}/-/ready") is not None, 20, "the agent is ready")
-        unknown, tried = stage.ask("try", "slo"), stage.ask("try", "slow")
-        nothing, paused = stage.ask("resume"), stage.ask("pause", "night")
+        processes.wait_until(lambda: processes.fetch(f"{url}/-/ready") is not None, 20, "the agent is ready")
+        unknown, tried = stage.run_command("try", "slo"), stage.run_command("try", "slow")
+        nothing, paused = stage.run_command("resume"), stage.run_command("pause", "night")
         stage.switch.running = 9
-        processes.until(lambda: stage.said("suppressed"), 10, "the pause is in the audit")
+        processes.wait_until(lambda: stage.has_entry("suppressed"), 10, "the pause is in the audit")
         resumed, read, wrong = (
-            stage.ask("resume", "night"),
-            _status(f"{url}/api/v1/remedies"),
-            _posted(f"{url}/api/v1/remedies/pause"),
+            stage.run_command("resume", "night"),
+            _fetch_status(f"{url}/api/v1/remedies"),
+            _post_with_wrong_token(f"{url}/api/v1/remedies/pause"),
         )
-        lines = [json.loads(line) for line in stage.ask("audit", "--json").stdout.splitlines()]
+        lines = [json.loads(line) for line in stage.run_command("audit", "--json").stdout.splitlines()]
 
     assert (unknown.returncode, unknown.stderr) == (1, "steadytok: no remedy is named 'slo'; there are: slow\n")
     assert tried.stdout == "slow would act: engine r1 from full speed to a duty of 0.5 (before: 1.0, then: 0.5)\n"
@@ -309,11 +318,11 @@ def test_the_commands_say_what_is_wrong(stage: Stage) -> None:
     assert lines[1]["labels"]["alertname"] == "Trip"
 
 
-def _posted(url: str) -> int:
-    return _status(processes.urllib.request.Request(url, b"{}", {"Authorization": "Bearer guessed"}))
+def _post_with_wrong_token(url: str) -> int:
+    return _fetch_status(processes.urllib.request.Request(url, b"{}", {"Authorization": "Bearer guessed"}))
 
 
-def _status(request: str | processes.urllib.request.Request) -> int:
+def _fetch_status(request: str | processes.urllib.request.Request) -> int:
     try:
         with processes.urllib.request.urlopen(request, timeout=5) as answer:
             return int(answer.status)
@@ -328,26 +337,26 @@ def test_a_hanging_action_delays_no_tick(stage: Stage) -> None:
         function="do", before="import time; time.sleep(3600)"
     )
     stage.switch.running = 9
-    with stage.agent(script):
-        processes.until(lambda: stage.said("intended"), 20, "it is about to act")
+    with stage.run_agent(script):
+        processes.wait_until(lambda: stage.has_entry("intended"), 20, "it is about to act")
         time.sleep(1.5)
         late = re.findall(
-            r"^steadytok_tick_late_seconds (\S+)", processes.get(f"http://127.0.0.1:{stage.port}/metrics") or "", re.M
+            r"^steadytok_tick_late_seconds (\S+)", processes.fetch(f"http://127.0.0.1:{stage.port}/metrics") or "", re.M
         )
-        assert processes.get(f"http://127.0.0.1:{stage.port}/-/healthy") == "steadytok is healthy.\n"
+        assert processes.fetch(f"http://127.0.0.1:{stage.port}/-/healthy") == "steadytok is healthy.\n"
 
     assert float(late[0]) < 1.5
 
 
 def test_a_journal_that_cannot_be_read_stops_all_acting(stage: Stage) -> None:
-    """It is left as it is, the log says what to do, and the engine is not touched."""
+    """The file is left unchanged, the log says what to do, and the engine is not touched."""
     stage.switch.running = 9
     (stage.state / journal.FILE).write_bytes(b"this is no database, whatever its name says" * 100)
-    with stage.agent():
+    with stage.run_agent():
         url = f"http://127.0.0.1:{stage.port}"
         halted, firing = "steadytok_remedies_halted 1", '"state":"firing"'
-        processes.until(lambda: halted in (processes.get(f"{url}/metrics") or ""), 20, "it is halted")
-        processes.until(lambda: firing in (processes.get(f"{url}/api/v1/alerts") or ""), 10, "the alert fires")
+        processes.wait_until(lambda: halted in (processes.fetch(f"{url}/metrics") or ""), 20, "it is halted")
+        processes.wait_until(lambda: firing in (processes.fetch(f"{url}/api/v1/alerts") or ""), 10, "the alert fires")
         time.sleep(1)
         assert stage.is_at_full_speed()
 

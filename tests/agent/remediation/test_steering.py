@@ -1,4 +1,4 @@
-"""What is steered while it is held: every claim on it is heard, and a change of reason is one line of the audit."""
+"""Steering hears every claim on an act, and logs a change of reason once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from agent.remediation.remediator import Remediator
 from agent.runtime.clock import Clock
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
-from rules.rulefile import RuleSet
+from rules.model import RuleSet
 
 TIME = [1000.0]
-"""Seconds, which pass when told."""
+"""Seconds of the test's clock."""
 LABELS = (("alertname", "DimmHot"),)
 
 
-def remedy(name: str, alert: str, **parameters: Any) -> dict[str, Any]:
+def make_remedy(name: str, alert: str, **parameters: Any) -> dict[str, Any]:
     target = {"engine": "r1"}
     return {
         "name": name,
@@ -39,26 +39,30 @@ def remedy(name: str, alert: str, **parameters: Any) -> dict[str, Any]:
 
 @pytest.fixture(name="remedies")
 def _remedies(tmp_path: Path) -> Iterator[Remediator]:
-    remedies = [remedy("cool", "DimmHot", control={}), remedy("slow", "CpuHot", duty=0.6), remedy("other", "Else")]
+    remedies = [
+        make_remedy("cool", "DimmHot", control={}),
+        make_remedy("slow", "CpuHot", duty=0.6),
+        make_remedy("other", "Else"),
+    ]
     engines = [{"name": "r1", "url": "http://127.0.0.1:1"}]
     config = parse({"engines": engines, "remedies": remedies, "remediation": {"builtin": False}}, "f", {})
     rules = RuleEvaluator(RuleSet(()), interval_ms=1000, external_labels={}, external_url="")
-    around = RemediationContext(
+    context = RemediationContext(
         Clock(lambda: TIME[0]), History(3_600_000), lambda: rules, {}, "/", tmp_path, tmp_path / "token", "left"
     )
-    yield Remediator(around, RemediationConfig(), catalog.bind_remedies(config, "f"))
+    yield Remediator(context, RemediationConfig(), catalog.bind_remedies(config, "f"))
 
 
-def act(*claims: str) -> Act:
-    held = tuple(Claim(name, LABELS, 0.7) for name in claims)
-    return Act(1, "cool", "pace engine r1", LABELS, False, True, Phase.HELD, 0, held, 0, "1.0", ("0.7",))
+def make_act(*claims: str) -> Act:
+    claim_values = tuple(Claim(name, LABELS, 0.7) for name in claims)
+    return Act(1, "cool", "pace engine r1", LABELS, False, True, Phase.HELD, 0, claim_values, 0, "1.0", ("0.7",))
 
 
 def test_each_claim_on_the_resource_is_heard(remedies: Remediator) -> None:
-    """Beside the strictest claim's task those of the others are shown, each once, with the alert's labels."""
-    held = act("cool", "slow", "slow", "left")
-    _, task = remedies._action_of(held)
-    (beside,) = remedies._list_other_tasks(held, task)
+    """The other claims' tasks are passed beside the strictest one, each once, with the alert's labels."""
+    held_act = make_act("cool", "slow", "slow", "left")
+    _, task = remedies._action_of(held_act)
+    (beside,) = remedies._list_other_tasks(held_act, task)
 
     assert (task.remedy, beside.remedy, beside.own.duty, beside.labels) == ("cool", "slow", 0.6, dict(LABELS))
 
@@ -70,10 +74,10 @@ def test_a_new_reason_is_told_once_and_not_oftener_than_each_minute(remedies: Re
         for second in range(150):
             TIME[0] = 1000.0 + second
             reason = "holds" if second < 10 or second % 2 else "blind"
-            remedies._report_steering(act("cool"), Steered(reason, f"{reason} at {second}"))
+            remedies._report_steering(make_act("cool"), Steered(reason, f"{reason} at {second}"))
         await remedies.close()
 
     asyncio.run(hold())
-    told = [entry.says for entry in journal.read_audit(tmp_path / journal.FILE, 100) if entry.what == "steers"]
+    reasons = [entry.says for entry in journal.read_audit(tmp_path / journal.FILE, 100) if entry.what == "steers"]
 
-    assert told == ["holds at 0", "blind at 60", "holds at 121"]
+    assert reasons == ["holds at 0", "blind at 60", "holds at 121"]

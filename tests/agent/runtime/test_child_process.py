@@ -1,4 +1,4 @@
-"""A child is replaced whatever goes wrong in starting or hearing it. For tests/agent/sampling/test_eye.py."""
+"""A child is replaced after any failure to start it or to read from it. See tests/agent/sampling/test_eye.py."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import pytest
 from agent.runtime.child_process import ChildProcess
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.02)
 
 
-def nothing() -> None:
-    """At the end of a child."""
+def do_nothing() -> None:
+    """Ignores the end of a child."""
 
 
 def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No memory for a process now is not no process for ever."""
-    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.02)
+    """A child that cannot be started now is started later."""
+    monkeypatch.setattr("agent.runtime.child_process.MIN_PAUSE", 0.02)
     (tmp_path / "quiet.py").write_text("import sys\nsys.stdin.read()\n")
 
     async def scenario() -> None:
@@ -32,7 +32,7 @@ def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypat
             "quiet",
             ("quiet",),
             on_line=len,
-            on_end=nothing,
+            on_end=do_nothing,
             environment={"PYTHONPATH": str(tmp_path)},
         )
         with monkeypatch.context() as broken:
@@ -50,8 +50,8 @@ def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypat
 def test_a_line_that_nobody_understands_does_not_lose_the_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where taking a line raises, the process is ended, not left without a reader, and another one is started."""
-    monkeypatch.setattr("agent.runtime.child_process.SHORTEST_PAUSE", 0.02)
+    """Where handling a line raises, the child is killed rather than left without a reader, and another one starts."""
+    monkeypatch.setattr("agent.runtime.child_process.MIN_PAUSE", 0.02)
     (tmp_path / "talker.py").write_text("import sys\nprint('hello', flush=True)\nsys.stdin.read()\n")
 
     def refuse(line: bytes) -> None:
@@ -62,12 +62,12 @@ def test_a_line_that_nobody_understands_does_not_lose_the_child(
             "talker",
             ("talker",),
             on_line=refuse,
-            on_end=nothing,
+            on_end=do_nothing,
             environment={"PYTHONPATH": str(tmp_path)},
         )
         child.start()
         try:
-            await until(lambda: child.start_count >= 2)
+            await wait_until(lambda: child.start_count >= 2)
         finally:
             await child.close()
 

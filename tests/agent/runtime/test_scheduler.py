@@ -1,4 +1,4 @@
-"""What is slower than 5 s keeps its beat whatever happens to the wall clock."""
+"""Scheduled jobs keep their rhythm wherever the wall clock is set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 
 @given(st.floats(0.5, 3600), st.integers(-(10**10), 10**10))
 def test_the_next_slot_is_never_past_and_never_far(seconds: float, step: int) -> None:
-    """Whatever step the clock took since the last firing, the next one is within one interval from now."""
+    """Wherever the clock was set since the last run, the next one is within one interval from now."""
     trigger = EveryTrigger(seconds)
     now = NOON + datetime.timedelta(seconds=step)
     following = trigger.get_next_fire_time(NOON, now)
@@ -26,34 +26,34 @@ def test_the_next_slot_is_never_past_and_never_far(seconds: float, step: int) ->
 
 @pytest.mark.parametrize("step", [3600, -3600, -400 * 86400, 30 * 86400])
 def test_a_step_neither_stops_nor_floods(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the wall clock steps, a job goes on at its beat: it is not silent, and missed slots are not replayed."""
+    """After a shift of the wall clock a job keeps its rhythm: it does not stop, nor replay missed slots."""
     offset = datetime.timedelta(0)
 
-    class Stepped(datetime.datetime):
+    class ShiftedDatetime(datetime.datetime):
         @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> Stepped:  # type: ignore[override]
+        def now(cls, tz: datetime.tzinfo | None = None) -> ShiftedDatetime:  # type: ignore[override]
             moment = datetime.datetime.now(tz) + offset
             return cls.fromtimestamp(moment.timestamp(), tz)
 
-    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Stepped)
-    monkeypatch.setattr("apscheduler.executors.base.datetime", Stepped)
-    monkeypatch.setattr("agent.runtime.scheduler.utc_now", lambda: Stepped.now(datetime.UTC))
-    fired: list[float] = []
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", ShiftedDatetime)
+    monkeypatch.setattr("apscheduler.executors.base.datetime", ShiftedDatetime)
+    monkeypatch.setattr("agent.runtime.scheduler.utc_now", lambda: ShiftedDatetime.now(datetime.UTC))
+    fire_times: list[float] = []
 
     async def scenario() -> None:
         nonlocal offset
         loop = asyncio.get_running_loop()
         schedule = Scheduler()
-        schedule.add_job(0.1, lambda: fired.append(loop.time()))
+        schedule.add_job(0.1, lambda: fire_times.append(loop.time()))
         schedule.start()
         await asyncio.sleep(0.35)
         offset = datetime.timedelta(seconds=step)
         schedule.reschedule()
-        before = len(fired)
+        before = len(fire_times)
         await asyncio.sleep(0.65)
         schedule.close()
 
         assert 1 <= before <= 4
-        assert 1 <= len(fired) - before <= 8
+        assert 1 <= len(fire_times) - before <= 8
 
     asyncio.run(scenario())

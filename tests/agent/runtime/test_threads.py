@@ -1,4 +1,4 @@
-"""Facts about work in threads whose result is needed on the event loop."""
+"""Work in threads whose result is needed on the event loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.runtime.threads import make_loop_callback, run_in_thread
 
 
 def test_the_loop_goes_on_while_work_is_done() -> None:
-    """Work that waits for the event loop ends, so it does not run on it."""
+    """Work that waits for the event loop completes, since it does not run there."""
     ticked = threading.Event()
 
     async def read() -> bool:
@@ -46,7 +46,7 @@ def test_a_call_after_the_loop_has_closed_is_dropped() -> None:
 
 
 def test_a_callback_runs_on_the_loops_own_thread() -> None:
-    """What a thread hands over is called where the event loop runs."""
+    """A thread's callback runs in the thread of the event loop."""
 
     async def hand_over() -> int:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -1,387 +1,212 @@
-"""Gather asks when it is due and waits for nobody."""
+"""The sampler starts each collector when it is due, and waits for none."""
 
 from __future__ import annotations
 
-import os
-import queue
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from agent.sampling.plugins import (
-    COLLECTOR_GROUP,
-    Collector,
-    DiscoveryError,
-    bind_collector,
-    find_config_types,
-    load_collectors,
-)
-from agent.sampling.sampler import CollectionResult, CollectorState, Outcome, Sampler, ThreadRunner, collect_readings
-from collectors import Host, Reading, Sample, gauge
-
-METRIC = gauge("steadytok_test_value", "A value.")
+from agent.sampling.passes import CollectionResult, Outcome
+from agent.sampling.plugins import Collector
+from agent.sampling.sampler import Sampler
+from collectors import Sample
+from tests.agent.sampling.fakes import METRIC, ManualRunner, make_collector, make_join, make_result
 
 
-def collector(name: str = "test", interval: float = 1.0, **more: object) -> Collector:
-    settings: dict[str, object] = {
-        "description": "",
-        "metrics": (METRIC,),
-        "collect": lambda host: (),
-        "deadline": 0.5,
-        "isolated": False,
-    }
-    return Collector(name=name, interval=interval, **{**settings, **more})  # type: ignore[arg-type]
-
-
-def ended(name: str, began: float, *, values: int = 1, cpu: float = 0.0, error: str | None = None) -> CollectionResult:
-    samples = tuple(Sample(METRIC, (("n", str(n)),), 1.0) for n in range(values))
-    return CollectionResult(name, began, 0.01, cpu, samples, (), error)
-
-
-class HeldLane:
-    """A lane whose passes end when the test says so."""
-
-    def __init__(self) -> None:
-        self.busy_since: float | None = None
-        self.started: list[float] = []
-
-    def start(self, collector: Collector, began: float) -> None:
-        self.busy_since = began
-        self.started.append(began)
-
-
-def test_the_folder_is_the_list() -> None:
-    """Every file of collectors/ without an underscore is a collector that can be bound."""
-    files = {path.stem for path in (Path(__file__).parents[3] / "collectors").glob("[!_]*.py")}
-    found = load_collectors()
-
-    assert set(found) == files
-    for name, module in found.items():
-        assert bind_collector(module, name, interval=None, deadline=None, config=None).interval > 0
-
-
-def test_config_types_are_told() -> None:
-    """A collector's Config is found beside the collector."""
-    types = find_config_types(load_collectors())
-
-    assert types["meminfo"] is None
-    assert types["hwmon"] is not None
-
-
-def test_a_duplicate_name_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third party's collector may not take the name of one of ours."""
-    from importlib.metadata import EntryPoint
-
-    entry = EntryPoint("meminfo", "acme.meminfo", "steadytok.collectors")
-    monkeypatch.setattr("agent.sampling.plugins.entry_points", lambda group: [entry])
-
-    with pytest.raises(DiscoveryError, match="two collectors are named 'meminfo'"):
-        load_collectors()
-
-
-def test_a_third_partys_collector_needs_to_be_enabled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is imported only where the configuration enables it, and may be switched off without being imported."""
-    from importlib.metadata import EntryPoint
-
-    from agent import configuration
-
-    # A module that fits the contract, under another name, so that nothing need be installed.
-    entry = EntryPoint("acme", "collectors.pressure", COLLECTOR_GROUP)
-    monkeypatch.setattr("agent.sampling.plugins.entry_points", lambda group: [entry])
-    path = tmp_path / "steadytok.yml"
-    path.write_text("collectors: {acme: {enabled: true, interval: 5s}}")
-    config, found = configuration.load_configuration(path)
-    assert [c.interval for c in configuration.bind_collectors(config, found) if c.name == "acme"] == [5.0]
-
-    path.write_text("collectors: {acme: {enabled: false}}")
-    _, found = configuration.load_configuration(path)
-    assert "acme" not in found
-
-
-def test_a_raising_collector_keeps_what_it_gave() -> None:
-    """An exception is the pass's error; Samples before it are not lost."""
-
-    def readings() -> Iterator[Reading]:
-        yield METRIC.sample(1.0)
-        raise KeyError("surprise")
-
-    result = collect_readings("test", readings, Host(), 0.0)
-
-    assert [sample.value for sample in result.samples] == [1.0]
-    assert result.error == "KeyError: 'surprise'"
-    assert result.outcome is Outcome.FAILED
-
-
-def test_series_are_capped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runaway label is cut off, and the cut is counted as something missing."""
-    monkeypatch.setattr("agent.sampling.sampler.SERIES_CAP", 3)
-    result = collect_readings("test", lambda: (METRIC.sample(1.0, n=str(n)) for n in range(10)), Host(), 0.0)
-
-    assert len(result.samples) == 3
-    assert "cap of 3 series" in result.notes[0].reason
-
-
-@pytest.mark.parametrize(
-    ("samples", "reasons", "outcome"),
-    [
-        (1, ["Input/output error"], Outcome.OK),
-        (0, ["Input/output error"], Outcome.FAILED),
-        (0, [], Outcome.ABSENT),
-        (0, ["Permission denied", "Operation not permitted"], Outcome.REFUSED),
-        (0, ["Permission denied", "no such file"], Outcome.FAILED),
-    ],
-)
-def test_outcomes(samples: int, reasons: list[str], outcome: Outcome) -> None:
-    """Absent hardware and a refusal are not failures; nothing with a reason is."""
-    host = Host()
-    for reason in reasons:
-        host.note("file", reason)
-    result = collect_readings("test", lambda: [METRIC.sample(1.0)] * samples, host, 0.0)
-
-    assert result.outcome is outcome
-
-
-def test_a_collector_may_ask_for_a_longer_time_to_its_next_pass() -> None:
-    """What one pass asked for holds until the next, never below the interval, and never above two minutes."""
-    host = Host()
-
-    def readings() -> Iterator[Reading]:
-        host.again(30.0)
-        yield METRIC.sample(1.0)
-
-    asked = collect_readings("test", readings, host, 0.0)
-    course = CollectorState(collector(interval=10.0), 0.0)
-    intervals = []
-    for again in (asked.again, None, 3.0, 500.0):
-        course.record_result(asked._replace(again=again))
-        intervals.append(course.interval)
-
-    assert asked.again == 30.0
-    assert collect_readings("test", lambda: (), host, 0.0).again is None
-    assert intervals == [30.0, 10.0, 10.0, 120.0]
-
-
-def test_processor_time_of_other_threads_counts() -> None:
-    """What a collector's own threads took is part of what its pass cost, and of that pass only."""
-    host = Host()
-
-    def readings() -> Iterator[Reading]:
-        host.spend(0.25)
-        yield METRIC.sample(1.0)
-
-    assert collect_readings("test", readings, host, 0.0).cpu_seconds >= 0.25
-    assert collect_readings("test", lambda: (), host, 0.0).cpu_seconds < 0.25
+def _make_sampler(*collectors: Collector) -> Sampler:
+    return Sampler(lambda _: ManualRunner(), collectors, 0.0)
 
 
 def test_a_stuck_read_is_never_stacked() -> None:
     """While a pass has not returned no other is started; each missed turn counts as an overrun."""
-    lane = HeldLane()
-    gather = Sampler(lambda _: lane, [collector()], 0.0)
+    runner = ManualRunner()
+    sampler = Sampler(lambda _: runner, [make_collector()], 0.0)
     for now in (0.0, 1.0, 2.0, 3.0):
-        gather.start_due(now)
+        sampler.start_due(now)
 
-    assert lane.started == [0.0]
-    assert gather.states["test"].overruns == 3
-    assert gather.states["test"].outcome is Outcome.FAILED
-    assert gather.states["test"].age(3.0) == 3.0
+    assert runner.start_times == [0.0]
+    assert sampler.states["test"].overruns == 3
+    assert sampler.states["test"].outcome is Outcome.FAILED
+    assert sampler.states["test"].age(3.0) == 3.0
 
 
 def test_a_late_tick_does_not_shift_the_grid() -> None:
     """Passes stay on the grid of the first, and missed turns are not made up for."""
-    lane = HeldLane()
-    gather = Sampler(lambda _: lane, [collector()], 0.0)
+    runner = ManualRunner()
+    sampler = Sampler(lambda _: runner, [make_collector()], 0.0)
     for now in (0.0, 1.02, 2.01, 7.5, 8.0, 8.5):
-        gather.start_due(now)
-        lane.busy_since = None
-        gather.record_result(ended("test", now))
+        sampler.start_due(now)
+        runner.busy_since = None
+        sampler.record_result(make_result("test", now))
 
-    assert lane.started == [0.0, 1.02, 2.01, 7.5, 8.5]
-
-
-def test_a_costly_collector_is_asked_less_often() -> None:
-    """The interval grows until the collector takes less than a hundredth of a core, and never above two minutes."""
-    course = CollectorState(collector(), 0.0)
-    for number in range(5):
-        course.record_result(ended("test", number, cpu=0.05))
-    assert course.interval == pytest.approx(5.0)
-
-    for number in range(5):
-        course.record_result(ended("test", number, cpu=10.0))
-    assert course.interval == 120.0
-
-    for number in range(5):
-        course.record_result(ended("test", number, cpu=0.0001))
-    assert course.interval == 1.0
+    assert runner.start_times == [0.0, 1.02, 2.01, 7.5, 8.5]
 
 
 def test_slow_collectors_are_due_when_the_schedule_says() -> None:
-    """After its first pass a slow collector waits for the schedule, not for the tick."""
-    lane = HeldLane()
-    gather = Sampler(lambda _: lane, [collector(interval=60.0)], 0.0)
-    gather.start_due(0.0)
-    lane.busy_since = None
-    gather.start_due(100.0)
-    assert lane.started == [0.0]
+    """After its first pass a slow collector waits for the scheduler, not for the tick."""
+    runner = ManualRunner()
+    sampler = Sampler(lambda _: runner, [make_collector(interval=60.0)], 0.0)
+    sampler.start_due(0.0)
+    runner.busy_since = None
+    sampler.start_due(100.0)
+    assert runner.start_times == [0.0]
 
-    gather.make_slow_due("test", 100.0)
-    gather.start_due(100.0)
-    assert lane.started == [0.0, 100.0]
+    sampler.make_slow_due("test", 100.0)
+    sampler.start_due(100.0)
+    assert runner.start_times == [0.0, 100.0]
 
 
 def test_news_of_hardware_make_due() -> None:
-    """A collector that is named is asked at the next tick, whatever its interval; an unknown name is nothing."""
-    lanes = {name: HeldLane() for name in ("topology", "edac")}
-    gather = Sampler(lambda c: lanes[c.name], [collector(name, 60.0) for name in lanes], 0.0)
-    gather.start_due(0.0)
-    for lane in lanes.values():
-        lane.busy_since = None
-    gather.make_due(("topology", "ipmi"), 7.0)
+    """A uevent makes the collectors due that want its subsystem; lost events make all due that want any."""
+    wanted_events = {"topology": ("cpu", "memory"), "edac": ("edac",), "vmstat": ()}
+    runners = {name: ManualRunner() for name in wanted_events}
+    collectors = [make_collector(name, 60.0, uevents=uevents) for name, uevents in wanted_events.items()]
+    sampler = Sampler(lambda c: runners[c.name], collectors, 0.0)
 
-    assert gather.start_due(7.0) == {"topology"}
+    def start_due(now: float) -> set[str]:
+        started = sampler.start_due(now)
+        for runner in runners.values():
+            runner.busy_since = None
+        return started
+
+    assert start_due(0.0) == set(wanted_events)
+    sampler.make_due_on_uevent("memory", 7.0)
+    sampler.make_due_on_uevent("net", 7.0)
+    assert start_due(7.0) == {"topology"}
+
+    sampler.make_due_on_uevent(None, 8.0)
+    assert start_due(8.0) == {"topology", "edac"}
 
 
 def test_silence_counts_intervals() -> None:
     """A collector is silent once its newest good reading is older than so many of its own intervals."""
-    gather = Sampler(lambda _: HeldLane(), [collector("fast", 1.0), collector("slow", 60.0)], 0.0)
+    sampler = _make_sampler(make_collector("fast", 1.0), make_collector("slow", 60.0))
 
-    assert gather.find_silent(3.0, 3) == []
-    assert gather.find_silent(3.1, 3) == ["fast"]
-    assert gather.find_silent(180.1, 3) == ["fast", "slow"]
+    assert sampler.find_silent(3.0, 3) == []
+    assert sampler.find_silent(3.1, 3) == ["fast"]
+    assert sampler.find_silent(180.1, 3) == ["fast", "slow"]
 
 
 def test_a_standstill_of_our_own_is_nobodys_silence() -> None:
     """After the agent itself stood still each collector has its intervals again before it counts as silent."""
-    gather = Sampler(lambda _: HeldLane(), [collector("fast", 1.0)], 0.0)
-    gather.note_wake(100.0)
+    sampler = _make_sampler(make_collector("fast", 1.0))
+    sampler.note_wake(100.0)
 
-    assert gather.find_silent(103.0, 3) == []
-    assert gather.find_silent(103.1, 3) == ["fast"]
+    assert sampler.find_silent(103.0, 3) == []
+    assert sampler.find_silent(103.1, 3) == ["fast"]
 
 
-def joined(name: str = "joined", after: tuple[str, ...] = ("a", "b")) -> Collector:
-    """A join that counts the Samples of what it is made from, and that says so in a note."""
+def test_a_read_slower_than_its_interval_is_late_and_not_silent() -> None:
+    """A collector that always takes four intervals is shown with its age, not hidden when its result arrives."""
+    runner = ManualRunner()
+    sampler = Sampler(lambda _: runner, [make_collector()], 0.0)
+    sampler.start_due(0.0)
+    runner.busy_since = None
+    sampler.record_result(CollectionResult("test", 0.0, 4.0, 0.01, (Sample(METRIC, (), 1.0),), ()))
 
-    def join(readings: dict[str, tuple[Sample, ...]], host: Host) -> Iterator[Reading]:
-        for source, samples in readings.items():
-            host.note(source, "counted")
-            yield METRIC.sample(float(len(samples)), source=source)
+    assert sampler.find_silent(4.0, 3) == []
+    assert sampler.find_silent(30.0, 3) == ["test"]
 
-    return collector(name, after=after, join=join)
+
+def test_a_read_under_way_is_not_stacked_by_a_reload() -> None:
+    """A collector that is removed while it reads and then added again gets its old runner, not a second read."""
+    runners: list[ManualRunner] = []
+
+    def make_runner(_: Collector) -> ManualRunner:
+        runners.append(ManualRunner())
+        return runners[-1]
+
+    sampler = Sampler(make_runner, [make_collector()], 0.0)
+    sampler.start_due(0.0)
+    sampler.remove("test")
+    sampler.add(make_collector(), 1.0)
+
+    assert sampler.start_due(1.0) == set()
+    assert len(runners) == 1
+
+
+def test_a_removed_collectors_answer_is_dropped() -> None:
+    """A pass that arrives after its collector was removed is not recorded."""
+    sampler = _make_sampler(make_collector())
+    sampler.remove("test")
+
+    assert not sampler.record_result(make_result("test", 1.0))
 
 
 def test_a_join_is_as_old_as_its_oldest_source() -> None:
-    """As a whole it has the time of the oldest reading in it, and is made when one of its sources arrives."""
-    gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
-    gather.record_result(ended("a", 5.0))
-    gather.record_result(ended("b", 3.0, values=2))
-    (result,) = gather.join_arrived(["a"])
+    """Its result has the time of the oldest reading in it, and is made when one of its sources arrives."""
+    sampler = _make_sampler(make_collector("a"), make_collector("b"), make_join())
+    sampler.record_result(make_result("a", 5.0))
+    sampler.record_result(make_result("b", 3.0, values=2))
+    (result,) = sampler.join_arrived(["a"])
 
     assert result.began == 3.0
     assert [sample.value for sample in result.samples] == [1.0, 2.0]
     assert [note.path for note in result.notes] == ["a", "b"]
-    assert gather.states["joined"].age(10.0) == 7.0
-    assert gather.join_arrived(["c"]) == []
+    assert sampler.states["join"].age(10.0) == 7.0
+    assert sampler.join_arrived(["c"]) == []
 
 
 def test_what_is_joined_is_recorded_with_what_it_was_made_of() -> None:
     """Each source brings its own part, once for each of its passes, so that a slow source holds back no fast one."""
-    gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
-    slow, fast = ended("b", 1.0, values=2), ended("a", 5.0)
+    sampler = _make_sampler(make_collector("a"), make_collector("b"), make_join())
+    slow, fast = make_result("b", 1.0, values=2), make_result("a", 5.0)
     for result in (slow, fast):
-        gather.record_result(result)
-    gather.join_arrived(["a", "b"])
-    again = ended("a", 6.0, values=3)
-    gather.record_result(again)
-    gather.join_arrived(["a"])
+        sampler.record_result(result)
+    sampler.join_arrived(["a", "b"])
+    next_fast = make_result("a", 6.0, values=3)
+    sampler.record_result(next_fast)
+    sampler.join_arrived(["a"])
 
-    assert [sample.value for sample in gather.append_joined(slow)] == [1.0, 1.0, 2.0]
-    assert [sample.value for sample in gather.append_joined(again)] == [1.0, 1.0, 1.0, 3.0]
-    assert gather.append_joined(fast) == fast.samples  # a pass that has been followed by another is no part any more
+    assert [sample.value for sample in sampler.append_joined(slow)] == [1.0, 1.0, 2.0]
+    assert [sample.value for sample in sampler.append_joined(next_fast)] == [1.0, 1.0, 1.0, 3.0]
+    assert sampler.append_joined(fast) == fast.samples  # a pass that another has followed has no part
 
 
 def test_a_source_that_gives_nothing_has_no_part() -> None:
-    """What a failed source gave before is neither shown again nor does it make the join old."""
-    gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), joined()], 0.0)
-    for result in (ended("a", 5.0), ended("b", 3.0)):
-        gather.record_result(result)
-    gather.join_arrived(["a", "b"])
-    gather.record_result(ended("b", 6.0, values=0, error="broken"))
-    (result,) = gather.join_arrived(["b"])
+    """Earlier samples of a failed source are not joined again, and do not make the join old."""
+    sampler = _make_sampler(make_collector("a"), make_collector("b"), make_join())
+    for result in (make_result("a", 5.0), make_result("b", 3.0)):
+        sampler.record_result(result)
+    sampler.join_arrived(["a", "b"])
+    sampler.record_result(make_result("b", 6.0, values=0, error="broken"))
+    (result,) = sampler.join_arrived(["b"])
 
     assert [dict(sample.labels)["source"] for sample in result.samples] == ["a"]
     assert result.began == 5.0
 
 
 def test_a_join_waits_for_the_source_that_it_must_know_first() -> None:
-    """Nothing is made before that source's first word, with Samples or without, and then its Samples come first."""
-    waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
-    for values, made in ((1, ["a", "b"]), (0, ["b"])):
-        gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), waiting], 0.0)
-        gather.record_result(ended("b", 1.0))
-        assert gather.join_arrived(["b"]) == []
-        gather.record_result(ended("a", 2.0, values=values))
-        (result,) = gather.join_arrived(["a"])
+    """Nothing is joined before that source's first result, with samples or without; its samples come first."""
+    join = make_join(awaits=("a",))
+    for values, sources in ((1, ["a", "b"]), (0, ["b"])):
+        sampler = _make_sampler(make_collector("a"), make_collector("b"), join)
+        sampler.record_result(make_result("b", 1.0))
+        assert sampler.join_arrived(["b"]) == []
+        sampler.record_result(make_result("a", 2.0, values=values))
+        (result,) = sampler.join_arrived(["a"])
 
-        assert [dict(sample.labels)["source"] for sample in result.samples] == made
+        assert [dict(sample.labels)["source"] for sample in result.samples] == sources
 
 
 def test_a_source_that_always_breaks_off_is_not_waited_for() -> None:
-    """An eye that is just coming up is given a second pass; where it never comes, DIMMs must not go unwatched."""
-    waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
-    gather = Sampler(lambda _: HeldLane(), [collector("a"), collector("b"), waiting], 0.0)
-    gather.record_result(ended("b", 1.0))
-    gather.record_result(ended("a", 2.0, values=0, error="the eye is not running"))
-    assert gather.join_arrived(["a", "b"]) == []
-    gather.record_result(ended("a", 62.0, values=0, error="the eye is not running"))
-    (result,) = gather.join_arrived(["a"])
+    """A first failed pass, as while an eye starts, is waited out; after a second one DIMMs must not go unwatched."""
+    sampler = _make_sampler(make_collector("a"), make_collector("b"), make_join(awaits=("a",)))
+    sampler.record_result(make_result("b", 1.0))
+    sampler.record_result(make_result("a", 2.0, values=0, error="the eye is not running"))
+    assert sampler.join_arrived(["a", "b"]) == []
+    sampler.record_result(make_result("a", 62.0, values=0, error="the eye is not running"))
+    (result,) = sampler.join_arrived(["a"])
 
     assert [dict(sample.labels)["source"] for sample in result.samples] == ["b"]
 
 
 def test_a_source_that_is_switched_off_is_not_waited_for() -> None:
-    """The operator may not want it."""
-    waiting = collector("joined", after=("a", "b"), awaits=("a",), join=joined().join)
-    gather = Sampler(lambda _: HeldLane(), [collector("b"), waiting], 0.0)
-    gather.record_result(ended("b", 1.0))
+    """A join does not wait for a source that the operator has disabled."""
+    sampler = _make_sampler(make_collector("b"), make_join(awaits=("a",)))
+    sampler.record_result(make_result("b", 1.0))
 
-    assert len(gather.join_arrived(["b"])) == 1
+    assert len(sampler.join_arrived(["b"])) == 1
 
 
 def test_a_join_is_no_sampling_group() -> None:
-    """Nothing is recorded by the name of a join."""
-    gather = Sampler(lambda _: HeldLane(), [collector("a"), joined()], 0.0)
+    """No group is recorded under the name of a join."""
+    sampler = _make_sampler(make_collector("a"), make_join())
 
-    assert gather.list_sampling_groups() == ["a"]
-
-
-def test_a_read_that_never_returns_costs_one_thread(tmp_path: Path) -> None:
-    """A FIFO that nobody writes blocks its own lane; another lane answers meanwhile."""
-    os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "file").write_text("7")
-    answers: queue.SimpleQueue[CollectionResult] = queue.SimpleQueue()
-
-    def reads(name: str) -> Collector:
-        return collector(name, collect=lambda host: [METRIC.sample(host.read_int(name))])
-
-    before = threading.active_count()
-    stuck = ThreadRunner("fifo", Host(tmp_path), answers.put)
-    well = ThreadRunner("file", Host(tmp_path), answers.put)
-    stuck.start(reads("fifo"), 0.0)
-    for _ in range(3):
-        well.start(reads("file"), 0.0)
-        assert [sample.value for sample in answers.get(timeout=10).samples] == [7.0]
-
-    assert stuck.busy_since == 0.0
-    assert threading.active_count() == before + 2
-    (tmp_path / "fifo").write_text("1")  # lets the thread go
-    assert answers.get(timeout=10).collector == "fifo"
-
-
-def test_a_removed_collectors_answer_is_dropped() -> None:
-    """A pass that arrives after its collector was removed is not recorded."""
-    gather = Sampler(lambda _: HeldLane(), [collector()], 0.0)
-    gather.remove("test")
-
-    assert not gather.record_result(ended("test", 1.0))
+    assert sampler.list_sampling_groups() == ["a"]

@@ -1,4 +1,4 @@
-"""What our own processes cost is told by role."""
+"""The usage of the agent's processes, by role."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from agent.selfmetrics.process import Footprint
 
 
 def test_a_living_process_is_told_and_a_dead_one_left_out() -> None:
-    """Our own process has memory and processor time; a role without a process, or with a dead one, has nothing."""
+    """A live process has memory and processor time; a role without a live process has no reading."""
     readings = Footprint().read_processes({"agent": os.getpid(), "eye": None, "canary": 2**22 + 1}, 0.0)
-    told = {(sample.metric.name, dict(sample.labels)["process"]): sample.value for sample in readings if sample}
+    values = {(sample.metric.name, dict(sample.labels)["process"]): sample.value for sample in readings if sample}
 
-    assert set(told) == {
+    assert set(values) == {
         ("steadytok_process_cpu_seconds_total", "agent"),
         ("steadytok_process_resident_bytes", "agent"),
     }
-    assert told["steadytok_process_resident_bytes", "agent"] > 1 << 20
+    assert values["steadytok_process_resident_bytes", "agent"] > 1 << 20
 
 
 def test_it_is_asked_every_few_seconds() -> None:
-    """Between two askings the same readings are told again."""
+    """Between two reads the same readings are returned again."""
     footprint = Footprint()
     first = footprint.read_processes({"agent": os.getpid()}, 100.0)
 

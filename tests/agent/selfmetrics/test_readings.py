@@ -1,4 +1,4 @@
-"""What the agent says about itself at each tick."""
+"""Self-metrics about rules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ groups:
 
 
 def test_alerts_are_counted_by_name_severity_and_state(tmp_path: Path, series: Series) -> None:
-    """A scrape has no ALERTS, and a fleet's Prometheus has not the rules: it draws what fired from this."""
+    """A fleet's Prometheus scrapes no ALERTS and has no rules: it draws alerts from this metric."""
     path = tmp_path / "rules.yml"
     path.write_text(RULES)
     rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="")
@@ -34,8 +34,8 @@ def test_alerts_are_counted_by_name_severity_and_state(tmp_path: Path, series: S
     rules.evaluate(history, 400_000)
 
     labels = 'alertname="Hot",alertstate="{}",severity="{}"'
-    found = {name: value for name, value in firing.items() if name.startswith("steadytok_alerts")}
-    assert found == {
+    counts = {name: value for name, value in firing.items() if name.startswith("steadytok_alerts")}
+    assert counts == {
         f"steadytok_alerts{{{labels.format('firing', 'warning')}}}": 2.0,
         f"steadytok_alerts{{{labels.format('pending', 'critical')}}}": 2.0,
     }

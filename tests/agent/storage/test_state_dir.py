@@ -10,7 +10,7 @@ from agent.storage.state_dir import StateDir, StateError, find_state_dir
 
 
 def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The configuration comes first, then systemd, then the user's own state folder."""
+    """The configuration takes precedence, then systemd, then the user's own state folder."""
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/steadytok:/other")
     monkeypatch.setenv("XDG_STATE_HOME", "/home/x/state")
     assert find_state_dir("/given") == Path("/given")
@@ -21,7 +21,7 @@ def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_agent_at_a_time(tmp_path: Path) -> None:
-    """A second agent with the same folder is refused with what to do, and may have it once the first has gone."""
+    """A second agent is refused with a hint, and can use the folder once the first has ended."""
     first = StateDir(tmp_path / "state")
     with pytest.raises(StateError, match="another steadytok runs"):
         StateDir(tmp_path / "state")
@@ -31,14 +31,14 @@ def test_one_agent_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path) -> None:
-    """A file in the folder's place is one sentence that names it."""
+    """A file in the folder's place gives one sentence that names it."""
     (tmp_path / "state").write_text("")
     with pytest.raises(StateError, match="cannot use the state folder"):
         StateDir(tmp_path / "state")
 
 
 def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    """The credential survives a restart and only its owner can read it."""
+    """The token survives a restart, and only its owner can read it."""
     state = StateDir(tmp_path / "state")
     path = state.ensure_token_file()
     token = path.read_text()
@@ -50,7 +50,7 @@ def test_the_token_is_made_once_and_kept_private(tmp_path: Path) -> None:
 
 
 def test_writing_replaces_whole(tmp_path: Path) -> None:
-    """After a write the file holds the new text and no temporary file is left."""
+    """After a write the file holds the new text, and no temporary file remains."""
     state = StateDir(tmp_path / "state")
     assert state.read("baseline.json") is None
     state.write("baseline.json", "one")

@@ -1,4 +1,4 @@
-"""A state folder that cannot be used as it is. For tests/agent/storage/test_state_dir.py and test_baseline.py."""
+"""State folders that cannot be used as they are. Continues test_state_dir.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.storage.state_dir import StateDir, StateError, find_state_dir
 def test_a_user_without_a_home_is_told_what_to_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In a container a user may have neither HOME nor a line in /etc/passwd."""
+    """In a container a user may have neither HOME nor an entry in /etc/passwd."""
     for name in ("HOME", "STATE_DIRECTORY", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 54_321)
@@ -24,7 +24,7 @@ def test_a_user_without_a_home_is_told_what_to_set(
 
 
 def test_a_file_that_is_not_text_does_not_stop_the_start(tmp_path: Path) -> None:
-    """A baseline that a crash of the disk filled with garbage is learnt anew."""
+    """A baseline file with garbage is ignored, and the baseline is learnt anew."""
     state = StateDir(tmp_path)
     (tmp_path / "baseline.json").write_bytes(b"\xff\xfe\x00garbage")
 
@@ -33,7 +33,7 @@ def test_a_file_that_is_not_text_does_not_stop_the_start(tmp_path: Path) -> None
 
 
 def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
-    """What cannot be read is one sentence, not a traceback."""
+    """A file that cannot be read gives one sentence, not a traceback."""
     state = StateDir(tmp_path)
     (tmp_path / "baseline.json").mkdir()
 
@@ -43,7 +43,7 @@ def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
 
 
 def test_a_stored_speed_beyond_all_numbers_is_not_kept() -> None:
-    """A number that no engine makes is found when it is read, and not as an error at each tick."""
+    """An impossible speed is dropped when it is read, rather than failing at each tick."""
     stored = '{"version":1,"bins":{"r1\\u001f\\u001f1":{"100000":100}}}'
 
     assert Baseline(stored).expected_speed("r1") is None

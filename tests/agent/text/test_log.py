@@ -17,7 +17,7 @@ from agent.text import log
 
 
 @pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
+def _restore_logging() -> Iterator[None]:
     root = logging.getLogger()
     before = list(root.handlers), root.level
     yield
@@ -39,7 +39,7 @@ def test_without_a_terminal_a_line_is_json() -> None:
 
 
 def test_other_libraries_speak_the_same_way() -> None:
-    """What aiohttp or APScheduler logs comes out as JSON too, and their chatter does not."""
+    """Errors that aiohttp or APScheduler log are JSON too; their informational lines are dropped."""
     stream = io.StringIO()
     log.configure(stream)
     logging.getLogger("aiohttp.server").error("Error handling request")
@@ -49,7 +49,7 @@ def test_other_libraries_speak_the_same_way() -> None:
 
 
 def test_an_exception_is_in_its_line() -> None:
-    """A traceback is a field of the JSON, not lines of its own."""
+    """A traceback is a field of the JSON, not further lines."""
     stream = io.StringIO()
     log.configure(stream)
     try:
@@ -67,12 +67,12 @@ def test_on_a_terminal_a_line_is_for_people() -> None:
         log.configure(terminal)
         structlog.get_logger().info("listening", url="http://x/")
         terminal.flush()
-        shown = os.read(primary, 4096).decode()
+        output = os.read(primary, 4096).decode()
     os.close(primary)
 
-    assert "listening" in shown
-    assert "http://x/" in shown
-    assert not shown.startswith("{")
+    assert "listening" in output
+    assert "http://x/" in output
+    assert not output.startswith("{")
 
 
 @pytest.mark.parametrize(("level", "priority"), [("info", 6), ("warning", 4), ("error", 3)])

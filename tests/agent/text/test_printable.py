@@ -1,4 +1,4 @@
-"""What others wrote does nothing to a terminal."""
+"""Foreign text cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.text.printable import escape_line, escape_lines
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "escaped"),
     [
         ("90 °C × 3 – naïve 日本", "90 °C × 3 – naïve 日本"),
         ("\x1b[2J\x1b]0;title\x07", r"\x1b[2J\x1b]0;title\x07"),
@@ -23,29 +23,29 @@ from agent.text.printable import escape_line, escape_lines
         ("\x9b31m \u2028 \udcff", r"\x9b31m \u2028 \udcff"),
     ],
 )
-def test_controls_are_shown(text: str, shown: str) -> None:
-    """Escape sequences, carriage returns and turned writing are seen as what they are."""
-    assert escape_line(text) == shown
+def test_controls_are_shown(text: str, escaped: str) -> None:
+    """Escape sequences, carriage returns and direction marks are printed as escapes."""
+    assert escape_line(text) == escaped
 
 
 @given(st.text())
 def test_nothing_controls(text: str) -> None:
-    """Whatever the text: no control character is left, but for the ends of lines where they are wanted."""
-    left = {unicodedata.category(char) for char in escape_line(text)}
+    """No control character remains of any text, except the line ends that `escape_lines` keeps."""
+    categories = {unicodedata.category(char) for char in escape_line(text)}
 
-    assert not left & {"Cc", "Cf", "Cs"}
+    assert not categories & {"Cc", "Cf", "Cs"}
     assert escape_lines(text).count("\n") == text.count("\n")
 
 
 class Terminal(io.StringIO):
-    """What a terminal was sent."""
+    """Records the text sent to a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def test_log_lines_on_a_terminal() -> None:
-    """A label with an escape sequence colours nothing and clears nothing."""
+    """A label with an escape sequence is logged in escaped form."""
     import structlog
 
     terminal = Terminal()

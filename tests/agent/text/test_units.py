@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them."""
+"""Durations, sizes and addresses as people write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.text.units import format_bytes, format_duration, parse_duration, pars
     [("1s", 1), ("500ms", 0.5), ("1h30m", 5400), ("2m", 120), ("1d", 86400), ("0", 0), ("1m30s500ms", 90.5)],
 )
 def test_reads_durations(text: str, seconds: float) -> None:
-    """Prometheus' grammar is understood."""
+    """Prometheus' grammar is parsed."""
     assert parse_duration(text) == pytest.approx(seconds)
 
 
@@ -27,7 +27,7 @@ def test_refuses_what_prometheus_refuses(text: str) -> None:
 
 @given(st.integers(1, 10**10))
 def test_written_reads_back(milliseconds: int) -> None:
-    """What is written is read as the same duration."""
+    """A formatted duration is parsed as the same one."""
     assert parse_duration(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000, abs=1e-3)
 
 
@@ -35,33 +35,33 @@ def test_written_reads_back(milliseconds: int) -> None:
     ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 40, "3.0 TiB"), (5 << 52, "20480.0 TiB")]
 )
 def test_bytes_have_binary_units(count: int, text: str) -> None:
-    """Sizes are told in the largest unit that fits."""
+    """Sizes have the largest unit that fits."""
     assert format_bytes(count) == text
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "origin"),
     [
         ("https://hooks.chat.example/services/T0/SECRET?k=SECRET#SECRET", "https://hooks.chat.example"),
         ("http://user:SECRET@127.0.0.1:9000/", "http://127.0.0.1:9000"),
         ("http://[::1]:9000/SECRET", "http://[::1]:9000"),
         ("http://[half/SECRET", "http://[half"),
-        ("SECRET", "an address that is none"),
+        ("SECRET", "an invalid address"),
     ],
 )
-def test_an_address_is_told_without_what_may_be_secret(url: str, told: str) -> None:
-    """Scheme, host and port; no user, path, query or fragment."""
-    assert url_origin(url) == told
+def test_an_address_is_told_without_what_may_be_secret(url: str, origin: str) -> None:
+    """Only scheme, host and port remain: no user, path, query or fragment."""
+    assert url_origin(url) == origin
 
 
 @pytest.mark.parametrize(("text", "count"), [("0B", 0), ("64MiB", 64 << 20), ("4 GiB", 4 << 30), ("1TiB", 1 << 40)])
 def test_a_size_has_its_unit(text: str, count: int) -> None:
-    """A binary one, as sizes are told."""
+    """The unit is binary."""
     assert parse_size(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "64", "1.5GiB", "-1MiB", "4GB", "4  GiB", "٣MiB", "9" * 13 + "B"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    """A number alone, a fraction, a decimal unit."""
+    """A number alone, a fraction and a decimal unit are refused."""
     with pytest.raises(ValueError, match="expected a size such as 64MiB"):
         parse_size(text)

@@ -1,4 +1,4 @@
-"""What /metrics says is what History holds."""
+"""/metrics shows exactly the content of History."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.web.exposition import Exposition, LiveSeries
+from agent.web.exposition import Exposition, LiveSeries, compact_series
 from collectors import counter, gauge
 
 HEAT = gauge("steadytok_heat_celsius", "Heat.")
 EVENTS = counter("steadytok_events_total", 'Events, with a \\ and a\nnew "line".')
+SECONDS = counter("throttle_seconds_total", "How long.")
+HERTZ = gauge("frequency_hertz", "How fast.")
 LABELS = st.dictionaries(st.sampled_from(["dimm", "node"]), st.text(min_size=1, max_size=8)).map(
     lambda pairs: tuple(sorted(pairs.items()))
 )
 
 
-def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def parse_samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -26,22 +28,22 @@ def parsed(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     }
 
 
-def same(one: float, other: float) -> bool:
-    return one == other or (math.isnan(one) and math.isnan(other))
+def are_same(left: float, right: float) -> bool:
+    return left == right or (math.isnan(left) and math.isnan(right))
 
 
 @given(
     st.lists(st.dictionaries(st.tuples(st.sampled_from([HEAT, EVENTS]), LABELS), st.floats()), min_size=1, max_size=3)
 )
 def test_parses_to_the_same_floats(passes: list[dict[tuple[object, object], float]]) -> None:
-    """Each rendering, remembered lines or not, is read back as exactly the values that went in."""
+    """Each rendering, with cached lines or not, parses back to exactly the input values."""
     exposition = Exposition()
     for series in passes:
         live: list[LiveSeries] = [(metric, labels, value, 0) for (metric, labels), value in series.items()]  # type: ignore[misc]
-        came = parsed(exposition.render(live))
+        parsed = parse_samples(exposition.render(live))
 
-        assert len(came) == len(live)
-        assert all(same(came[metric.name, labels], value) for metric, labels, value, _ in live)
+        assert len(parsed) == len(live)
+        assert all(are_same(parsed[metric.name, labels], value) for metric, labels, value, _ in live)
 
 
 def test_families_stand_together() -> None:
@@ -58,3 +60,22 @@ def test_what_is_not_a_signal_is_not_shown() -> None:
     text = Exposition().render([(gauge("ALERTS", "x"), (), 1.0, 0), (gauge("steadytok:rate", "x"), (), 1.0, 0)])
 
     assert text == ""
+
+
+def test_cores_add_up_and_frequencies_are_means() -> None:
+    """Counters of a package's cores are summed and a node's frequencies averaged; other series stay."""
+    series = [
+        (SECONDS, (("core", "0"), ("package", "0")), 1.0, 5),
+        (HERTZ, (("node", "0"),), 7.0, 5),
+        (SECONDS, (("core", "1"), ("package", "0")), 2.0, 6),
+        (SECONDS, (("core", "0"), ("package", "1")), 4.0, 5),
+        (HERTZ, (("node", "1"), ("policy", "0")), 2e9, 5),
+        (HERTZ, (("node", "1"), ("policy", "1")), 4e9, 4),
+    ]
+
+    assert list(compact_series(series)) == [
+        (HERTZ, (("node", "0"),), 7.0, 5),
+        (SECONDS, (("package", "0"),), 3.0, 6),
+        (SECONDS, (("package", "1"),), 4.0, 5),
+        (HERTZ, (("node", "1"),), 3e9, 5),
+    ]

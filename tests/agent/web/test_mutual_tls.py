@@ -1,4 +1,4 @@
-"""The commands that ask the running agent, where it wants a certificate that another authority than its own signed."""
+"""The commands that query a running agent which requires certificates of another authority than its own."""
 
 from __future__ import annotations
 
@@ -17,65 +17,66 @@ CONFIG = "steadytok.yml"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of an agent that lets in whom its clients' authority names `command.example`, and of certificates."""
-    here = tmp_path_factory.mktemp("mutual")
+    """The folder of an agent that accepts certificates named `command.example`, and of the certificates."""
+    folder = tmp_path_factory.mktemp("mutual")
     for name in ("servers", "clients"):
-        (here / name).mkdir()
-        certificates.authority(here / name)
-    certificates.signed(here / "servers", "agent")
-    certificates.signed(here / "clients", "command", "DNS:command.example")
-    certificates.signed(here / "clients", "stranger", "DNS:stranger.example")
-    (here / "web.yml").write_text(
+        (folder / name).mkdir()
+        certificates.create_authority(folder / name)
+    certificates.create_certificate(folder / "servers", "agent")
+    certificates.create_certificate(folder / "clients", "command", "DNS:command.example")
+    certificates.create_certificate(folder / "clients", "stranger", "DNS:stranger.example")
+    (folder / "web.yml").write_text(
         "tls_server_config: {cert_file: servers/agent.crt, key_file: servers/agent.key,"
         " client_auth_type: RequireAndVerifyClientCert, client_ca_file: clients/ca.crt,"
         " client_allowed_sans: [command.example]}\n"
     )
-    port = processes.free_port()
-    configure(here, port, None)
-    agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(here / CONFIG)]
-    with processes.running(agent, here / "log"):
-        processes.until(lambda: '"history"' in (here / "log").read_text(), 30, "readings")
-        yield here
+    port = processes.find_free_port()
+    configure(folder, port, None)
+    agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(folder / CONFIG)]
+    with processes.run_process(agent, folder / "log"):
+        processes.wait_until(lambda: '"history"' in (folder / "log").read_text(), 30, "readings")
+        yield folder
 
 
-def configure(here: Path, port: int, shown: str | None) -> None:
-    web: dict[str, object] = {"listen": f"127.0.0.1:{port}", "config": str(here / "web.yml")}
-    if shown is not None:
+def configure(folder: Path, port: int, certificate: str | None) -> None:
+    web: dict[str, object] = {"listen": f"127.0.0.1:{port}", "config": str(folder / "web.yml")}
+    if certificate is not None:
         pair = {
-            f"{kind}_file": str(here / "clients" / f"{shown}.{end}") for kind, end in (("cert", "crt"), ("key", "key"))
+            f"{kind}_file": str(folder / "clients" / f"{certificate}.{end}")
+            for kind, end in (("cert", "crt"), ("key", "key"))
         }
         web["client_certificate"] = pair
-    document = {"engine": {"enabled": False}, "web": web, "state": {"dir": str(here / "state")}}
-    (here / CONFIG).write_text(json.dumps(document))
+    document = {"engine": {"enabled": False}, "web": web, "state": {"dir": str(folder / "state")}}
+    (folder / CONFIG).write_text(json.dumps(document))
 
 
-def steadytok(here: Path, *arguments: str, shown: str | None) -> subprocess.CompletedProcess[str]:
-    port = json.loads((here / CONFIG).read_text())["web"]["listen"].rpartition(":")[2]
-    configure(here, int(port), shown)
-    command = [sys.executable, "-m", "agent", *arguments, "--config", str(here / CONFIG)]
+def run_command(folder: Path, *arguments: str, certificate: str | None) -> subprocess.CompletedProcess[str]:
+    port = json.loads((folder / CONFIG).read_text())["web"]["listen"].rpartition(":")[2]
+    configure(folder, int(port), certificate)
+    command = [sys.executable, "-m", "agent", *arguments, "--config", str(folder / CONFIG)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "words"),
     [
         (("remedies", "list"), "Remedies are"),
         (("remedies", "pause", "night"), "Paused: night"),
         (("top", "--once"), "collector meminfo"),
     ],
 )
-def test_a_command_shows_its_own_certificate(home: Path, arguments: tuple[str, ...], says: str) -> None:
-    """With `web.client_certificate` it is let in."""
-    done = steadytok(home, *arguments, shown="command")
+def test_a_command_shows_its_own_certificate(home: Path, arguments: tuple[str, ...], words: str) -> None:
+    """With `web.client_certificate` a command is accepted."""
+    done = run_command(home, *arguments, certificate="command")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert says in done.stdout
+    assert words in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("remedies", "list"), ("top", "--once")])
 def test_without_one_the_error_says_what_to_do(home: Path, arguments: tuple[str, ...]) -> None:
-    """The agent's own certificate is none that the other authority has signed: one sentence names the key to set."""
-    done = steadytok(home, *arguments, shown=None)
+    """The agent's own certificate is of another authority, so one sentence names the key to set."""
+    done = run_command(home, *arguments, certificate=None)
 
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
@@ -83,8 +84,8 @@ def test_without_one_the_error_says_what_to_do(home: Path, arguments: tuple[str,
 
 
 def test_one_of_another_name_is_refused(home: Path) -> None:
-    """And the command says by which key."""
-    done = steadytok(home, "remedies", "list", shown="stranger")
+    """The command names the key that refuses it."""
+    done = run_command(home, "remedies", "list", certificate="stranger")
 
     assert (done.returncode, done.stdout) == (1, "")
     assert "has no name of client_allowed_sans" in done.stderr

@@ -1,4 +1,4 @@
-"""The page's own files: what is served, how, how much, and that nothing in them reaches beyond the agent."""
+"""The page's files: how they are served, their size, and that they request nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from rules.alerts import Alert, AlertState
 
 NAMES = sorted(path.name for path in FOLDER.iterdir())
 SCRIPTS = [name for name in NAMES if name.endswith(".js")]
-MOST = 100 * 1024  # bytes that a first visit may take, nothing packed
+MOST = 100 * 1024  # bytes of a first visit, uncompressed
 
 
 class Answer:
-    """What came back."""
+    """An HTTP answer."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
 
 
 def get(path: str, **headers: str) -> Answer:
-    """One GET as it goes over the wire: nothing unpacked, no dots taken out of the address."""
+    """Sends one GET over the wire, without decompression and with the address unchanged."""
     return asyncio.run(_get(path, {name.replace("_", "-"): value for name, value in headers.items()}))
 
 
@@ -37,8 +37,8 @@ async def _get(path: str, headers: Mapping[str, str]) -> Answer:
     port = await server.start("127.0.0.1", 0)
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        told = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{told}Connection: close\r\n\r\n".encode())
+        header_lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{header_lines}Connection: close\r\n\r\n".encode())
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         await writer.wait_closed()
@@ -49,13 +49,13 @@ async def _get(path: str, headers: Mapping[str, str]) -> Answer:
     return Answer(int(first.split()[1]), {name.lower(): value for name, value in pairs}, body)
 
 
-def text(name: str) -> str:
+def read_text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_file_is_served_as_what_it_is(name: str) -> None:
-    """Its bytes, its type, and that it is to be asked for again."""
+    """A file comes with its bytes, its type, and the order to revalidate it."""
     answer = get("/" if name == "index.html" else f"/static/{name}")
 
     assert (answer.status, answer.body) == (200, (FOLDER / name).read_bytes())
@@ -65,7 +65,7 @@ def test_each_file_is_served_as_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("outside", ["http://box:9817", "https://fleet.example/agents/box", "https://fleet.example/a/"])
 def test_the_link_of_an_alert_leads_to_the_page(outside: str) -> None:
-    """Also through a proxy that has put a prefix before it and takes it away again."""
+    """The link works through a proxy that adds and removes a prefix too."""
     alert = Alert("Hot", (), (), AlertState.FIRING, 1.0, active_at_ms=0, expr='up{a="b"} == 1', interval_ms=1000)
     link = build_payload(alert, 0, 60_000, {}, outside)["generatorURL"]
     answer = get(link.removeprefix(outside.rstrip("/")))
@@ -75,7 +75,7 @@ def test_the_link_of_an_alert_leads_to_the_page(outside: str) -> None:
 
 
 def test_what_the_browser_has_is_not_sent_again() -> None:
-    """With the tag of what is there the answer is 304 and empty; with another one it is the file."""
+    """With the current tag the answer is an empty 304; with another tag it is the file."""
     tag = get("/static/page.js").headers["etag"]
     again, other = get("/static/page.js", If_None_Match=f"W/{tag}"), get("/static/page.js", If_None_Match='"old"')
 
@@ -84,7 +84,7 @@ def test_what_the_browser_has_is_not_sent_again() -> None:
 
 
 def test_files_are_packed_for_whoever_takes_that() -> None:
-    """gzip where the browser accepts it, and the same bytes within."""
+    """A browser that accepts gzip gets the same bytes compressed."""
     answer = get("/static/strip.js", Accept_Encoding="br, gzip")
 
     assert answer.headers["content-encoding"] == "gzip"
@@ -97,21 +97,21 @@ def test_files_are_packed_for_whoever_takes_that() -> None:
         "/static/",
         "/static/none.js",
         "/static/index.html",
-        "/static/../front.py",
-        "/static/%2e%2e/front.py",
-        "/static/..%2ffront.py",
+        "/static/../pages.py",
+        "/static/%2e%2e/pages.py",
+        "/static/..%2fpages.py",
         "/static//etc/passwd",
         "/static/page.js/",
         "/static/page.js%00",
     ],
 )
 def test_nothing_else_is_served(path: str) -> None:
-    """Only the names of the files that were there at the start; no path goes to the disk."""
+    """Only the files that existed at the start are served; no path reaches the disk."""
     assert get(path).status == 404
 
 
 def test_a_first_visit_is_small() -> None:
-    """All files of the page together, unpacked, are below 100 KiB; packed they are below 30."""
+    """All files of the page together are below 100 KiB, and compressed below 30 KiB."""
     sizes = [(FOLDER / name).read_bytes() for name in NAMES]
 
     assert sum(map(len, sizes)) < MOST
@@ -120,16 +120,16 @@ def test_a_first_visit_is_small() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_file_asks_another_host(name: str) -> None:
-    """No absolute address stands in it, but for the name of SVG's namespace and a test for links."""
-    kept = text(name).replace("http://www.w3.org/2000/svg", "")
+    """A file has no absolute address, except for SVG's namespace and a test for links."""
+    content = read_text(name).replace("http://www.w3.org/2000/svg", "")
 
-    assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", kept) == []
-    assert re.findall(r"@import|url\((?!#)", kept) == []
+    assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", content) == []
+    assert re.findall(r"@import|url\((?!#)", content) == []
 
 
 def test_the_page_has_nothing_inline() -> None:
-    """No script, style or handler within the markup: the policy would refuse it."""
-    page = text("index.html")
+    """The markup has no script, style or handler: the policy would refuse them."""
+    page = read_text("index.html")
 
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page) == []
     assert re.findall(r'(?:href|src)="/', page) == [], "an absolute path would miss below a proxy's prefix"
@@ -137,19 +137,19 @@ def test_the_page_has_nothing_inline() -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_make_text_of_what_they_are_told(name: str) -> None:
-    """Nothing that would read a label or an annotation as markup or as code."""
+    """No script treats a label or an annotation as markup or code."""
     ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|setAttribute\(.(?:on|style)"
 
-    assert re.findall(ways, text(name)) == []
+    assert re.findall(ways, read_text(name)) == []
 
 
 def test_scripts_find_what_they_look_for() -> None:
-    """Every module that is imported is there with that name, and every element is in the page."""
-    ids = set(re.findall(r'id="([\w-]+)"', text("index.html")))
+    """Every imported name is exported by its module, and every element is in the page."""
+    ids = set(re.findall(r'id="([\w-]+)"', read_text("index.html")))
     for name in SCRIPTS:
-        for names, module in re.findall(r'import (?:\{([^}]*)\}|\* as \w+) from "\./([\w.]+)"', text(name)):
-            exported = re.findall(r"export (?:async )?(?:function|const|class) (\w+)", text(module))
+        for names, module in re.findall(r'import (?:\{([^}]*)\}|\* as \w+) from "\./([\w.]+)"', read_text(name)):
+            exported = re.findall(r"export (?:async )?(?:function|const|class) (\w+)", read_text(module))
             assert {each.strip() for each in names.split(",") if each.strip()} <= set(exported), (name, module)
-        wanted = set(re.findall(r'\bat\("([\w-]+)"\)|getElementById\("([\w-]+)"\)', text(name)))
-        assert {one or two for one, two in wanted} <= ids, name
-    assert {f"ask-{part}" for part in re.findall(r'part\("([\w-]+)"\)', text("permit.js"))} <= ids
+        element_ids = set(re.findall(r'\bat\("([\w-]+)"\)|getElementById\("([\w-]+)"\)', read_text(name)))
+        assert {one or two for one, two in element_ids} <= ids, name
+    assert {f"ask-{part}" for part in re.findall(r'part\("([\w-]+)"\)', read_text("permit.js"))} <= ids

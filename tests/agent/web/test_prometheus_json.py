@@ -1,4 +1,4 @@
-"""Numbers and times in answers and requests: nothing is lost on the way, whatever they are."""
+"""Numbers and times in answers and requests keep their exact values."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from agent.web.prometheus_json import format_seconds, format_value
 from agent.web.query_params import FARTHEST_MS, parse_step, parse_time
-from agent.web.rules_api import format_date, format_scientific
+from agent.web.rules_api import format_date
+from rules.numbers import format_scientific
 
 ANY_MS = st.integers(-(10**12), 10**12)
 
 
 @given(st.floats())
 def test_a_value_reads_back_bit_for_bit(number: float) -> None:
-    """In Go's words: no capital exponent, no point without digits, an exponent only where Go writes one."""
+    """Numbers look as in Go: no capital exponent, no point without digits, an exponent only where Go writes one."""
     text = format_value(number)
 
     assert struct.pack("<d", float(text)) == struct.pack("<d", number) or number != number
@@ -30,7 +31,7 @@ def test_a_value_reads_back_bit_for_bit(number: float) -> None:
 @example(5.960464477539063e-08)
 @example(-0.0)
 def test_a_value_of_an_alert_reads_back(number: float) -> None:
-    """Always with an exponent of two digits, as Go's %e."""
+    """A number in Go's %e has an exponent of two digits."""
     text = format_scientific(number)
 
     assert float(text) == number
@@ -39,7 +40,7 @@ def test_a_value_of_an_alert_reads_back(number: float) -> None:
 
 @given(ANY_MS)
 def test_a_time_reads_back(ms: int) -> None:
-    """To the millisecond, as seconds and as a date."""
+    """A time is exact to the millisecond, as seconds and as a date."""
     assert parse_time(format_seconds(ms)) == ms
     assert ms < -62_135_596_800_000 or parse_time(format_date(ms)) == ms
 
@@ -57,13 +58,13 @@ def test_a_time_reads_back(ms: int) -> None:
     ],
 )
 def test_times_take_prometheus_forms(text: str, ms: int) -> None:
-    """Seconds, dates, and the two ends of time that Prometheus' clients send."""
+    """Accepts seconds, dates, and the extreme times that Prometheus' clients send."""
     assert parse_time(text) == ms
 
 
 @pytest.mark.parametrize("text", ["", " 1", "1_0", "0x1", "inf", "1970-01-01", "1970-01-01 00:00:00Z", "١"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    """Neither Python's own number forms nor dates without a time."""
+    """Refuses Python's own number forms and dates without a time."""
     with pytest.raises(ValueError, match="to a valid timestamp"):
         parse_time(text)
 
@@ -72,5 +73,5 @@ def test_what_is_no_time_is_refused(text: str) -> None:
     ("text", "ms"), [("15", 15_000), ("0.5", 500), ("1m30s", 90_000), ("500ms", 500), ("-1", -1000)]
 )
 def test_steps_take_seconds_and_durations(text: str, ms: int) -> None:
-    """A number is seconds."""
+    """A bare number is in seconds."""
     assert parse_step(text) == ms

@@ -7,103 +7,19 @@ import gzip
 import json
 import math
 import threading
-import urllib.parse
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from agent.web.query_api import QueryApi, QueryContext
+from agent.web.query_api import QueryApi
 from agent.web.server import WebServer
-from collectors import Sample, counter, gauge
-from rules.evaluator import RuleEvaluator
-from rules.history.history import History
-from rules.rulefile import load_rules
-
-NOW_MS = 1_700_000_000_000
-NOW = NOW_MS // 1000
-HEAT = gauge("heat_celsius", "How hot.")
-OPS = counter("ops_total", "How many.")
-IDENTITY = {"instance": "box", "job": "steadytok"}
-RULES = """
-groups:
-- name: first
-  interval: 5s
-  limit: 7
-  rules:
-  - {record: 'heat:max', expr: max(heat_celsius)}
-  - alert: Hot
-    expr: heat_celsius > 41
-    for: 1m
-    keep_firing_for: 2m
-    labels: {severity: page}
-    annotations: {summary: 'DIMM {{ $labels.dimm }} is hot'}
-- name: second
-  rules:
-  - {alert: Cold, expr: heat_celsius < 0}
-  - {record: broken, expr: heat_celsius + on() heat_celsius}
-"""
+from collectors import Sample, gauge
+from tests.agent.web.served_api import IDENTITY, NOW, NOW_MS, ServedApi
 
 
-class Asked:
-    """The API of one History, asked over a socket."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        path = tmp_path / "rules.yml"
-        path.write_text(RULES)
-        self.history = History(3_600_000)
-        for row in range(600):
-            heats = [Sample(HEAT, (("dimm", name),), 40.0 + number + row % 2) for number, name in enumerate("ab")]
-            self.history.record("hwmon", NOW_MS - 1000 * (599 - row), [*heats, Sample(OPS, (), 2.5 * row)])
-        self.rules = RuleEvaluator(load_rules([path]), interval_ms=1000, external_labels={}, external_url="http://x")
-        self.rules.evaluate(self.history, NOW_MS - 90_000)
-        self.rules.evaluate(self.history, NOW_MS)
-
-    def sources(self) -> QueryContext:
-        return QueryContext(self.history, lambda: self.rules, lambda: NOW_MS, IDENTITY, "1.2.3", 1000)
-
-    def get(self, path: str, **parameters: Any) -> tuple[int, Any]:
-        return asyncio.run(self._ask("GET", path, parameters))
-
-    def post(self, path: str, **parameters: Any) -> tuple[int, Any]:
-        return asyncio.run(self._ask("POST", path, parameters))
-
-    def result(self, path: str, **parameters: Any) -> Any:
-        status, answer = self.get(path, **parameters)
-        assert status == 200, answer
-        assert answer["status"] == "success"
-        return answer["data"]
-
-    def refused(self, path: str, **parameters: Any) -> tuple[int, str, str]:
-        status, answer = self.get(path, **parameters)
-        assert answer["status"] == "error"
-        return status, answer["errorType"], answer["error"]
-
-    async def _ask(self, method: str, path: str, parameters: dict[str, Any]) -> tuple[int, Any]:
-        pairs = urllib.parse.urlencode({name.replace("match", "match[]"): v for name, v in parameters.items()}, True)
-        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(self.sources()).routes())
-        port = await server.start("127.0.0.1", 0)
-        try:
-            url = f"http://127.0.0.1:{port}/api/v1/{path}"
-            headers = {"Content-Type": "application/x-www-form-urlencoded"} if method == "POST" else {}
-            async with aiohttp.ClientSession() as client:
-                where = url if method == "POST" else f"{url}?{pairs}"
-                async with client.request(method, where, data=pairs.encode() or None, headers=headers) as answer:
-                    assert answer.content_type == "application/json"
-                    return answer.status, await answer.json()
-        finally:
-            await server.close()
-
-
-@pytest.fixture(name="api")
-def _api(tmp_path: Path) -> Iterator[Asked]:
-    yield Asked(tmp_path)
-
-
-def test_an_instant_query_gives_a_vector(api: Asked) -> None:
-    """Each series with its labels, the identity among them, and its value at the time asked for."""
+def test_an_instant_query_gives_a_vector(api: ServedApi) -> None:
+    """Each series has its labels, the identity included, and its value at the requested time."""
     expected = {
         "resultType": "vector",
         "result": [
@@ -112,9 +28,9 @@ def test_an_instant_query_gives_a_vector(api: Asked) -> None:
         ],
     }
 
-    assert api.result("query", query="heat_celsius") == expected
-    assert api.result("query", query="heat_celsius", time=NOW) == expected
-    assert api.result("query", query="heat_celsius", time="2023-11-14T22:13:20Z") == expected
+    assert api.get_data("query", query="heat_celsius") == expected
+    assert api.get_data("query", query="heat_celsius", time=NOW) == expected
+    assert api.get_data("query", query="heat_celsius", time="2023-11-14T22:13:20Z") == expected
     assert api.post("query", query="heat_celsius") == (200, {"status": "success", "data": expected})
 
 
@@ -136,15 +52,18 @@ def test_an_instant_query_gives_a_vector(api: Asked) -> None:
         ("-(0*1)", "-0"),
     ],
 )
-def test_a_scalar_is_written_as_prometheus_writes_it(api: Asked, text: str, value: str) -> None:
-    """All digits that matter, and an exponent only far from 1."""
-    assert api.result("query", query=text, time=f"{NOW}.25") == {"resultType": "scalar", "result": [NOW + 0.25, value]}
+def test_a_scalar_is_written_as_prometheus_writes_it(api: ServedApi, text: str, value: str) -> None:
+    """A scalar has its significant digits, and an exponent only far from 1."""
+    assert api.get_data("query", query=text, time=f"{NOW}.25") == {
+        "resultType": "scalar",
+        "result": [NOW + 0.25, value],
+    }
 
 
-def test_strings_and_range_vectors_are_results_too(api: Asked) -> None:
+def test_strings_and_range_vectors_are_results_too(api: ServedApi) -> None:
     """A range vector as an instant query gives the samples themselves, with their own times."""
-    assert api.result("query", query='"so\\n"') == {"resultType": "string", "result": [NOW, "so\n"]}
-    assert api.result("query", query='heat_celsius{dimm="a"}[2s]', time=NOW - 0.5) == {
+    assert api.get_data("query", query='"so\\n"') == {"resultType": "string", "result": [NOW, "so\n"]}
+    assert api.get_data("query", query='heat_celsius{dimm="a"}[2s]', time=NOW - 0.5) == {
         "resultType": "matrix",
         "result": [
             {
@@ -155,11 +74,11 @@ def test_strings_and_range_vectors_are_results_too(api: Asked) -> None:
     }
 
 
-def test_a_range_query_gives_a_matrix(api: Asked) -> None:
-    """A value for each step that has one, series in order of their labels; a scalar is a series without labels."""
-    where = {"start": NOW - 600, "end": NOW, "step": "5m"}
-    series = api.result("query_range", query="-heat_celsius", **where)
-    scalar = api.result("query_range", query="time()", start=NOW - 1, end=NOW, step=0.5)
+def test_a_range_query_gives_a_matrix(api: ServedApi) -> None:
+    """Series are in order of their labels, with a value for each step that has one; a scalar has no labels."""
+    window = {"start": NOW - 600, "end": NOW, "step": "5m"}
+    series = api.get_data("query_range", query="-heat_celsius", **window)
+    scalar = api.get_data("query_range", query="time()", start=NOW - 1, end=NOW, step=0.5)
 
     assert series["resultType"] == scalar["resultType"] == "matrix"
     assert [each["metric"] for each in series["result"]] == [{"dimm": "a", **IDENTITY}, {"dimm": "b", **IDENTITY}]
@@ -169,52 +88,52 @@ def test_a_range_query_gives_a_matrix(api: Asked) -> None:
     ]
 
 
-def test_the_identity_takes_part(api: Asked) -> None:
+def test_the_identity_takes_part(api: ServedApi) -> None:
     """Matchers on job and instance, groupings by them and joins on them work as after a scrape."""
 
-    def found(text: str) -> list[Any]:
-        return [each["metric"] for each in api.result("query", query=text)["result"]]
+    def query_labels(text: str) -> list[Any]:
+        return [each["metric"] for each in api.get_data("query", query=text)["result"]]
 
-    assert found('heat_celsius{job="steadytok",instance=~"b.*",dimm="a"}') == [
+    assert query_labels('heat_celsius{job="steadytok",instance=~"b.*",dimm="a"}') == [
         {"__name__": "heat_celsius", "dimm": "a", **IDENTITY}
     ]
-    assert found('heat_celsius{job!="steadytok"}') == []
-    assert found("sum by (job, instance) (heat_celsius)") == [IDENTITY]
-    assert found("ops_total * on(job, instance) group_right heat_celsius") == [
+    assert query_labels('heat_celsius{job!="steadytok"}') == []
+    assert query_labels("sum by (job, instance) (heat_celsius)") == [IDENTITY]
+    assert query_labels("ops_total * on(job, instance) group_right heat_celsius") == [
         {"dimm": "a", **IDENTITY},
         {"dimm": "b", **IDENTITY},
     ]
-    assert api.result("series", match='ops_total{instance="box"}') == [{"__name__": "ops_total", **IDENTITY}]
-    assert api.result("label/instance/values") == ["box"]
+    assert api.get_data("series", match='ops_total{instance="box"}') == [{"__name__": "ops_total", **IDENTITY}]
+    assert api.get_data("label/instance/values") == ["box"]
 
 
-def test_series_labels_and_values(api: Asked) -> None:
-    """All of what matches any selector, sorted, each once; and everything where labels are asked without selector."""
-    assert api.result("series", match=["heat_celsius", 'heat_celsius{dimm="b"}']) == [
+def test_series_labels_and_values(api: ServedApi) -> None:
+    """Results of all selectors are sorted and unique; labels without a selector cover everything."""
+    assert api.get_data("series", match=["heat_celsius", 'heat_celsius{dimm="b"}']) == [
         {"__name__": "heat_celsius", "dimm": "a", **IDENTITY},
         {"__name__": "heat_celsius", "dimm": "b", **IDENTITY},
     ]
-    everything = api.result("labels")
+    everything = api.get_data("labels")
     assert everything == ["__name__", "alertname", "alertstate", "dimm", "instance", "job", "severity"]
-    assert api.result("labels", match="ops_total") == ["__name__", "instance", "job"]
-    assert api.result("label/dimm/values") == ["a", "b"]
-    assert api.result("label/dimm/values", match="ops_total") == []
-    assert api.result("label/__name__/values", start=0, end=NOW - 10_000) == []
-    assert "ops_total" in api.result("label/__name__/values", start=NOW - 10, end="2033-01-01T00:00:00.5+01:00")
+    assert api.get_data("labels", match="ops_total") == ["__name__", "instance", "job"]
+    assert api.get_data("label/dimm/values") == ["a", "b"]
+    assert api.get_data("label/dimm/values", match="ops_total") == []
+    assert api.get_data("label/__name__/values", start=0, end=NOW - 10_000) == []
+    assert "ops_total" in api.get_data("label/__name__/values", start=NOW - 10, end="2033-01-01T00:00:00.5+01:00")
 
 
-def test_metadata_says_what_metrics_mean(api: Asked) -> None:
-    """Type and help, of all or one; History knows no unit."""
-    assert api.result("metadata", metric="ops_total") == {
+def test_metadata_says_what_metrics_mean(api: ServedApi) -> None:
+    """Metadata has the type and help of all metrics or of one; the unit is empty."""
+    assert api.get_data("metadata", metric="ops_total") == {
         "ops_total": [{"type": "counter", "help": "How many.", "unit": ""}]
     }
-    assert api.result("metadata", metric="none") == {}
-    assert set(api.result("metadata")) >= {"ops_total", "heat_celsius", "heat:max", "ALERTS"}
-    assert len(api.result("metadata", limit=1)) == 1
+    assert api.get_data("metadata", metric="none") == {}
+    assert set(api.get_data("metadata")) >= {"ops_total", "heat_celsius", "heat:max", "ALERTS"}
+    assert len(api.get_data("metadata", limit=1)) == 1
 
 
-def test_a_limit_truncates_and_says_so(api: Asked) -> None:
-    """As in Prometheus 3; what fits is whole and without a warning."""
+def test_a_limit_truncates_and_says_so(api: ServedApi) -> None:
+    """A truncated result has a warning, as in Prometheus 3; a result that fits has none."""
     requests: list[tuple[str, dict[str, Any]]] = [
         ("query", {"query": "heat_celsius"}),
         ("query", {"query": "heat_celsius[1m]"}),
@@ -264,9 +183,9 @@ def test_a_limit_truncates_and_says_so(api: Asked) -> None:
         ("rules", {"group_next_token": "x"}, "group_limit needs to be set"),
     ],
 )
-def test_what_is_wrong_is_bad_data(api: Asked, path: str, parameters: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_bad_data(api: ServedApi, path: str, parameters: dict[str, Any], message: str) -> None:
     """Status 400 and a sentence that names the parameter."""
-    status, kind, error = api.refused(path, **parameters)
+    status, kind, error = api.get_error(path, **parameters)
 
     assert (status, kind) == (400, "bad_data")
     assert message in error
@@ -282,109 +201,45 @@ def test_what_is_wrong_is_bad_data(api: Asked, path: str, parameters: dict[str, 
         ("quantile_over_time(0.5, (heat_celsius * 1)[30m:100ms])", None),
     ],
 )
-def test_what_cannot_be_evaluated_is_an_execution_error(api: Asked, query: str, message: str | None) -> None:
-    """Status 422, for a fault in the data or where the query would take too much; what is only wide is answered."""
+def test_what_cannot_be_evaluated_is_an_execution_error(api: ServedApi, query: str, message: str | None) -> None:
+    """A fault in the data or too expensive a query gets a 422; a query that is only wide is answered."""
     status, answer = api.get("query", query=query)
 
     assert status == (200 if message is None else 422)
     assert message is None or (answer["errorType"] == "execution" and message in answer["error"])
 
 
-def test_many_series_and_steps_are_refused(api: Asked) -> None:
-    """Neither the cells held together nor the samples answered grow beyond their bounds."""
+def test_many_series_and_steps_are_refused(api: ServedApi) -> None:
+    """The cells of an evaluation and the samples of an answer are bounded."""
     wide = [Sample(gauge("wide", "Wide."), (("n", str(number)),), float(number)) for number in range(1000)]
     api.history.record("wide", NOW_MS - 1000, wide)
-    where = {"start": NOW - 11_000, "end": NOW, "step": 1}
-    held = api.refused("query_range", query="wide + 1", **where)
-    values = api.refused("query_range", query="count_values('v', wide)", start=NOW - 10_000, end=NOW, step=1)
+    window = {"start": NOW - 11_000, "end": NOW, "step": 1}
+    evaluated = api.get_error("query_range", query="wide + 1", **window)
+    values = api.get_error("query_range", query="count_values('v', wide)", start=NOW - 10_000, end=NOW, step=1)
     api.history.record("wide", NOW_MS, wide)
-    answered = api.refused("query_range", query="wide", start=NOW, end=NOW + 290, step=0.28)
+    answered = api.get_error("query_range", query="wide", start=NOW, end=NOW + 290, step=0.28)
 
-    assert held[:2] == values[:2] == answered[:2] == (422, "execution")
-    assert "cells" in held[2]
+    assert evaluated[:2] == values[:2] == answered[:2] == (422, "execution")
+    assert "cells" in evaluated[2]
     assert "the answer would have" in answered[2]
 
 
-def test_a_timeout_is_kept(api: Asked) -> None:
+def test_a_timeout_is_kept(api: ServedApi) -> None:
     """The query gives up when its time is over, with status 503."""
-    status, kind, error = api.refused("query", query="heat_celsius", timeout="0.000001")
+    status, kind, error = api.get_error("query", query="heat_celsius", timeout="0.000001")
 
     assert (status, kind) == (503, "timeout")
     assert "timed out" in error
 
 
-def test_rules_are_shown_with_their_state(api: Asked) -> None:
-    """Groups in order of their names, each rule with health, and an alerting one with its alerts."""
-    first, second = api.result("rules")["groups"]
-    recording, alerting = first["rules"]
-    alerts = {each["labels"]["dimm"]: each for each in alerting.pop("alerts")}
-
-    assert (first["name"], first["interval"], first["limit"]) == ("first", 5, 7)
-    assert first["file"].endswith("rules.yml")
-    assert first["lastEvaluation"] == "2023-11-14T22:13:20Z"
-    assert recording["type"] == "recording"
-    assert (recording["name"], recording["query"], recording["health"]) == ("heat:max", "max(heat_celsius)", "ok")
-    assert (alerting["state"], alerting["duration"], alerting["keepFiringFor"]) == ("firing", 60, 120)
-    assert alerting["annotations"] == {"summary": "DIMM {{ $labels.dimm }} is hot"}
-    assert alerts["b"]["state"] == "firing"
-    assert alerts["b"]["labels"] == {"alertname": "Hot", "dimm": "b", "severity": "page", **IDENTITY}
-    assert alerts["b"]["annotations"] == {"summary": "DIMM b is hot"}
-    assert alerts["b"]["value"] == "4.2e+01"
-    assert alerts["b"]["activeAt"] == "2023-11-14T22:11:50Z"
-    assert [each["state"] for each in second["rules"] if each["type"] == "alerting"] == ["inactive"]
-    assert [each["health"] for each in second["rules"]] == ["ok", "err"]
-    assert "many-to-many" in second["rules"][1]["lastError"]
-    assert second["interval"] == 1
+def test_the_build_is_told(api: ServedApi) -> None:
+    """Grafana requests the build; unknown fields are empty."""
+    assert api.get_data("status/buildinfo")["version"] == "1.2.3"
+    assert api.get_data("query_exemplars", query="x") == []
 
 
-@pytest.mark.parametrize(
-    ("parameters", "names"),
-    [
-        ({"type": "alert"}, ["Hot", "Cold"]),
-        ({"type": "record"}, ["heat:max", "broken"]),
-        ({"rule_name[]": ["Cold", "heat:max"]}, ["heat:max", "Cold"]),
-        ({"rule_group[]": "second"}, ["Cold", "broken"]),
-        ({"file[]": "elsewhere.yml"}, []),
-        ({"match": '{severity="page"}'}, ["Hot"]),
-        ({"group_limit": 1}, ["heat:max", "Hot"]),
-    ],
-)
-def test_rules_can_be_chosen(api: Asked, parameters: dict[str, Any], names: list[str]) -> None:
-    """By kind, name, group, file, labels and page."""
-    groups = api.result("rules", **parameters)["groups"]
-
-    assert [rule["name"] for group in groups for rule in group["rules"]] == names
-    assert all(group["rules"] for group in groups)
-
-
-def test_rules_come_in_pages(api: Asked) -> None:
-    """The token of one page is where the next begins; the last page has none."""
-    token = api.result("rules", group_limit=1)["groupNextToken"]
-    last = api.result("rules", group_limit=1, group_next_token=token, exclude_alerts="true")
-
-    assert [group["name"] for group in last["groups"]] == ["second"]
-    assert "groupNextToken" not in last
-    assert last["groups"][0]["rules"][0]["alerts"] == []
-    assert api.refused("rules", group_limit=1, group_next_token="x")[0] == 400
-
-
-def test_alerts_are_those_that_live(api: Asked) -> None:
-    """Pending and firing ones; a firing one that only keeps firing says since when."""
-    assert [(each["labels"]["dimm"], each["state"]) for each in api.result("alerts")["alerts"]] == [("b", "firing")]
-    api.history.record("hwmon", NOW_MS + 5000, [Sample(HEAT, (("dimm", "b"),), 10.0)])
-    api.rules.evaluate(api.history, NOW_MS + 5000)
-
-    assert [each["keepFiringSince"] for each in api.result("alerts")["alerts"]] == ["2023-11-14T22:13:25Z"]
-
-
-def test_the_build_is_told(api: Asked) -> None:
-    """Grafana asks for it; what this program does not have is empty."""
-    assert api.result("status/buildinfo")["version"] == "1.2.3"
-    assert api.result("query_exemplars", query="x") == []
-
-
-def test_a_form_may_be_long_and_an_address_too_many(api: Asked) -> None:
-    """A POST takes expressions that no address could hold; a flood of parameters is refused."""
+def test_a_form_may_be_long_and_an_address_too_many(api: ServedApi) -> None:
+    """A POST accepts expressions too long for an address; a flood of parameters is refused."""
     text = " + ".join(["vector(0)"] * 150) + " # " + "x" * 60_000
     status, answer = api.post("query", query=text)
 
@@ -392,18 +247,20 @@ def test_a_form_may_be_long_and_an_address_too_many(api: Asked) -> None:
     assert api.post("query", query="1", match=["x"] * 2000)[0] == 400
 
 
-def test_large_answers_are_packed_where_that_is_asked(api: Asked) -> None:
-    """With the same content."""
+def test_large_answers_are_packed_where_that_is_asked(api: ServedApi) -> None:
+    """A compressed answer has the same content."""
 
     async def ask() -> tuple[str | None, bytes]:
-        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(api.sources()).routes())
+        server = WebServer(
+            metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(api.build_context()).routes()
+        )
         port = await server.start("127.0.0.1", 0)
         async with aiohttp.ClientSession(auto_decompress=False) as client:
             url = f"http://127.0.0.1:{port}/api/v1/query_range?query=heat_celsius&start={NOW - 500}&end={NOW}&step=1"
             async with client.get(url, headers={"Accept-Encoding": "gzip"}) as answer:
-                found = answer.headers.get("Content-Encoding"), await answer.read()
+                answered = answer.headers.get("Content-Encoding"), await answer.read()
         await server.close()
-        return found
+        return answered
 
     encoding, body = asyncio.run(ask())
     values = json.loads(gzip.decompress(body))["data"]["result"][0]["values"]
@@ -413,12 +270,12 @@ def test_large_answers_are_packed_where_that_is_asked(api: Asked) -> None:
     assert not any(math.isnan(float(value)) for _, value in values)
 
 
-def test_queries_run_in_threads_of_their_own(api: Asked) -> None:
-    """Daemon threads that end with the query; never the default executor, which would hold up the end of the agent."""
-    api.result("query", query="heat_celsius")
-    own = [thread for thread in threading.enumerate() if thread.name == "query"]
-    for thread in own:
+def test_queries_run_in_threads_of_their_own(api: ServedApi) -> None:
+    """Queries use daemon threads, never the default executor, which would delay the end of the agent."""
+    api.get_data("query", query="heat_celsius")
+    query_threads = [thread for thread in threading.enumerate() if thread.name == "query"]
+    for thread in query_threads:
         thread.join(10)
 
-    assert all(thread.daemon and not thread.is_alive() for thread in own)
+    assert all(thread.daemon and not thread.is_alive() for thread in query_threads)
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("asyncio")]

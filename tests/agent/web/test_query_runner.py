@@ -1,4 +1,4 @@
-"""Where queries run: two at once, given up in time, and the tick goes on whatever they do."""
+"""The query runner: two queries at once, each with a deadline, without stopping the tick."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from rules.promql import QueryBudget
 WIDE = gauge("wide", "Wide.")
 
 
-def _endless() -> int:
+def _run_endlessly() -> int:
     count = 0
     while True:
         count = max(count, len(str(count)))
 
 
-def _ready(result: int) -> Callable[[], Callable[[], int]]:
+def _prepare(result: int) -> Callable[[], Callable[[], int]]:
     return lambda: lambda: result
 
 
 def test_work_gives_its_result_or_its_error() -> None:
-    """What the thread returns or raises comes out; what is prepared fails in the same way, and nothing stays taken."""
+    """The result or error of the thread and of its preparation comes out, and every slot is freed."""
 
     async def ask() -> None:
-        queries = QueryRunner(most_running=1)
+        queries = QueryRunner(max_running=1)
         for _ in range(3):
-            assert await queries.run(_ready(7), 5.0) == 7
+            assert await queries.run(_prepare(7), 5.0) == 7
             with pytest.raises(ZeroDivisionError):
                 await queries.run(lambda: lambda: 1 // 0, 5.0)
             with pytest.raises(ZeroDivisionError):
-                await queries.run(lambda: _ready(1 // 0)(), 5.0)
+                await queries.run(lambda: _prepare(1 // 0)(), 5.0)
 
     asyncio.run(ask())
 
 
 def test_no_more_than_two_run() -> None:
-    """The third waits for its turn, and what it asks for is prepared only then."""
+    """A third query waits for its turn, and is prepared only then."""
 
     async def ask() -> None:
         queries, release, prepared = QueryRunner(), threading.Event(), []
@@ -77,39 +77,39 @@ def test_a_query_that_does_not_end_is_given_up() -> None:
     """A loop of Python calls, an evaluation, and the wait for a turn all end at the deadline."""
 
     async def ask() -> None:
-        queries = QueryRunner(most_running=1, most_waiting=1)
-        endless = asyncio.create_task(queries.run(lambda: _endless, 0.2))
+        queries = QueryRunner(max_running=1, max_waiting=1)
+        endless = asyncio.create_task(queries.run(lambda: _run_endlessly, 0.2))
         await asyncio.sleep(0)
-        waiting = asyncio.create_task(queries.run(_ready(1), 0.01))
+        waiting = asyncio.create_task(queries.run(_prepare(1), 0.01))
         await asyncio.sleep(0)
         with pytest.raises(QueryTimeoutError, match="wait already"):
-            await queries.run(_ready(1), 5.0)
+            await queries.run(_prepare(1), 5.0)
         with pytest.raises(QueryTimeoutError, match="in query queue"):
             await waiting
         with pytest.raises(QueryTimeoutError, match="in expression evaluation"):
             await endless
 
-        assert await queries.run(_ready(2), 5.0) == 2
+        assert await queries.run(_prepare(2), 5.0) == 2
 
     asyncio.run(ask())
 
 
 def test_a_query_ends_when_its_client_goes() -> None:
-    """And its place is free only when its thread has ended."""
+    """A query ends with its client; its slot is free only after its thread ended."""
 
     async def ask() -> None:
-        queries = QueryRunner(most_running=1)
-        left = asyncio.create_task(queries.run(lambda: _endless, 10.0))
+        queries = QueryRunner(max_running=1)
+        abandoned = asyncio.create_task(queries.run(lambda: _run_endlessly, 10.0))
         await asyncio.sleep(0.05)
-        left.cancel()
+        abandoned.cancel()
 
-        assert await queries.run(_ready(3), 9.0) == 3
-        assert left.cancelled()
+        assert await queries.run(_prepare(3), 9.0) == 3
+        assert abandoned.cancelled()
 
     asyncio.run(ask())
 
 
-def _history() -> History:
+def _build_history() -> History:
     history = History(3_600_000)
     for row in range(1000):
         history.record("wide", 1000 * (row + 1), [Sample(WIDE, (("n", str(n)),), float(row * n)) for n in range(100)])
@@ -128,11 +128,11 @@ def _history() -> History:
 )
 def test_ticks_go_on_under_hostile_queries(text: str) -> None:
     """
-    Two heavy queries at a time, one after the other, while a loop ticks each 50 ms, records and evaluates.
+    Two heavy queries run at a time while a loop ticks, records and evaluates every 50 ms.
 
-    Most ticks come, and on a machine with other work at least a fifth; none would where a query held the interpreter.
+    Most ticks come, and on a busy machine at least a fifth; none would come if a query held the interpreter.
     """
-    history, rule = _history(), promql.compile("max(wide) >= 0")
+    history, rule = _build_history(), promql.compile("max(wide) >= 0")
     ends: list[str] = []
 
     async def ask(queries: QueryRunner, stop: asyncio.Event) -> None:
@@ -170,12 +170,12 @@ def test_ticks_go_on_under_hostile_queries(text: str) -> None:
 
 
 def test_a_failed_query_leaves_nothing_behind() -> None:
-    """What it had worked out goes with it, at once and not at some later collection of cycles."""
-    seen: list[weakref.ref[np.ndarray]] = []
+    """The arrays of a failed query are freed at once, not at a later garbage collection."""
+    arrays: list[weakref.ref[np.ndarray]] = []
 
     def work() -> int:
         array = np.zeros(1000)
-        seen.append(weakref.ref(array))
+        arrays.append(weakref.ref(array))
         return len(array) // 0
 
     async def ask() -> None:
@@ -188,20 +188,20 @@ def test_a_failed_query_leaves_nothing_behind() -> None:
     gc.disable()
     try:
         asyncio.run(ask())
-        assert seen[0]() is None
+        assert arrays[0]() is None
     finally:
         gc.enable()
 
 
 def test_giving_up_goes_round_the_garbage_collector() -> None:
-    """A callback of the collector that runs when time is up ends well, and the work is given up after it."""
-    whole: list[bool] = []
+    """A callback of the garbage collector at the deadline completes, and the work is given up after it."""
+    completed: list[bool] = []
 
     def callback(phase: str, info: dict[str, int]) -> None:
         until = time.monotonic() + 0.2
         while time.monotonic() < until:
             len(info)
-        whole.append(True)
+        completed.append(True)
 
     def work() -> int:
         gc.callbacks.append(callback)
@@ -209,7 +209,7 @@ def test_giving_up_goes_round_the_garbage_collector() -> None:
             gc.collect()
         finally:
             gc.callbacks.remove(callback)
-        return _endless()
+        return _run_endlessly()
 
     async def ask() -> None:
         with pytest.raises(QueryTimeoutError):
@@ -217,4 +217,4 @@ def test_giving_up_goes_round_the_garbage_collector() -> None:
 
     asyncio.run(ask())
 
-    assert whole
+    assert completed

@@ -1,4 +1,4 @@
-"""The webhook: what it takes, what it refuses, and what it never does with what anybody may have written."""
+"""The webhook: the payloads it accepts and refuses, with text that anybody may have written."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import asyncio
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
 from agent.alerting import webhook_inbox
 from agent.alerting.webhook_inbox import Inbox
 from agent.config.loader import parse
-from agent.remediation import guards
+from agent.remediation import evidence
 from agent.remediation.catalog import bind_remedies
 from agent.remediation.model import AlertInput, Remedy
-from agent.remediation.remediator import Remediator
 from agent.web.server import WebServer
-from agent.web.webhook_api import PATH, WebhookApi, WebhookContext
+from agent.web.webhook_api import PATH, WebhookApi
 from rules.alerts import Alert, AlertState
+from tests.agent.web.contexts import build_context
 
 NOW = 1_700_000_000_000
 LABELS = {"alertname": "RackHot", "instance": "box:9100", "rack": "r7"}
@@ -41,47 +41,47 @@ POSTED = {
 }
 
 
-def remedy(**more: Any) -> Remedy:
-    """A remedy for posted alerts, bound as a configuration has it."""
-    told = {"name": "cool", "match": ['alertname=~".*Hot"'], "action": "webhook", "target": {"url": "http://h/"}}
+def build_remedy(**more: Any) -> Remedy:
+    """Returns a remedy for posted alerts, bound as from a configuration."""
+    settings = {"name": "cool", "match": ['alertname=~".*Hot"'], "action": "webhook", "target": {"url": "http://h/"}}
     document = {
         "external_labels": {"instance": "box"},
         "remediation": {"builtin": False},
-        "remedies": [{**told, "sources": ["webhook"], **more}],
+        "remedies": [{**settings, "sources": ["webhook"], **more}],
     }
-    (one,) = bind_remedies(parse(document, "f", {}), "f")
-    return one.remedy
+    (bound,) = bind_remedies(parse(document, "f", {}), "f")
+    return bound
 
 
 @dataclass
-class Wanting:
-    """What the webhook asks of remedies, for one."""
+class RemedyMatcher:
+    """Matches alerts against one remedy, in place of the Remediator."""
 
-    remedy: Remedy = field(default_factory=remedy)
+    remedy: Remedy = field(default_factory=build_remedy)
 
     def matches_alert(self, alert: Alert) -> bool:
-        return guards.matches(self.remedy, AlertInput(alert, source="webhook"))
+        return evidence.matches(self.remedy, AlertInput(alert, source="webhook"))
 
 
-def post(folder: Path, *bodies: Any, wanting: Wanting | None = None) -> list[tuple[int, Any]]:
-    """The answers to posts of these bodies, one after another."""
+def post(folder: Path, *bodies: Any, matcher: RemedyMatcher | None = None) -> list[tuple[int, Any]]:
+    """Posts the bodies one after another and returns the answers."""
 
     async def run() -> list[tuple[int, Any]]:
         box = Inbox(folder, NOW)
-        posted = WebhookContext(
-            remedies=cast(Remediator, wanting or Wanting()),
+        context = build_context(
+            remedies=matcher or RemedyMatcher(),
             inbox=box,
-            alerts=lambda: [OWN],
+            rules=lambda: SimpleNamespace(alerts=lambda: [OWN]),
             external_labels=EXTERNAL,
             external_url="http://box:9817",
             now_ms=lambda: NOW,
         )
-        routes = WebhookApi(posted, CollectorRegistry()).routes()
+        routes = WebhookApi(context).routes()
         server = WebServer(metrics=str, since_tick=lambda: 0.0, interval=1.0, routes=routes)
         port = await server.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as session:
-                return [await _one(session, port, body) for body in bodies]
+                return [await _post_once(session, port, body) for body in bodies]
         finally:
             await server.close()
             box.close()
@@ -89,20 +89,20 @@ def post(folder: Path, *bodies: Any, wanting: Wanting | None = None) -> list[tup
     return asyncio.run(run())
 
 
-async def _one(session: aiohttp.ClientSession, port: int, body: Any) -> tuple[int, Any]:
+async def _post_once(session: aiohttp.ClientSession, port: int, body: Any) -> tuple[int, Any]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with session.post(f"http://127.0.0.1:{port}{PATH}", data=data) as answer:
-        told = await answer.json()
-        return answer.status, told.get("data", told.get("error"))
+        document = await answer.json()
+        return answer.status, document.get("data", document.get("error"))
 
 
-def payload(*alerts: dict[str, Any], **more: Any) -> dict[str, Any]:
+def build_payload(*alerts: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"version": "4", "status": "firing", "groupKey": "{}", "routeLabels": {}, "alerts": list(alerts), **more}
 
 
 def test_alertmanagers_payload_is_taken(tmp_path: Path) -> None:
-    """With fields that are not known; what comes again is the same."""
-    assert post(tmp_path, payload(POSTED), payload(POSTED), payload()) == [
+    """A payload with unknown fields is accepted; a repeated alert is counted as repeated."""
+    assert post(tmp_path, build_payload(POSTED), build_payload(POSTED), build_payload()) == [
         (200, {"taken": 1}),
         (200, {"repeated": 1}),
         (200, {}),
@@ -128,8 +128,8 @@ def test_alertmanagers_payload_is_taken(tmp_path: Path) -> None:
     ],
 )
 def test_what_becomes_of_an_alert(tmp_path: Path, change: dict[str, Any], outcome: str) -> None:
-    """This host's, wanted, and not our own come back; everything else is counted and left."""
-    assert post(tmp_path, payload({**POSTED, **change})) == [(200, {outcome: 1})]
+    """Only this host's matching alerts that are not echoes are accepted; the others are counted."""
+    assert post(tmp_path, build_payload({**POSTED, **change})) == [(200, {outcome: 1})]
 
 
 @pytest.mark.parametrize(
@@ -145,21 +145,21 @@ def test_what_becomes_of_an_alert(tmp_path: Path, change: dict[str, Any], outcom
         {"version": "3", "alerts": []},
         {"alerts": []},
         {"version": 4, "alerts": []},
-        payload({**POSTED, "status": "pending"}),
-        payload({**POSTED, "labels": {}}),
-        payload({**POSTED, "labels": {"alertname": 1}}),
-        payload({**POSTED, "startsAt": "yesterday"}),
-        payload({**POSTED, "fingerprint": "'; DROP TABLE inbox"}),
-        payload(POSTED, {**POSTED, "status": "x"}),
+        build_payload({**POSTED, "status": "pending"}),
+        build_payload({**POSTED, "labels": {}}),
+        build_payload({**POSTED, "labels": {"alertname": 1}}),
+        build_payload({**POSTED, "startsAt": "yesterday"}),
+        build_payload({**POSTED, "fingerprint": "'; DROP TABLE inbox"}),
+        build_payload(POSTED, {**POSTED, "status": "x"}),
     ],
 )
 def test_garbage_is_refused_whole(tmp_path: Path, body: Any) -> None:
-    """A 400 with a sentence, and nothing of it is taken."""
-    (refused, taken) = post(tmp_path, body, payload(POSTED))
+    """Garbage gets a 400 with a sentence, and none of its alerts is accepted."""
+    (rejected, accepted) = post(tmp_path, body, build_payload(POSTED))
 
-    assert refused[0] == 400
-    assert isinstance(refused[1], str)
-    assert taken == (200, {"taken": 1})
+    assert rejected[0] == 400
+    assert isinstance(rejected[1], str)
+    assert accepted == (200, {"taken": 1})
 
 
 @pytest.mark.parametrize(
@@ -175,43 +175,43 @@ def test_garbage_is_refused_whole(tmp_path: Path, body: Any) -> None:
     ],
 )
 def test_an_odd_alert_costs_no_other(tmp_path: Path, change: dict[str, Any]) -> None:
-    """It is counted as refused and left; the rest of its group is taken."""
-    assert post(tmp_path, payload({**POSTED, **change}, POSTED)) == [(200, {"refused": 1, "taken": 1})]
+    """An odd alert is counted as refused; the rest of its group is accepted."""
+    assert post(tmp_path, build_payload({**POSTED, **change}, POSTED)) == [(200, {"refused": 1, "taken": 1})]
 
 
 def test_reserved_labels_are_ours() -> None:
-    """What comes from outside cannot say where it is from: it always has our mark, once."""
-    told = webhook_inbox.PostedAlert("a", NOW, True, (("alertname", "RackHot"),))
+    """An alert from outside cannot choose its source label: the agent sets it."""
+    alert = webhook_inbox.PostedAlert("a", NOW, True, (("alertname", "RackHot"),))
 
-    assert webhook_inbox.to_alert(told).labels == (("__source__", "webhook"), ("alertname", "RackHot"))
+    assert webhook_inbox.to_alert(alert).labels == (("__source__", "webhook"), ("alertname", "RackHot"))
 
 
 @pytest.mark.parametrize(
-    ("rack", "wanted"),
+    ("rack", "matches"),
     [("r7", True), ("r77", False), ("xr7", False), ("r7\n", False), ("r7; reboot", False), ("", False)],
 )
-def test_patterns_are_of_the_whole_value(rack: str, wanted: bool) -> None:
-    """A label that the action may see is what its pattern says from end to end, or the remedy is not for the alert."""
-    one = remedy(labels={"rack": "r[0-9]"})
+def test_patterns_are_of_the_whole_value(rack: str, matches: bool) -> None:
+    """A label's pattern must match the whole value, or the remedy does not match the alert."""
+    bound_remedy = build_remedy(labels={"rack": "r[0-9]"})
     alert = webhook_inbox.to_alert(
         webhook_inbox.PostedAlert("a", NOW, True, tuple(sorted({**LABELS, "rack": rack}.items())))
     )
 
-    assert guards.matches(one, AlertInput(alert, source="webhook")) is wanted
+    assert evidence.matches(bound_remedy, AlertInput(alert, source="webhook")) is matches
 
 
 def test_a_full_inbox_is_a_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that Alertmanager tries again."""
-    monkeypatch.setattr(webhook_inbox, "MOST_FIRING", 0)
+    """A full inbox answers 503, so that Alertmanager retries."""
+    monkeypatch.setattr(webhook_inbox, "MAX_FIRING", 0)
 
-    ((status, says),) = post(tmp_path, payload(POSTED))
+    ((status, message),) = post(tmp_path, build_payload(POSTED))
 
-    assert (status, says) == (503, "0 posted alerts fire already")
+    assert (status, message) == (503, "0 posted alerts fire already")
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), lambda c: st.dictionaries(st.text(), c)))
 def test_nothing_that_is_posted_is_a_fault(body: Any) -> None:
-    """Whatever the bytes: an answer of 200 or 400."""
+    """Any bytes get a 200 or a 400."""
     from agent.web.webhook_api import _decode_payload
 
     data = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -1,4 +1,4 @@
-"""What vendors call the sensors of memory, and what each of those names says: a corpus, name by name."""
+"""Vendors' names for memory sensors, and the parts of each name: a corpus, name by name."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from hypothesis import strategies as st
 
 from collectors._dimm.sensor_names import (
     Slot,
+    explain_refusal,
     matches_slot,
     normalize_name,
     parse_slot,
     parse_slots,
-    refusal_reason,
     strip_decoration,
 )
 
 MEMORY, BOARD = "32", "7"  # entities of IPMI
 REGULATOR = "a voltage regulator, which runs hotter than the modules beside it"
-ZONE = "the air of a zone and no module"
-STATE = "a state, which tells no temperature"
+ZONE = "the air of a zone and not a module"
+STATE = "a state and no temperature"
 ELSEWHERE = "neither on memory nor named after it"
 
-# (name, entity, what it says or why it is none). Names as published, vendor by vendor.
+# (name, entity, its slot or the reason for refusal). Names as published, vendor by vendor.
 CORPUS = [
     # Supermicro
     ("P1-DIMMA1 Temp", MEMORY, Slot("P1-DIMMA1", 1, "A", 1)),
@@ -34,27 +34,27 @@ CORPUS = [
     ("P1-VDIMMABCVRM Temp", BOARD, REGULATOR),
     ("VDIMMABVRM", MEMORY, REGULATOR),
     # Gigabyte, Inspur
-    ("DIMMG0_TEMP", BOARD, Slot("DIMMG0", group=True)),
-    ("DIMMG1_TEMP", BOARD, Slot("DIMMG1", group=True)),
-    ("DIMMG0_Temp", BOARD, Slot("DIMMG0", group=True)),
+    ("DIMMG0_TEMP", BOARD, Slot("DIMMG0", is_group=True)),
+    ("DIMMG1_TEMP", BOARD, Slot("DIMMG1", is_group=True)),
+    ("DIMMG0_Temp", BOARD, Slot("DIMMG0", is_group=True)),
     ("VR_DIMMG0_TEMP", BOARD, REGULATOR),
     ("DIMM_P0_A0", MEMORY, Slot("DIMM_P0_A0", 0, "A", 0)),
     ("CPU0_C0D0", MEMORY, Slot("CPU0_C0D0", 0, "0", 0)),
     # HPE
-    ("04-P1 DIMM 1-6", MEMORY, Slot("P1 DIMM 1-6", 1, group=True)),
-    ("05-P1 DIMM 7-12", MEMORY, Slot("P1 DIMM 7-12", 1, group=True)),
+    ("04-P1 DIMM 1-6", MEMORY, Slot("P1 DIMM 1-6", 1, is_group=True)),
+    ("05-P1 DIMM 7-12", MEMORY, Slot("P1 DIMM 7-12", 1, is_group=True)),
     ("08-P1 Mem Zone", BOARD, ZONE),
     ("PROC 1 DIMM 3", MEMORY, Slot("PROC 1 DIMM 3", 1, "", 3)),
     # Intel
-    ("DIMM Thrm Mrgn 1", MEMORY, Slot("DIMM Thrm Mrgn 1", group=True)),
-    ("DIMM Thrm Mrgn 4", MEMORY, Slot("DIMM Thrm Mrgn 4", group=True)),
+    ("DIMM Thrm Mrgn 1", MEMORY, Slot("DIMM Thrm Mrgn 1", is_group=True)),
+    ("DIMM Thrm Mrgn 4", MEMORY, Slot("DIMM Thrm Mrgn 4", is_group=True)),
     ("Mem P1 Thrm Trip", MEMORY, STATE),
     ("P1 MEM01 VRD Hot", MEMORY, REGULATOR),
     ("CPU1_DIMM_A1", MEMORY, Slot("CPU1_DIMM_A1", 1, "A", 1)),
     # IBM, Lenovo
     ("DIMM 1 Temp", MEMORY, Slot("DIMM 1", None, "", 1)),
     ("DIMM 24 Temp", MEMORY, Slot("DIMM 24", None, "", 24)),
-    # Dell: every sensor is `Temp`, and only what it is on tells; slots are A1 to A16, B1 to B16
+    # Dell: every sensor is `Temp`, so only the entity distinguishes them; slots are A1 to A16, B1 to B16
     ("Temp", "8", Slot("Temp")),
     ("Temp", "3", ELSEWHERE),
     ("A1", MEMORY, Slot("A1", 1, "", 1)),
@@ -63,33 +63,33 @@ CORPUS = [
     ("CPU1_DIMM1 Temp", MEMORY, Slot("CPU1_DIMM1", 1, "", 1)),
     ("Temp DIMM#1", BOARD, Slot("DIMM#1", None, "", 1)),
     ("DIMMA0_TEMP", BOARD, Slot("DIMMA0", None, "A", 0)),
-    ("Temp_DIMM_KLM", BOARD, Slot("DIMM_KLM", group=True)),
+    ("Temp_DIMM_KLM", BOARD, Slot("DIMM_KLM", is_group=True)),
     ("MEM Temp", BOARD, Slot("MEM")),
     # AMD's reference firmware (bank and locator), and a desktop's
     ("P0 CHANNEL A DIMM 0", MEMORY, Slot("P0 CHANNEL A DIMM 0", 0, "A", 0)),
     ("ChannelA-DIMM0", MEMORY, Slot("ChannelA-DIMM0", None, "A", 0)),
-    # Linux' own drivers: channels are counted anew in each controller, so that they tell no slot
+    # Linux' own drivers count channels per controller, so these names identify no slot
     ("CPU_SrcID#1_MC#0_Chan#1_DIMM#0", MEMORY, Slot("CPU_SrcID#1_MC#0_Chan#1_DIMM#0", 1)),
     ("mc#2csrow#1channel#1", MEMORY, Slot("mc#2csrow#1channel#1")),
     ("DIMM A1 (blue)", MEMORY, Slot("DIMM A1 (blue)", None, "A", 1)),
-    # What is on no memory
+    # Sensors on something else
     ("Inlet Temp", "55", ELSEWHERE),
     ("CPU1 Temp", "3", ELSEWHERE),
     ("FAN1", "29", ELSEWHERE),
 ]
 
 
-@pytest.mark.parametrize(("name", "entity", "says"), CORPUS, ids=[f"{name}@{entity}" for name, entity, _ in CORPUS])
-def test_every_name_lands_or_is_refused_with_its_reason(name: str, entity: str, says: Slot | str) -> None:
-    """A name says which processor, channel and module, or why its sensor is none of a module."""
-    assert (refusal_reason(name, entity) or parse_slots([name])[name]) == says
+@pytest.mark.parametrize(("name", "entity", "expected"), CORPUS, ids=[f"{name}@{entity}" for name, entity, _ in CORPUS])
+def test_every_name_lands_or_is_refused_with_its_reason(name: str, entity: str, expected: Slot | str) -> None:
+    """A name gives processor, channel and module, or the reason why its sensor is not a module's."""
+    assert (explain_refusal(name, entity) or parse_slots([name])[name]) == expected
 
 
 def test_g_among_other_letters_is_a_channel() -> None:
-    """Where a board has sensors of channels A to H, `DIMMG0` is channel G and no group."""
-    found = parse_slots(["DIMMA0_TEMP", "DIMMG0_TEMP", "DIMMH0_TEMP"])
+    """On a board with sensors of channels A to H, `DIMMG0` is channel G and not a group."""
+    slots = parse_slots(["DIMMA0_TEMP", "DIMMG0_TEMP", "DIMMH0_TEMP"])
 
-    assert found["DIMMG0_TEMP"] == Slot("DIMMG0", None, "G", 0)
+    assert slots["DIMMG0_TEMP"] == Slot("DIMMG0", None, "G", 0)
 
 
 @pytest.mark.parametrize(
@@ -97,24 +97,24 @@ def test_g_among_other_letters_is_a_channel() -> None:
     [
         ("P1-DIMMA1 Temp", "P1-DIMMA1", True),
         ("P1-DIMM1A.Temp", "P1_DIMMA1", True),
-        ("DIMMA1 Temp", "P1-DIMMA1", True),  # one processor need not be named
+        ("DIMMA1 Temp", "P1-DIMMA1", True),  # a single processor may be left out
         ("P2-DIMMA1 Temp", "P1-DIMMA1", False),
         ("P1-DIMMA2 Temp", "P1-DIMMA1", False),
         ("DIMM 1 Temp", "DIMM 1", True),
-        ("DIMM 1 Temp", "ChannelA-DIMM1", False),  # nothing says that the first module is the first of channel A
+        ("DIMM 1 Temp", "ChannelA-DIMM1", False),  # module 1 need not be in channel A
         ("04-P1 DIMM 1-6", "PROC 1 DIMM 1", False),
         ("MEM Temp", "DIMM", False),
         ("Temp", "P1-DIMMA1", False),
     ],
 )
 def test_a_name_fits_a_slot_where_all_that_it_says_is_true_there(sensor: str, locator: str, fits: bool) -> None:
-    """What a sensor leaves open may be anything, but for the channel."""
+    """A sensor's name may omit any part but the channel."""
     assert matches_slot(parse_slot(sensor), parse_slot(locator)) is fits
 
 
 @given(st.text(max_size=40))
 def test_any_name_can_be_read(name: str) -> None:
-    """Whatever a firmware calls a sensor, something is said of it, twice the same, and its name is never lost."""
+    """Any name parses, twice to the same slot, and keeps a name."""
     assert parse_slot(name) == parse_slot(name)
     assert bool(strip_decoration(name)) == bool(name.strip())
     assert normalize_name(normalize_name(name)) == normalize_name(name) or "temp" in normalize_name(name)

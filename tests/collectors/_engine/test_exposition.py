@@ -1,4 +1,4 @@
-"""The reader of other programs' metrics, against the reference parser and against anything at all."""
+"""The parser of engines' metrics, against the reference parser and against any text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LABELS = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True), 
 VALUES = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def _line(name: str, labels: dict[str, str], value: float) -> str:
+def _format_line(name: str, labels: dict[str, str], value: float) -> str:
     escaped = {key: text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for key, text in labels.items()}
     pairs = ",".join(f'{key}="{text}"' for key, text in escaped.items())
     return f"{name}{{{pairs}}} {value!r}" if pairs else f"{name} {value!r}"
@@ -22,8 +22,8 @@ def _line(name: str, labels: dict[str, str], value: float) -> str:
 
 @given(NAMES, LABELS, VALUES)
 def test_reads_what_the_reference_parser_reads(name: str, labels: dict[str, str], value: float) -> None:
-    """Name, labels and value of any sample come out as from prometheus_client."""
-    text = _line(name, labels, value) + "\n"
+    """Name, labels and value of any sample equal prometheus_client's."""
+    text = _format_line(name, labels, value) + "\n"
     sample = next(sample for family in text_string_to_metric_families(text) for sample in family.samples)
 
     assert parse_points(text, {name}) == {sample.name: [Point(sample.labels, sample.value)]}
@@ -32,11 +32,11 @@ def test_reads_what_the_reference_parser_reads(name: str, labels: dict[str, str]
 
 @given(st.text(), st.text())
 def test_anything_else_is_no_error(text: str, name: str) -> None:
-    """Whatever an engine answers, reading it ends, with points that are finite numbers or with none."""
+    """Any text parses, to finite points or to none."""
     is_exposition(text)
-    found = parse_points(f"{text}\n{name} {text}", {name, "a", "1"})
+    points = parse_points(f"{text}\n{name} {text}", {name, "a", "1"})
 
-    assert all(abs(point.value) < float("inf") for series in found.values() for point in series or ())
+    assert all(abs(point.value) < float("inf") for series in points.values() for point in series or ())
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_a_value_that_cannot_be_read_spoils_its_metric(line: str) -> None:
 
 @pytest.mark.parametrize("line", ["m NaN", "m +Inf", "m -Inf"])
 def test_what_is_not_finite_is_left_out(line: str) -> None:
-    """NaN says that there is no value."""
+    """NaN means that there is no value."""
     assert parse_points(line, {"m"}) == {"m": []}
 
 
 def test_timestamps_and_exemplars_are_passed_over() -> None:
-    """What may follow a value is not part of it."""
+    """A timestamp or exemplar after a value is ignored."""
     text = 'm{a="1"} 5 1700000000000\nm{a="2"} 6 # {trace="x"} 0.5'
 
     assert parse_points(text, {"m"}) == {"m": [Point({"a": "1"}, 5.0), Point({"a": "2"}, 6.0)]}
@@ -67,5 +67,5 @@ def test_names_are_exact() -> None:
 
 @pytest.mark.parametrize("text", ["", "<html>\n<body>Not found</body>", '{"detail":"Not Found"}', "# HELP only", "404"])
 def test_a_page_is_no_exposition(text: str) -> None:
-    """A web page, JSON, comments alone or nothing are not metrics."""
+    """A web page, JSON, comments alone or an empty text are not metrics."""
     assert not is_exposition(text)

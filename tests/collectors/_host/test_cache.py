@@ -1,4 +1,4 @@
-"""What a collector keeps from one process to the next: whole or not at all, and never a reason to fail."""
+"""Texts that outlast a process: whole or absent, and never a reason to fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collectors._host.cache import Cache
 
 
 def test_a_text_outlasts_its_process(tmp_path: Path) -> None:
-    """What one Shelf of a folder was given another one has, readable by its owner alone."""
+    """A text put through one Cache is readable through another of the same folder, and by its owner only."""
     folder = tmp_path / "a" / "shelf"
     Cache(folder).put("x.json", "text")
 
@@ -18,7 +18,7 @@ def test_a_text_outlasts_its_process(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_it_lasts_as_long_as_we_do(tmp_path: Path) -> None:
-    """No folder, or one that cannot be made: the same Shelf still has it."""
+    """Without a folder, or with one that cannot be made, the same Cache still returns the text."""
     (tmp_path / "file").write_text("")
     for shelf in (Cache(), Cache(tmp_path / "file" / "shelf")):
         shelf.put("x.json", "text")
@@ -28,7 +28,7 @@ def test_without_a_folder_it_lasts_as_long_as_we_do(tmp_path: Path) -> None:
 
 
 def test_what_is_no_text_is_none(tmp_path: Path) -> None:
-    """Garbage under a name is as good as nothing."""
+    """A file that is not text counts as absent."""
     (tmp_path / "x.json").write_bytes(b"\xff\xfe")
 
     assert Cache(tmp_path).get("x.json") is None

@@ -1,4 +1,4 @@
-"""The kernel's lists of numbers."""
+"""Lists of numbers in the kernel's format."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from collectors._host.cpulist import parse_cpulist
     ],
 )
 def test_lists_are_expanded(text: str, numbers: frozenset[int]) -> None:
-    """Single numbers and ranges are read, with or without the newline."""
+    """Single numbers and ranges are parsed, with or without the newline."""
     assert parse_cpulist(text) == numbers
 
 
 @pytest.mark.parametrize("text", ["", "-1", "3-1", "0-", "0,,1", "0-99999", "0-999999999999", "1_0", "a", "٣", "0 1"])
 def test_what_is_no_list_is_none(text: str) -> None:
-    """Nothing is guessed, and no range is too large for memory."""
+    """Malformed texts give None, and no range exhausts memory."""
     assert parse_cpulist(text) is None
 
 
 @given(st.text())
 def test_any_text_gives_numbers_or_none(text: str) -> None:
     """No text raises."""
-    found = parse_cpulist(text)
+    numbers = parse_cpulist(text)
 
-    assert found is None or (found and all(number >= 0 for number in found))
+    assert numbers is None or (numbers and all(number >= 0 for number in numbers))
 
 
 @given(st.frozensets(st.integers(0, 2000), min_size=1))
 def test_what_is_written_is_read(numbers: frozenset[int]) -> None:
-    """A list of any numbers, written one by one, comes back."""
+    """A list of any numbers, written one by one, parses to the same numbers."""
     assert parse_cpulist(",".join(map(str, sorted(numbers)))) == numbers

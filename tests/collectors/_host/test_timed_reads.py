@@ -1,4 +1,4 @@
-"""Places with their own time budget: one that never returns is left behind, and costs one thread and nothing else."""
+"""Reads with a time budget each: a stuck read costs one thread and blocks no other path."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import pytest
 from collectors import Host
 from collectors._host.timed_reads import TimedReader
 
-AMPLE = 30.0  # seconds; a place that returns is never late, however busy the machine
+AMPLE = 30.0  # seconds; a read that returns is never late, however busy the machine
 SHORT = 1.0
-PLACES = ("a", "b", "c", "d")
+PATHS = ("a", "b", "c", "d")
 Until = Callable[[Callable[[], bool]], None]
 
 
 class Bus:
-    """Places that answer with their name, but for those whose gate is shut."""
+    """Paths whose read returns their name in capitals, unless their gate is shut."""
 
     def __init__(self) -> None:
         self.gates: dict[str, threading.Event] = {}
-        self.asked: list[str] = []
+        self.read_paths: list[str] = []
         self.threads: set[int] = set()
 
-    def shut(self, *places: str) -> None:
-        self.gates |= {place: threading.Event() for place in places}
+    def shut(self, *paths: str) -> None:
+        self.gates |= {path: threading.Event() for path in paths}
 
-    def open(self, *places: str) -> None:
-        for place in places:
-            self.gates.pop(place).set()
+    def open(self, *paths: str) -> None:
+        for path in paths:
+            self.gates.pop(path).set()
 
-    def read(self, host: Host, place: str) -> str:
-        self.asked.append(place)
+    def read(self, host: Host, path: str) -> str:
+        self.read_paths.append(path)
         self.threads.add(threading.get_ident())
-        if gate := self.gates.get(place):
+        if gate := self.gates.get(path):
             gate.wait()
-        host.note(place, "read")
-        return place.upper()
+        host.note(path, "read")
+        return path.upper()
 
 
 @pytest.fixture(name="bus")
@@ -65,59 +65,62 @@ def _until() -> Until:
     return until
 
 
-def _since(before: set[threading.Thread]) -> set[threading.Thread]:
+def _find_new_threads(before: set[threading.Thread]) -> set[threading.Thread]:
     return set(threading.enumerate()) - before
 
 
-def _reasons(host: Host) -> dict[str, str]:
+def _take_reasons(host: Host) -> dict[str, str]:
     return {note.path: note.reason for note in host.take_notes()}
 
 
 def test_one_worker_reads_all_places_in_order(bus: Bus, host: Host) -> None:
-    """While every place returns one thread is enough for all passes, and its notes are the pass's."""
-    patience = TimedReader(AMPLE, AMPLE)
-    passes = [list(patience.read_each(host, PLACES, bus.read)) for _ in range(5)]
+    """While every read returns, one thread serves all passes, and its notes belong to the pass."""
+    reader = TimedReader(AMPLE, AMPLE)
+    passes = [list(reader.read_each(host, PATHS, bus.read)) for _ in range(5)]
 
     assert passes == [[("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")]] * 5
     assert len(bus.threads) == 1
     assert bus.threads != {threading.get_ident()}
-    assert [note.path for note in host.take_notes()] == [*PLACES] * 5
+    assert [note.path for note in host.take_notes()] == [*PATHS] * 5
 
 
 def test_a_stuck_place_is_left_behind_and_not_asked_again(bus: Bus, host: Host, until: Until) -> None:
-    """Its thread is the only one more; when that has returned the place is asked again, and nothing late is told."""
+    """
+    A stuck read costs one additional thread; once it has returned its path is read again, and its late result is
+    dropped.
+    """
     before = set(threading.enumerate())
-    patience = TimedReader(SHORT, AMPLE)
+    reader = TimedReader(SHORT, AMPLE)
     bus.shut("b")
-    first = list(patience.read_each(host, PLACES, bus.read))
-    reasons = _reasons(host)
-    threads = _since(before)
-    later = [list(patience.read_each(host, PLACES, bus.read)) for _ in range(5)]
-    reasons_later = _reasons(host)
+    first = list(reader.read_each(host, PATHS, bus.read))
+    reasons = _take_reasons(host)
+    threads = _find_new_threads(before)
+    later = [list(reader.read_each(host, PATHS, bus.read)) for _ in range(5)]
+    reasons_later = _take_reasons(host)
 
-    assert [place for place, _ in first] == ["a", "c", "d"]
+    assert [path for path, _ in first] == ["a", "c", "d"]
     assert reasons["b"] == "did not return within 1 s"
-    assert [[place for place, _ in one] for one in later] == [["a", "c", "d"]] * 5
+    assert [[path for path, _ in one] for one in later] == [["a", "c", "d"]] * 5
     assert reasons_later["b"] == "a read of an earlier pass has not returned yet"
-    assert _since(before) == threads
+    assert _find_new_threads(before) == threads
     assert len(threads) == 2
-    assert bus.asked.count("b") == 1
+    assert bus.read_paths.count("b") == 1
 
     bus.open("b")
-    until(lambda: len(_since(before)) == 1)
+    until(lambda: len(_find_new_threads(before)) == 1)
 
-    assert dict(patience.read_each(host, PLACES, bus.read)) == {"a": "A", "b": "B", "c": "C", "d": "D"}
-    assert _reasons(host)["b"] == "read"
-    assert _since(before) < threads
+    assert dict(reader.read_each(host, PATHS, bus.read)) == {"a": "A", "b": "B", "c": "C", "d": "D"}
+    assert _take_reasons(host)["b"] == "read"
+    assert _find_new_threads(before) < threads
 
 
 def test_a_pass_that_is_over_goes_on_where_it_ended(bus: Bus, host: Host) -> None:
-    """What a pass did not reach is noted, and is first in the next one: no place is hidden for ever."""
-    patience = TimedReader(AMPLE, SHORT)
+    """Paths that a pass did not reach are noted, and come first in the next pass."""
+    reader = TimedReader(AMPLE, SHORT)
     bus.shut("b")
-    first = [place for place, _ in patience.read_each(host, PLACES, bus.read)]
-    reasons = _reasons(host)
-    second = [place for place, _ in patience.read_each(host, PLACES, bus.read)]
+    first = [path for path, _ in reader.read_each(host, PATHS, bus.read)]
+    reasons = _take_reasons(host)
+    second = [path for path, _ in reader.read_each(host, PATHS, bus.read)]
 
     assert first == ["a"]
     assert reasons["b"].startswith("did not return within its time")
@@ -126,35 +129,35 @@ def test_a_pass_that_is_over_goes_on_where_it_ended(bus: Bus, host: Host) -> Non
 
 
 def test_what_a_read_raises_is_raised_after_what_had_come(bus: Bus, host: Host) -> None:
-    """A fault of the code is not taken for a slow place, and the worker outlives it."""
+    """An exception in a read is raised after the earlier results, and the worker survives it."""
 
-    def read(own: Host, place: str) -> str:
-        if place == "c":
+    def read(worker_host: Host, path: str) -> str:
+        if path == "c":
             raise ZeroDivisionError
-        return bus.read(own, place)
+        return bus.read(worker_host, path)
 
-    patience = TimedReader(AMPLE, AMPLE)
-    came = []
+    reader = TimedReader(AMPLE, AMPLE)
+    results = []
     with pytest.raises(ZeroDivisionError):
-        came += [place for place, _ in patience.read_each(host, ("c",), read)]
+        results += [path for path, _ in reader.read_each(host, ("c",), read)]
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            for place, _answer in patience.read_each(host, PLACES, read):
-                came.append(place)
+            for path, _answer in reader.read_each(host, PATHS, read):
+                results.append(path)
 
-    assert came == ["a", "b", "a", "b"]
+    assert results == ["a", "b", "a", "b"]
     assert len(bus.threads) == 1
 
 
 def test_nobody_left_and_nothing_to_read_cost_no_thread(bus: Bus, host: Host, until: Until) -> None:
-    """Without places no thread is begun, and the worker ends with whoever had it."""
+    """Without paths no thread starts, and the worker ends together with its TimedReader."""
     before = set(threading.enumerate())
-    patience = TimedReader(AMPLE, AMPLE)
-    nothing = list(patience.read_each(host, (), bus.read))
-    idle = _since(before)
-    list(patience.read_each(host, PLACES, bus.read))
-    working = _since(before)
-    del patience
-    until(lambda: not _since(before))
+    reader = TimedReader(AMPLE, AMPLE)
+    nothing = list(reader.read_each(host, (), bus.read))
+    idle = _find_new_threads(before)
+    list(reader.read_each(host, PATHS, bus.read))
+    working = _find_new_threads(before)
+    del reader
+    until(lambda: not _find_new_threads(before))
 
     assert (nothing, idle, len(working)) == ([], set(), 1)

@@ -1,4 +1,4 @@
-"""How the door to a BMC is opened: addresses, credentials, and the account that must not be locked."""
+"""Opening a session with a BMC: addresses, credentials, and accounts that must not be locked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET = "tr0ub4dor"
 
 
 class Lan:
-    """A log-in over the LAN that a test decides."""
+    """A log-in over the LAN whose outcome the test sets."""
 
     tries = 0
     outcome: Exception | None = None
@@ -36,15 +36,15 @@ def _lan(monkeypatch: pytest.MonkeyPatch) -> type[Lan]:
     return Lan
 
 
-def credentials(folder: Path, text: str = f"username=admin\npassword={SECRET}\n", mode: int = 0o600) -> str:
+def write_credentials(folder: Path, text: str = f"username=admin\npassword={SECRET}\n", mode: int = 0o600) -> str:
     path = folder / "credentials"
     path.write_text(text)
     path.chmod(mode)
     return str(path)
 
 
-def opened(host: Host, file: str | None, address: str = "bmc1") -> str:
-    """What opening gives: `open`, or the reason why not."""
+def open_and_report(host: Host, file: str | None, address: str = "bmc1") -> str:
+    """Returns `open`, or the reason why the session could not be opened."""
     bmc = door.open_bmc(host, address, file)
     notes = host.take_notes()
     assert SECRET not in str(notes)
@@ -52,7 +52,7 @@ def opened(host: Host, file: str | None, address: str = "bmc1") -> str:
 
 
 @pytest.mark.parametrize(
-    ("address", "place"),
+    ("address", "endpoint"),
     [
         ("bmc1", ("bmc1", 623)),
         ("10.0.0.5:9623", ("10.0.0.5", 9623)),
@@ -65,18 +65,18 @@ def opened(host: Host, file: str | None, address: str = "bmc1") -> str:
         ("", None),
     ],
 )
-def test_addresses(address: str, place: tuple[str, int] | None) -> None:
-    """A host with or without a port, IPv6 in brackets where it has one."""
-    assert door.split_address(address) == place
+def test_addresses(address: str, endpoint: tuple[str, int] | None) -> None:
+    """An address is a host with or without a port, with IPv6 in brackets where it has one."""
+    assert door.split_address(address) == endpoint
 
 
 def test_a_password_may_hold_what_it_likes(tmp_path: Path) -> None:
-    """All behind the first equals sign is the password."""
-    file = credentials(tmp_path, "username=admin\npassword=a=b c#d\n")
-    read = door.read_credentials(Host(), file)
+    """Everything after the first equals sign is the password."""
+    file = write_credentials(tmp_path, "username=admin\npassword=a=b c#d\n")
+    parsed = door.read_credentials(Host(), file)
 
-    assert read is not None
-    assert (read.user, read.password) == ("admin", "a=b c#d")
+    assert parsed is not None
+    assert (parsed.user, parsed.password) == ("admin", "a=b c#d")
 
 
 @pytest.mark.parametrize(
@@ -95,80 +95,80 @@ def test_a_password_may_hold_what_it_likes(tmp_path: Path) -> None:
 def test_a_bad_credentials_file_is_said_without_its_content(
     tmp_path: Path, lan: type[Lan], text: str | None, mode: int, reason: str
 ) -> None:
-    """One reason, no word of the secret, and the BMC is not tried."""
-    file = str(tmp_path / "none") if text is None else credentials(tmp_path, text, mode)
+    """There is one reason, without the secret, and no log-in is tried."""
+    file = str(tmp_path / "none") if text is None else write_credentials(tmp_path, text, mode)
 
-    assert opened(Host(), file) == reason
+    assert open_and_report(Host(), file) == reason
     assert lan.tries == 0
 
 
 def test_a_bmc_over_the_lan_needs_credentials(lan: type[Lan]) -> None:
-    """The reason names the key that is missing."""
-    assert opened(Host(), None).startswith("needs collectors.ipmi.credentials_file")
-    assert opened(Host(), None, "bmc:x").startswith("expected local, HOST or HOST:PORT")
+    """The reason names the missing key."""
+    assert open_and_report(Host(), None).startswith("needs collectors.ipmi.credentials_file")
+    assert open_and_report(Host(), None, "bmc:x").startswith("expected local, HOST or HOST:PORT")
     assert lan.tries == 0
 
 
 def test_three_refusals_are_enough(tmp_path: Path, lan: type[Lan]) -> None:
-    """No fourth log-in, in this process or in a later one, until the file changes; then it counts anew."""
-    file, shelf = credentials(tmp_path), tmp_path / "shelf"
+    """No fourth log-in is tried, in this process or a later one, until the file changes; then the count restarts."""
+    file, shelf = write_credentials(tmp_path), tmp_path / "shelf"
     lan.outcome = LoginRefusedError("the BMC refused the log-in: Incorrect password provided")
-    told = [opened(Host("/", shelf), file) for _ in range(5)]
+    reasons = [open_and_report(Host("/", shelf), file) for _ in range(5)]
 
     assert lan.tries == 3
-    assert told[0] == "the BMC refused the log-in: Incorrect password provided (1 of 3 tries)"
-    assert told[3:] == ["the BMC refused this user and password 3 times; not tried again until this file changes"] * 2
+    assert reasons[0] == "the BMC refused the log-in: Incorrect password provided (1 of 3 tries)"
+    assert reasons[3:] == ["the BMC refused this user and password 3 times; no further try until this file changes"] * 2
     assert SECRET not in "".join(path.read_text() for path in shelf.iterdir())
 
-    credentials(tmp_path, f"username=admin\npassword=not{SECRET}\n")
-    assert opened(Host("/", shelf), file).endswith("(1 of 3 tries)")
+    write_credentials(tmp_path, f"username=admin\npassword=not{SECRET}\n")
+    assert open_and_report(Host("/", shelf), file).endswith("(1 of 3 tries)")
     lan.outcome = None
-    credentials(tmp_path)
-    assert opened(Host("/", shelf), file) == "open"
+    write_credentials(tmp_path)
+    assert open_and_report(Host("/", shelf), file) == "open"
 
 
 def test_refusals_are_counted_without_a_shelf(tmp_path: Path, lan: type[Lan]) -> None:
-    """A state folder that cannot be used costs what outlasts the process, and not the account."""
-    file, host = credentials(tmp_path), Host("/", tmp_path / "credentials" / "no folder")
+    """With an unusable state folder the count is lost between processes, but the account stays safe in this one."""
+    file, host = write_credentials(tmp_path), Host("/", tmp_path / "credentials" / "no folder")
     lan.outcome = LoginRefusedError("no")
     for _ in range(5):
-        opened(host, file)
+        open_and_report(host, file)
 
     assert lan.tries == 3
 
 
 def test_silence_is_no_refusal(tmp_path: Path, lan: type[Lan]) -> None:
-    """A BMC that does not answer is asked again and again; only a refusal counts."""
-    file, host = credentials(tmp_path), Host()
+    """A BMC that does not answer is tried again and again; only a refusal counts."""
+    file, host = write_credentials(tmp_path), Host()
     lan.outcome = BmcError("no answer within 6 s")
 
-    assert [opened(host, file) for _ in range(5)] == ["no answer within 6 s"] * 5
+    assert [open_and_report(host, file) for _ in range(5)] == ["no answer within 6 s"] * 5
     assert lan.tries == 5
 
 
 def test_a_log_in_forgets_the_refusals_before_it(tmp_path: Path, lan: type[Lan]) -> None:
-    """A refusal now and then over the months does not add up."""
-    file, host = credentials(tmp_path), Host()
+    """Occasional refusals over months do not add up."""
+    file, host = write_credentials(tmp_path), Host()
     for outcome in (LoginRefusedError("no"), LoginRefusedError("no"), None) * 3:
         lan.outcome = outcome
-        opened(host, file)
+        open_and_report(host, file)
 
     assert lan.tries == 9
 
 
 def test_another_bmc_has_its_own_count(tmp_path: Path, lan: type[Lan]) -> None:
-    """What one BMC refused another may take."""
-    file, host = credentials(tmp_path), Host()
+    """One BMC's refusals do not count for another."""
+    file, host = write_credentials(tmp_path), Host()
     lan.outcome = LoginRefusedError("no")
     for _ in range(4):
-        opened(host, file)
+        open_and_report(host, file)
     lan.outcome = None
 
-    assert opened(host, file, "bmc2") == "open"
+    assert open_and_report(host, file, "bmc2") == "open"
 
 
 def test_a_host_without_a_bmc_says_nothing(tmp_path: Path) -> None:
-    """No device and no address: absent, without a note."""
+    """Without device and address there is no BMC and no note."""
     host = Host(tmp_path)
 
     assert door.open_bmc(host, "local", None) is None
@@ -177,7 +177,7 @@ def test_a_host_without_a_bmc_says_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.path.exists("/dev/ipmi0"), reason="this host has a BMC of its own")
 def test_this_host_without_a_device_says_nothing() -> None:
-    """The same for the live machine."""
+    """A live machine without the device has no BMC and no note."""
     host = Host()
 
     assert door.open_bmc(host, "local", None) is None

@@ -1,4 +1,4 @@
-"""Shares from random pages: that each resident page is as likely as any other, and what the stated error is worth."""
+"""Shares from random pages: every resident page is equally likely, and the stated error is right."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ Nodes = npt.NDArray[np.int32]
 
 
 class Kernel:
-    """Memory whose every page is on a node, or -2 where it is not resident; remembers what it was asked."""
+    """Memory with a node for every page, or -2 where it is not resident; records the queried addresses."""
 
     def __init__(self, regions: list[tuple[str, npt.NDArray[np.int32]]]) -> None:
-        self.asked: list[int] = []
-        self.mapped: list[MemoryMapping] = []
+        self.queried: list[int] = []
+        self.mappings: list[MemoryMapping] = []
         self._pages: dict[int, int] = {}
         start = 0x5000_0000_0000
         for kind, nodes in regions:
-            self.mapped.append(MemoryMapping(start, start + len(nodes) * PAGE, kind))
-            self._pages |= {start + place * PAGE: int(node) for place, node in enumerate(nodes)}
-            start += (len(nodes) + 1000) * PAGE  # what lies between is nobody's
+            self.mappings.append(MemoryMapping(start, start + len(nodes) * PAGE, kind))
+            self._pages |= {start + index * PAGE: int(node) for index, node in enumerate(nodes)}
+            start += (len(nodes) + 1000) * PAGE  # unmapped gap
 
-    def ask(self, addresses: Addresses) -> Nodes:
-        self.asked += addresses.tolist()
+    def query_nodes(self, addresses: Addresses) -> Nodes:
+        self.queried += addresses.tolist()
         return np.array([self._pages[address] for address in addresses.tolist()], dtype=np.int32)
 
-    def count(self, node: int, kind: str | None = None) -> int:
+    def count_pages(self, node: int, kind: str | None = None) -> int:
         return sum(
             self._pages[address] == node
-            for mapping in self.mapped
+            for mapping in self.mappings
             if kind in (None, mapping.kind)
             for address in range(mapping.start, mapping.end, PAGE)
         )
 
 
-def mixed(size: int, shares: dict[int, float], seed: int = 1) -> npt.NDArray[np.int32]:
-    """So many pages, each on a node by these odds."""
+def draw_nodes(size: int, shares: dict[int, float], seed: int = 1) -> npt.NDArray[np.int32]:
+    """Draws this many pages' nodes with these probabilities."""
     random = np.random.default_rng(seed)
     return random.choice(list(shares), size, p=list(shares.values())).astype(np.int32)
 
@@ -61,41 +61,41 @@ def mixed(size: int, shares: dict[int, float], seed: int = 1) -> npt.NDArray[np.
     )
 )
 def test_a_small_process_is_counted_whole(regions: list[tuple[str, list[int]]]) -> None:
-    """Of a process that is no larger than twice the sample every page is asked once, and the shares are exact."""
+    """Every page of a process up to twice the sample's size is queried once, and the shares are exact."""
     kernel = Kernel([(kind, np.array(nodes, dtype=np.int32)) for kind, nodes in regions])
 
-    placement = draw_sample(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(1))
+    placement = draw_sample(kernel.mappings, PAGE, 4096, kernel.query_nodes, np.random.default_rng(1))
 
-    assert len(kernel.asked) == len(set(kernel.asked)) == sum(len(nodes) for _, nodes in regions)
-    resident = sum(kernel.count(node) for node in range(4))
+    assert len(kernel.queried) == len(set(kernel.queried)) == sum(len(nodes) for _, nodes in regions)
+    resident = sum(kernel.count_pages(node) for node in range(4))
     for node in range(4):
-        expected = (kernel.count(node) / resident, 0.0) if resident else None
+        expected = (kernel.count_pages(node) / resident, 0.0) if resident else None
         assert placement.estimate_share([node]) == expected
 
 
 def test_every_resident_page_is_as_likely() -> None:
-    """A mapping gets its share of the sample by its resident pages, not by its size or its place."""
+    """A mapping's share of the sample follows its resident pages, not its size or position."""
     kernel = Kernel(
         [
-            ("anon", mixed(30_000, {-2: 0.9, 0: 0.1})),
-            ("file", mixed(10_000, {1: 1.0})),
-            ("anon", mixed(10, {2: 1.0})),
-            ("shmem", mixed(20_000, {-2: 0.5, 3: 0.5})),
+            ("anon", draw_nodes(30_000, {-2: 0.9, 0: 0.1})),
+            ("file", draw_nodes(10_000, {1: 1.0})),
+            ("anon", draw_nodes(10, {2: 1.0})),
+            ("shmem", draw_nodes(20_000, {-2: 0.5, 3: 0.5})),
         ]
     )
-    placement = draw_sample(kernel.mapped, PAGE, 20_000, kernel.ask, np.random.default_rng(7))
-    resident = sum(kernel.count(node) for node in range(4))
+    placement = draw_sample(kernel.mappings, PAGE, 20_000, kernel.query_nodes, np.random.default_rng(7))
+    resident = sum(kernel.count_pages(node) for node in range(4))
 
     for node in (0, 1, 3):
         share, error = placement.estimate_share([node]) or (0.0, 0.0)
-        assert abs(share - kernel.count(node) / resident) < 4 * error
+        assert abs(share - kernel.count_pages(node) / resident) < 4 * error
     assert (placement.estimate_share([1], "file") or (0, 0))[0] == 1.0
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.002, 0.01, 0.07, 0.3, 0.5, 0.92, 0.999, 1.0])
 @pytest.mark.parametrize("pages", [400, 4096])
 def test_the_error_covers_the_truth(truth: float, pages: int) -> None:
-    """By the binomial law, share +- 1.96 errors holds the truth in 93.5 % of samples or more, near 0 and 1 too."""
+    """By the binomial law, share ± 1.96 errors covers the truth in 93.5 % of samples or more, also near 0 and 1."""
 
     def covers(hits: int) -> bool:
         share, error = PageSample(
@@ -119,36 +119,40 @@ def test_the_error_covers_the_truth(truth: float, pages: int) -> None:
 
 
 def test_pages_that_are_not_resident_are_drawn_again() -> None:
-    """Where one page of ten is resident so many more are asked that the sample is as large as it was to be."""
-    kernel = Kernel([("anon", mixed(60_000, {-2: 0.9, 0: 0.06, 1: 0.04}))])
+    """Where one page of ten is resident, more pages are queried until the sample has its size."""
+    kernel = Kernel([("anon", draw_nodes(60_000, {-2: 0.9, 0: 0.06, 1: 0.04}))])
 
-    placement = draw_sample(kernel.mapped, PAGE, 1000, kernel.ask, np.random.default_rng(3))
+    placement = draw_sample(kernel.mappings, PAGE, 1000, kernel.query_nodes, np.random.default_rng(3))
 
     assert 1000 <= placement.count_pages() < 1500
     assert placement.estimate_share([0]) is not None
     assert (
-        abs((placement.estimate_share([0]) or (0, 0))[0] - kernel.count(0) / (kernel.count(0) + kernel.count(1))) < 0.06
+        abs(
+            (placement.estimate_share([0]) or (0, 0))[0]
+            - kernel.count_pages(0) / (kernel.count_pages(0) + kernel.count_pages(1))
+        )
+        < 0.06
     )
 
 
 def test_a_reservation_that_is_hardly_used_is_not_asked_for_ever() -> None:
-    """Where hardly a page of many is resident no more than MOST are asked, and no share is told."""
-    kernel = Kernel([("anon", mixed(200_000, {-2: 0.9998, 0: 0.0002}))])
+    """Where hardly any page is resident, at most MAX_PAGES are queried, and no share is reported."""
+    kernel = Kernel([("anon", draw_nodes(200_000, {-2: 0.9998, 0: 0.0002}))])
 
-    with pytest.raises(TooFewPagesError, match=rf"only \d+ of {MAX_PAGES} pages asked are resident"):
-        draw_sample(kernel.mapped, PAGE, 4096, kernel.ask, np.random.default_rng(3))
-    assert len(kernel.asked) == MAX_PAGES
-    assert sum(kernel.ask(np.array(kernel.asked, dtype=np.uint64)) >= 0) < MIN_PAGES
+    with pytest.raises(TooFewPagesError, match=rf"only \d+ of {MAX_PAGES} queried pages are resident"):
+        draw_sample(kernel.mappings, PAGE, 4096, kernel.query_nodes, np.random.default_rng(3))
+    assert len(kernel.queried) == MAX_PAGES
+    assert sum(kernel.query_nodes(np.array(kernel.queried, dtype=np.uint64)) >= 0) < MIN_PAGES
 
 
 def test_a_sample_of_no_page_has_no_share() -> None:
-    """Nothing resident is no share, not 0; nor is a kind of which no page was seen."""
+    """Without resident pages, of all kinds or of one, there is no share rather than 0."""
     assert PageSample(Counter(), is_complete=True).estimate_share([0]) is None
     assert PageSample(Counter({(0, "anon"): 3}), is_complete=True).estimate_share([0], "file") is None
 
 
 def test_what_the_kernel_refuses_reaches_the_caller() -> None:
-    """An error of the question is not taken for pages that are not there."""
+    """An error of the query is not mistaken for absent pages."""
 
     def refuse(_addresses: Addresses) -> Nodes:
         raise PermissionError("no")

@@ -14,27 +14,27 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.engine.families import PROMPT, write_checkpoint
-from tests.engine.greedy import MADE, read_golden
-from tests.processes import until
+from tests.engine.greedy import GREEDY_TOKENS, read_golden
+from tests.processes import wait_until
 
 ROOT = Path(__file__).parents[3]
 
 
-def posted(url: str, fields: dict[str, Any]) -> Any:
-    """The answer to a greedy request."""
+def post(url: str, fields: dict[str, Any]) -> Any:
+    """Posts a greedy request; returns the response."""
     body = json.dumps({"temperature": 0} | fields).encode()
     with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as answer:
         return json.loads(answer.read())
 
 
-def asked(url: str, **fields: Any) -> Any:
-    """The answer to a completion request."""
-    return posted(f"{url}/v1/completions", {"prompt": PROMPT, "max_tokens": MADE} | fields)
+def complete(url: str, **fields: Any) -> Any:
+    """Requests a completion; returns the response."""
+    return post(f"{url}/v1/completions", {"prompt": PROMPT, "max_tokens": GREEDY_TOKENS} | fields)
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen3"])
 def test_serves_the_text_of_transformers(tmp_path: Path, name: str) -> None:
-    """The greedy answer over HTTP is the text that transformers' generate gives, 64 tokens long."""
+    """The greedy answer over HTTP is the text of transformers' generate, 64 tokens long."""
     golden = read_golden(name)
     child = subprocess.Popen(
         [sys.executable, "-m", "agent", "engine", "--model", str(write_checkpoint(tmp_path, name)), "--context", "300"],
@@ -45,8 +45,8 @@ def test_serves_the_text_of_transformers(tmp_path: Path, name: str) -> None:
     )
     assert child.stdout is not None
     ready = json.loads(child.stdout.readline())
-    answer = asked(ready["url"])
-    stopped = asked(ready["url"], max_tokens=1, ignore_eos=True)
+    answer = complete(ready["url"])
+    stopped = complete(ready["url"], max_tokens=1, ignore_eos=True)
     child.terminate()
     _, err = child.communicate(timeout=20)
 
@@ -65,13 +65,13 @@ CHAT = (
 
 
 def test_chats_by_the_checkpoints_template(tmp_path: Path) -> None:
-    """A chat over HTTP is a completion of the tokens that the checkpoint's own template and tokenizer give."""
+    """A chat over HTTP is a completion of the prompt of the checkpoint's template and tokenizer."""
     folder = write_checkpoint(tmp_path, "qwen2")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": CHAT}))
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " How hot is node 1? "}]
-    written = "<s>[system] Be brief.\n[user] How hot is node 1?\n[assistant]"
-    prompt = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(written, add_special_tokens=False).ids
+    rendered = "<s>[system] Be brief.\n[user] How hot is node 1?\n[assistant]"
+    prompt = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(rendered, add_special_tokens=False).ids
     child = subprocess.Popen(
         [sys.executable, "-m", "engine", "--model", str(folder), "--context", "256"],
         cwd=ROOT,
@@ -81,8 +81,8 @@ def test_chats_by_the_checkpoints_template(tmp_path: Path) -> None:
     )
     assert child.stdout is not None
     url = json.loads(child.stdout.readline())["url"]
-    chat = posted(f"{url}/v1/chat/completions", {"messages": messages, "max_tokens": 20})
-    completion = asked(url, prompt=prompt, max_tokens=20)
+    chat = post(f"{url}/v1/chat/completions", {"messages": messages, "max_tokens": 20})
+    completion = complete(url, prompt=prompt, max_tokens=20)
     child.terminate()
     child.wait(20)
 
@@ -112,7 +112,7 @@ def test_what_is_no_model_says_so(arguments: tuple[str, ...], sentence: str) -> 
 
 
 def test_without_the_libraries_it_says_what_to_install(tmp_path: Path) -> None:
-    """Where safetensors is missing, --model ends with a sentence that names the extra."""
+    """Without safetensors, --model ends with a sentence that names the extra."""
     code = (
         "import sys; sys.modules['safetensors'] = None; from engine.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -133,26 +133,26 @@ def test_without_the_libraries_it_says_what_to_install(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_as_many_as_asked_for(threads: int) -> None:
-    """BLAS has no thread more than --threads says, and none more than there are CPUs."""
+    """BLAS has as many threads as --threads, and not more than there are CPUs."""
     child = subprocess.Popen(
         [sys.executable, "-m", "engine", "--size", "8MiB", "--threads", str(threads)],
         cwd=ROOT,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "7"},  # what the caller has for itself does not count
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "7"},  # the caller's value does not count
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
     assert child.stdout is not None
-    asked(json.loads(child.stdout.readline())["url"], prompt="a", max_tokens=8)
-    most = 2 + threads  # the main thread, one that listens, one that answers; BLAS uses the last
-    until(lambda: _threads(child.pid) <= most, 20, "the thread of the connection has ended")
-    there = _threads(child.pid)
+    complete(json.loads(child.stdout.readline())["url"], prompt="a", max_tokens=8)
+    max_threads = 2 + threads  # the main thread, one that listens, one that answers; BLAS uses the last
+    wait_until(lambda: _count_threads(child.pid) <= max_threads, 20, "the thread of the connection has ended")
+    thread_count = _count_threads(child.pid)
     child.terminate()
     child.wait(20)
 
     assert child.stdout.close() is None
-    assert there >= 1 + min(threads, len(os.sched_getaffinity(0)))
+    assert thread_count >= 1 + min(threads, len(os.sched_getaffinity(0)))
 
 
-def _threads(pid: int) -> int:
+def _count_threads(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/task").iterdir()))

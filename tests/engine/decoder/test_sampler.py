@@ -18,12 +18,12 @@ def logits_of(*values: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-30, 1e-5])
 def test_greedy_takes_the_largest(temperature: float) -> None:
-    """Temperature 0, and what would overflow float32, is the largest logit."""
+    """Temperature 0, and one that would overflow float32, choose the largest logit."""
     assert TokenSampler(temperature, 1)(logits_of(0.1, 5.0, 4.9999)) == 1
 
 
 def test_frequencies_follow_softmax() -> None:
-    """At temperature 2 the chances are softmax(logits / 2)."""
+    """At temperature 2 the probabilities are softmax(logits / 2)."""
     logits = logits_of(0.0, 1.0, 2.0)
     sampler = TokenSampler(2.0, 11)
     drawn = np.bincount([sampler(logits) for _ in range(4000)], minlength=3) / 4000
@@ -33,7 +33,7 @@ def test_frequencies_follow_softmax() -> None:
 
 
 def test_same_seed_same_choices() -> None:
-    """A seed makes the choices repeatable and another seed makes others."""
+    """The same seed repeats the choices; another seed gives others."""
     logits = np.zeros(257, np.float32)
 
     def draw(seed: int) -> list[int]:
@@ -63,7 +63,7 @@ def test_text_comes_back(text: str) -> None:
 
 
 def test_unfinished_character_is_replaced() -> None:
-    """A character whose bytes never came appears as U+FFFD with the last token and not before."""
+    """An incomplete character appears as U+FFFD with the last token, not before."""
     decoder = ByteDecoder()
 
     assert decoder.decode_token(0xE2) == ""
@@ -75,28 +75,28 @@ def test_unfinished_character_is_replaced() -> None:
     st.floats(0, 0.999),
 )
 def test_nucleus_is_the_smallest_that_holds_top_p(weights: list[float], top_p: float) -> None:
-    """The likeliest tokens are kept until they have top_p together, and not one more; one at least."""
+    """The nucleus has the likeliest tokens up to top_p together, not one more, and at least one."""
     chances = np.array(weights, np.float32) / np.float32(sum(weights))
-    kept = select_nucleus(chances, top_p)
-    summed = np.cumsum(chances[kept])
+    nucleus = select_nucleus(chances, top_p)
+    summed = np.cumsum(chances[nucleus])
 
-    assert len(kept) >= 1
+    assert len(nucleus) >= 1
     assert summed[-1] >= top_p - 1e-5
-    assert len(kept) == 1 or summed[-2] < top_p
-    assert chances[kept].min() >= np.delete(chances, kept).max(initial=0)
+    assert len(nucleus) == 1 or summed[-2] < top_p
+    assert chances[nucleus].min() >= np.delete(chances, nucleus).max(initial=0)
 
 
 def test_nucleus_of_a_large_vocabulary() -> None:
-    """The short way through the 1,024 likeliest and the long way keep the same tokens as sorting all would."""
+    """The short way over the 1,024 likeliest and the long way choose the tokens of a full sort."""
     generator = np.random.default_rng(3)
-    for spread in (0.01, 5.0):  # flat: more than 1,024 are needed; steep: a few
+    for spread in (0.01, 5.0):  # flat: needs more than 1,024; steep: needs a few
         chances = np.exp(spread * generator.standard_normal(5000)).astype(np.float32)
         chances /= chances.sum()
         order = np.argsort(-chances, kind="stable")
-        most = int(np.searchsorted(np.cumsum(chances[order]), 0.9)) + 1
+        max_size = int(np.searchsorted(np.cumsum(chances[order]), 0.9)) + 1
 
-        assert abs(len(select_nucleus(chances, 0.9)) - most) <= 1
-        assert set(select_nucleus(chances, 0.9)) <= set(order[: most + 1])
+        assert abs(len(select_nucleus(chances, 0.9)) - max_size) <= 1
+        assert set(select_nucleus(chances, 0.9)) <= set(order[: max_size + 1])
 
 
 def test_top_p_leaves_the_tail_out() -> None:

@@ -1,4 +1,4 @@
-"""Memory told in advance is the memory taken, and taken before the first request."""
+"""The estimated memory is the memory of the process, allocated before the first request."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SIZE = re.compile(r"([\d.]+) MiB")
 
 
 class Engine(NamedTuple):
-    """A process, its ready line, and what it told at most, told beside Python, and took, in MiB."""
+    """A process, its ready line, and in MiB: estimated total, estimate without Python, and growth."""
 
     pid: int
     ready: dict[str, Any]
-    most: float
-    told: float
-    taken: float
+    announced_total: float
+    announced: float
+    grown: float
 
 
 @contextmanager
-def engine(*arguments: str) -> Iterator[Engine]:
-    """The engine as a child, until the end of the block."""
+def run_engine(*arguments: str) -> Iterator[Engine]:
+    """Runs the engine as a child until the end of the block."""
     command = [sys.executable, "-m", "engine", "--nice", "0", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as child:
@@ -41,22 +41,24 @@ def engine(*arguments: str) -> Iterator[Engine]:
         try:
             ready = json.loads(child.stdout.readline())
             lines = iter(child.stderr.readline, "")
-            most = re.search(r"together ([\d.]+) MiB", next(line for line in lines if "together" in line))
-            told, taken = map(float, SIZE.findall(next(line for line in lines if "were told" in line)))
-            assert most is not None
-            yield Engine(child.pid, ready, float(most[1]), told, taken)
+            total = re.search(r"together ([\d.]+) MiB", next(line for line in lines if "together" in line))
+            announced, grown = map(
+                float, SIZE.findall(next(line for line in lines if "estimated without Python" in line))
+            )
+            assert total is not None
+            yield Engine(child.pid, ready, float(total[1]), announced, grown)
         finally:
             child.terminate()
             child.communicate(timeout=20)
 
 
-def resident(pid: int) -> float:
-    """MiB of a process that are in memory."""
+def read_resident(pid: int) -> float:
+    """Returns the resident MiB of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
 
 
 def complete(url: str, prompt: str, tokens: int) -> None:
-    """One request, to its end."""
+    """Sends one request and reads its response."""
     body = json.dumps({"prompt": prompt, "max_tokens": tokens, "temperature": 0}).encode()
     with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/completions", body), timeout=50) as answer:
         assert json.loads(answer.read())["usage"]["completion_tokens"] == tokens
@@ -74,50 +76,50 @@ def complete(url: str, prompt: str, tokens: int) -> None:
 )
 def test_what_is_told_is_what_is_taken(arguments: tuple[str, ...]) -> None:
     """
-    Weights, KV cache of all slots, scratch and passes grow the process by what was told, to 3 % and 1.5 MiB.
+    Weights, KV cache of all slots, scratch and passes grow the process by the estimate, to 3 % and 1.5 MiB.
 
-    The 1.5 MiB are what the heap and BLAS round up; 4 MiB with the compiled code that 8-bit weights need.
+    Heap and BLAS round up by 1.5 MiB; the compiled code for 8-bit weights makes it 4 MiB.
     """
-    with engine(*arguments) as started:
-        assert started.told == pytest.approx(started.taken, rel=0.03, abs=4 if "int8" in arguments else 1.5)
+    with run_engine(*arguments) as started:
+        assert started.announced == pytest.approx(started.grown, rel=0.03, abs=4 if "int8" in arguments else 1.5)
 
 
 def test_measuring_is_told_and_given_back() -> None:
-    """8-bit weights are measured beside a matrix in float32 for a moment: the process was never larger than it said."""
-    with engine("--size", "64MiB", "--context", "512", "--weights", "int8") as started:
+    """8-bit weights need a temporary float32 matrix for the measurement: the peak stays below the estimated total."""
+    with run_engine("--size", "64MiB", "--context", "512", "--weights", "int8") as started:
         peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{started.pid}/status").read_text())
         complete(started.ready["url"], "a", 20)
         with urllib.request.urlopen(f"{started.ready['url']}/metrics", timeout=20) as answer:
             metrics = answer.read().decode()
 
         assert peak is not None
-        assert started.most > int(peak[1]) / 1024 > resident(started.pid) + 50
+        assert started.announced_total > int(peak[1]) / 1024 > read_resident(started.pid) + 50
         assert re.search(r"^steadytok_reference_sgemv_bytes_per_second [\d.e+]+$", metrics, re.M)
         assert re.search(r"^steadytok_reference_bandwidth_efficiency_ratio [\d.e-]+$", metrics, re.M)
 
 
 def test_the_first_request_takes_nothing() -> None:
-    """A prompt and an answer that fill the context find all memory there: the process does not grow."""
-    with engine("--size", "8MiB", "--context", "2048", "--slots", "2") as started:
-        before = resident(started.pid)
+    """A prompt and an answer that fill the context do not make the process grow."""
+    with run_engine("--size", "8MiB", "--context", "2048", "--slots", "2") as started:
+        before = read_resident(started.pid)
         complete(started.ready["url"], "a" * 1900, 100)
 
-        assert resident(started.pid) - before < 2
+        assert read_resident(started.pid) - before < 2
 
 
 def test_lazy_shows_how_engines_die() -> None:
-    """With --lazy the KV cache is told but not taken: the first request takes it, when nobody looks any more."""
-    with engine("--size", "8MiB", "--context", "2048", "--slots", "2", "--lazy") as started:
-        before = resident(started.pid)
+    """With --lazy the KV cache is estimated but not allocated: the first request allocates it."""
+    with run_engine("--size", "8MiB", "--context", "2048", "--slots", "2", "--lazy") as started:
+        before = read_resident(started.pid)
         complete(started.ready["url"], "a" * 1900, 100)
-        grown = resident(started.pid) - before
+        grown = read_resident(started.pid) - before
 
-        assert started.told - started.taken > 10
+        assert started.announced - started.grown > 10
         assert grown > 8
 
 
 def test_what_does_not_fit_is_refused_with_the_sum() -> None:
-    """Before anything is allocated, with what is needed, what there is, and who has it."""
+    """The refusal comes before any allocation, with the need, the available memory, and the limit's name."""
     command = [sys.executable, "-m", "engine", "--size", "64MiB", "--context", "131072", "--slots", "64"]
     command[command.index("64MiB")] = "900000GiB"
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)

@@ -1,4 +1,4 @@
-"""How much memory there is to take, and who limits it."""
+"""The limits on the memory of a process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Write = Callable[[str, str], None]
 
 @pytest.fixture(name="write")
 def _write(tmp_path: Path) -> Write:
-    """Writes a file of a machine with two nodes, 8000 MiB available of the host, and no limit but that."""
+    """Builds a machine with two nodes and 8000 MiB available, without other limits; returns the writer of its files."""
 
     def write(path: str, text: str) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -33,26 +33,26 @@ def _write(tmp_path: Path) -> Write:
     return write
 
 
-def told(root: Path, *bound: int, asked: str = "") -> list[tuple[str, float]]:
-    """Names and MiB, smallest first."""
-    return [(place.name, (place.available or 0) / MIB) for place in read_memory_limits(bound, asked, str(root))]
+def list_limits(root: Path, *bound: int, option: str = "") -> list[tuple[str, float]]:
+    """Returns the names and MiB of the limits, smallest first."""
+    return [(limit.name, (limit.available or 0) / MIB) for limit in read_memory_limits(bound, option, str(root))]
 
 
 def test_the_host_alone(tmp_path: Path, write: Write) -> None:
-    """Without a limit the kernel's own estimate for the host is all there is; bound to every node is bound to none."""
-    assert told(tmp_path) == told(tmp_path, 0, 1, asked="interleave") == [("this host", 8000)]
+    """Without other limits only the kernel's estimate for the host counts; a binding to every node is no limit."""
+    assert list_limits(tmp_path) == list_limits(tmp_path, 0, 1, option="interleave") == [("this host", 8000)]
 
 
 def test_a_bound_node_has_only_its_own(tmp_path: Path, write: Write) -> None:
-    """bind:1 can use what node 1 has, whatever the host has besides: the incident of the worker that died with -9."""
-    assert told(tmp_path, 1, asked="bind:1") == [("node 1 (--numa bind:1)", 2500), ("this host", 8000)]
+    """bind:1 can use only the memory of node 1, whatever the host has: the incident of a worker that died with -9."""
+    assert list_limits(tmp_path, 1, option="bind:1") == [("node 1 (--numa bind:1)", 2500), ("this host", 8000)]
 
 
 def test_a_cpuset_binds_too(tmp_path: Path, write: Write) -> None:
-    """cpuset.mems leaves some nodes only: Mems_allowed_list tells it."""
+    """cpuset.mems limits the nodes: Mems_allowed_list has them."""
     write("proc/self/status", "Name:\tpython\nMems_allowed:\t1\nMems_allowed_list:\t0\n")
 
-    assert told(tmp_path) == [("node 0 (cpuset.mems)", 6000), ("this host", 8000)]
+    assert list_limits(tmp_path) == [("node 0 (cpuset.mems)", 6000), ("this host", 8000)]
 
 
 @pytest.mark.parametrize(
@@ -81,19 +81,19 @@ def test_a_cpuset_binds_too(tmp_path: Path, write: Write) -> None:
 def test_a_cgroup_limits(
     tmp_path: Path, write: Write, self_cgroup: str, folder: str, names: tuple[str, str, str], expected: str
 ) -> None:
-    """Of version 2, of version 1, and of a container that sees itself as the root; a cgroup above counts as well."""
+    """Cgroups limit in version 2, version 1 and a container that is its own root; an ancestor counts, too."""
     limit, usage, cache = names
     write("proc/self/cgroup", self_cgroup)
     write(f"{folder}/{limit}", f"{1000 * MIB}\n")
     write(f"{folder}/{usage}", f"{700 * MIB}\n")
     write(f"{folder}/memory.stat", f"anon 1\n{cache} {100 * MIB}\n")
 
-    assert told(tmp_path) == [(expected, 400), ("this host", 8000)]
+    assert list_limits(tmp_path) == [(expected, 400), ("this host", 8000)]
 
 
 @pytest.mark.parametrize("limit", ["max", "9223372036854771712", "", "a word", "-1"])
 def test_no_limit_is_no_limit(tmp_path: Path, write: Write, limit: str) -> None:
-    """`max`, the largest number that version 1 has, and what is no number limit nothing."""
+    """`max`, the largest number of version 1, and text that is not a number are no limit."""
     write("proc/self/cgroup", "4:memory:/x\n0::/x\n")
     for folder, name, usage in (
         ("sys/fs/cgroup/x", "memory.max", "memory.current"),
@@ -102,35 +102,35 @@ def test_no_limit_is_no_limit(tmp_path: Path, write: Write, limit: str) -> None:
         write(f"{folder}/{name}", f"{limit}\n")
         write(f"{folder}/{usage}", "0\n")
 
-    assert told(tmp_path) == [("this host", 8000)]
+    assert list_limits(tmp_path) == [("this host", 8000)]
 
 
 def test_a_machine_that_tells_nothing_limits_nothing(tmp_path: Path) -> None:
-    """Without /proc and /sys there is no limit that we know of, and whatever is wanted fits."""
+    """Without /proc and /sys no limit is known, and everything fits."""
     assert read_memory_limits(root=str(tmp_path)) == []
 
     check_fits(1 << 60, [])
 
 
 def test_what_fits_is_let_in() -> None:
-    """Exactly what there is fits, and one byte more does not."""
-    places = [MemoryLimit("this host", 1000 * MIB)]
-    check_fits(1000 * MIB, places)
+    """Exactly the available memory fits, and one byte more does not."""
+    limits = [MemoryLimit("this host", 1000 * MIB)]
+    check_fits(1000 * MIB, limits)
 
     with pytest.raises(ValueError, match=re.escape("1000.0 MiB are needed, more than the 1000.0 MiB that this host")):
-        check_fits(1000 * MIB + 1, places)
+        check_fits(1000 * MIB + 1, limits)
 
 
 def test_the_smallest_counts_and_is_named() -> None:
-    """Of several places that are too small the smallest is named."""
-    places = [MemoryLimit("this host", 800 * MIB), MemoryLimit("node 1 (--numa bind:1)", 200 * MIB)]
+    """The error names the smallest of several limits."""
+    limits = [MemoryLimit("this host", 800 * MIB), MemoryLimit("node 1 (--numa bind:1)", 200 * MIB)]
 
     with pytest.raises(ValueError, match=re.escape("200.0 MiB that node 1 (--numa bind:1) has available")):
-        check_fits(900 * MIB, places)
+        check_fits(900 * MIB, limits)
 
 
 def test_a_copy_for_each_node_is_multiplied() -> None:
-    """713 GB of weights on two nodes are 1426 GB: a host with 1 TB refuses before it loads anything."""
+    """713 GB of weights on two nodes are 1426 GB: a host with 1 TB refuses before the load."""
     host = [MemoryLimit("this host", 1_099_511_627_776)]
     check_fits(713 * GB, host)
 

@@ -1,4 +1,4 @@
-"""On which node the engine runs, and what memory it may count on there."""
+"""The NUMA nodes of the engine, and the memory available there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from engine.memory.numa_nodes import MemoryLimit, Node, find_tightest_limit, list_nodes
 
-HOUSE = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
 NODE = """\
 Node {node} MemTotal:        {total} kB
@@ -28,7 +28,7 @@ Build = Callable[..., None]
 
 @pytest.fixture(name="build")
 def _build(tmp_path: Path) -> Build:
-    """Writes a node of this many MiB; what is not given is 0."""
+    """Returns a function that writes a node with sizes in MiB; sizes default to 0."""
 
     def build(node: int, cpus: str, **mebibytes: int) -> None:
         fields = dict.fromkeys(("total", "free", "active", "inactive", "mapped"), 0) | mebibytes
@@ -50,7 +50,7 @@ def _host_available(tmp_path: Path) -> Callable[[int], None]:
 
 
 def test_free_memory_and_unmapped_cache_can_be_had(tmp_path: Path, build: Build) -> None:
-    """Page cache that is mapped is the weights of other engines, and is not counted."""
+    """Mapped page cache is the weights of other engines, and does not count as available."""
     build(0, "0-1,4", total=9000, free=100, active=200, inactive=300, mapped=150)
     build(1, "2-3", total=9000, free=70, active=10, inactive=20, mapped=500)
 
@@ -61,7 +61,7 @@ def test_free_memory_and_unmapped_cache_can_be_had(tmp_path: Path, build: Build)
 
 
 def test_nodes_that_cannot_be_run_on_are_left_out(tmp_path: Path, build: Build) -> None:
-    """Without CPUs (CXL), without CPUs that are allowed, without memory, or without sense in its files."""
+    """Skips nodes without CPUs (CXL), without allowed CPUs, without memory, or with unreadable files."""
     build(0, "0-3", total=9000, free=100)
     build(1, "4-7", total=9000, free=10)
     build(2, "", total=9000, free=10)
@@ -74,7 +74,7 @@ def test_nodes_that_cannot_be_run_on_are_left_out(tmp_path: Path, build: Build) 
 
 
 def test_the_shortest_node_counts(tmp_path: Path, build: Build, host_available: Callable[[int], None]) -> None:
-    """Where it may run on several nodes any of them can run short, and no node has more than the host."""
+    """Of several nodes the one with least memory counts, and no node has more than the host."""
     build(0, "0", total=9000, free=700)
     build(1, "1", total=9000, free=200)
     host_available(800)
@@ -84,7 +84,7 @@ def test_the_shortest_node_counts(tmp_path: Path, build: Build, host_available: 
 
 
 def test_without_nodes_the_host_counts(tmp_path: Path, host_available: Callable[[int], None]) -> None:
-    """A kernel without NUMA has no nodes in /sys; where there is no MemAvailable either, nothing is known."""
+    """A kernel without NUMA has no nodes in /sys; without MemAvailable, too, the limit is unknown."""
     assert find_tightest_limit([], str(tmp_path)) == MemoryLimit("this host", None)
 
     host_available(800)
@@ -102,37 +102,39 @@ print(json.dumps([[node.number for node in left], sorted(os.sched_getaffinity(0)
 """
 
 
-def pinned(root: Path, word: str) -> tuple[list[int], list[int], str]:
-    """The nodes that are left and the CPUs of a process that may have restricted itself, and what it said."""
-    done = subprocess.run(
+def pin_in_process(root: Path, word: str) -> tuple[list[int], list[int], str]:
+    """Returns the nodes and the CPUs of a process after pin_process, and its messages."""
+    completed = subprocess.run(
         [sys.executable, "-c", PINNED, str(root), word],
-        cwd=HOUSE,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
         timeout=50,
     )
-    left, cpus = json.loads(done.stdout)
-    return left, cpus, done.stderr
+    nodes, cpus = json.loads(completed.stdout)
+    return nodes, cpus, completed.stderr
 
 
 def test_it_keeps_to_the_node_with_most_memory(tmp_path: Path, build: Build) -> None:
-    """The process restricts itself to that node's CPUs, of those it is allowed, and says so; or is told not to."""
-    mine = sorted(os.sched_getaffinity(0))
-    if len(mine) < 2:
+    """The process pins itself to the allowed CPUs of that node and logs it, unless no_pin is set."""
+    allowed_cpus = sorted(os.sched_getaffinity(0))
+    if len(allowed_cpus) < 2:
         pytest.skip("this process may run on one CPU only")
-    build(0, str(mine[0]), total=9000, free=200)
-    build(1, ",".join(map(str, [*mine[1:], 99_999])), total=9000, free=300)
-    left, cpus, said = pinned(tmp_path, "pin")
+    build(0, str(allowed_cpus[0]), total=9000, free=200)
+    build(1, ",".join(map(str, [*allowed_cpus[1:], 99_999])), total=9000, free=300)
+    nodes, cpus, messages = pin_in_process(tmp_path, "pin")
 
-    assert (left, cpus) == ([1], mine[1:])
-    assert f"keeping to node 1, {len(mine) - 1} CPUs, which has most memory available (300.0 MiB)" in said
-    assert pinned(tmp_path, "leave") == ([0, 1], mine, "")
+    assert (nodes, cpus) == ([1], allowed_cpus[1:])
+    assert (
+        f"pinned to node 1, {len(allowed_cpus) - 1} CPUs, the node with most memory available (300.0 MiB)" in messages
+    )
+    assert pin_in_process(tmp_path, "leave") == ([0, 1], allowed_cpus, "")
 
 
 def test_one_node_needs_no_choice(tmp_path: Path, build: Build) -> None:
-    """On a host of one node nothing is restricted, and nothing said."""
-    mine = sorted(os.sched_getaffinity(0))
+    """On a host with one node nothing is pinned or logged."""
+    allowed_cpus = sorted(os.sched_getaffinity(0))
     build(0, "0-9999", total=9000, free=200)
 
-    assert pinned(tmp_path, "pin") == ([0], mine, "")
+    assert pin_in_process(tmp_path, "pin") == ([0], allowed_cpus, "")

@@ -1,4 +1,4 @@
-"""How large the model is, from words or from the machine."""
+"""The size of the model, from text or from the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoints.tokenizer import VOCAB
 from engine.decoder.model import estimate_memory
-from engine.decoder.weights import ModelConfig, config_of_size, create_seeded_weights
+from engine.decoder.weights import MIN_WEIGHTS_BYTES, ModelConfig, config_of_size, create_seeded_weights
 from engine.memory.sizing import (
     INTERPRETER_BYTES,
     Size,
@@ -30,24 +30,24 @@ GIB = 1 << 30
     [("64MiB", 64 * MIB), ("64Mi", 64 * MIB), ("2GiB", 2 * GIB), ("5MB", 5_000_000), ("512K", 512_000)],
 )
 def test_sizes_in_words(text: str, size: int) -> None:
-    """Binary and decimal units are told apart."""
+    """Binary and decimal units differ."""
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "64", "MiB", "-1MiB", "1.5GiB", "64 MiB", "64mib", "1TiB", "٣MiB", "automatic"])
 def test_other_words_are_refused(text: str) -> None:
-    """Anything else is an error that says what was expected."""
+    """Anything else is an error with the expected format."""
     with pytest.raises(ValueError, match="expected auto or a size such as 64MiB"):
         parse_size(text)
 
 
-def footprint(size: int) -> int:
-    """A process that takes 50 MiB beside its weights."""
+def estimate_footprint(size: int) -> int:
+    """Estimates a process that takes 50 MiB beside its weights."""
     return size + 50 * MIB
 
 
 @pytest.mark.parametrize(
-    ("cache", "room", "expected"),
+    ("cache", "available", "expected"),
     [
         (32 * MIB, 1000 * MIB, Size(128 * MIB, False)),
         (32 * MIB, 178 * MIB, Size(128 * MIB, False)),
@@ -56,45 +56,45 @@ def footprint(size: int) -> int:
         (512 * MIB, 100 * GIB, Size(GIB, True)),
     ],
 )
-def test_automatic_size(cache: int | None, room: int | None, expected: Size) -> None:
-    """Four caches, unless 1 GiB is less; then it says so."""
-    assert choose_automatic_size(cache, room, footprint) == expected
+def test_automatic_size(cache: int | None, available: int | None, expected: Size) -> None:
+    """The size is four caches, unless 1 GiB is less; then `is_reduced` is true."""
+    assert choose_automatic_size(cache, available, MIB, estimate_footprint) == expected
 
 
 def test_what_has_no_room_is_smaller() -> None:
-    """One byte too little for four caches, and the model shrinks and says so; to within 2 % of what has room."""
-    size, cut = choose_automatic_size(32 * MIB, 178 * MIB - 1, footprint)
+    """With one byte too little for four caches the model shrinks, to within 2 % of the available memory."""
+    size, is_reduced = choose_automatic_size(32 * MIB, 178 * MIB - 1, MIB, estimate_footprint)
 
-    assert cut
+    assert is_reduced
     assert 0.98 * 128 * MIB <= size < 128 * MIB
-    assert 98 * MIB <= choose_automatic_size(32 * MIB, 150 * MIB, footprint).size <= 100 * MIB
+    assert 98 * MIB <= choose_automatic_size(32 * MIB, 150 * MIB, MIB, estimate_footprint).size <= 100 * MIB
 
 
 @given(st.integers(45 * MIB, 2 * GIB), st.integers(64, 4096))
-def test_all_of_the_process_has_room(room: int, context: int) -> None:
-    """Weights, KV cache, scratch and interpreter together stay below the cap, whatever steps the shapes come in."""
+def test_all_of_the_process_has_room(available: int, context: int) -> None:
+    """Weights, KV cache, scratch and interpreter together stay below the limit, whatever the steps of shapes."""
 
-    def whole(size: int) -> int:
+    def estimate_total(size: int) -> int:
         return estimate_memory(config_of_size(size, VOCAB), context).total + INTERPRETER_BYTES
 
-    if whole(MIB) > room:
+    if estimate_total(MIB) > available:
         with pytest.raises(ValueError, match="the smallest model takes"):
-            choose_automatic_size(GIB, room, whole)
+            choose_automatic_size(GIB, available, MIN_WEIGHTS_BYTES, estimate_total)
         return
-    size = choose_automatic_size(GIB, room, whole).size
+    size = choose_automatic_size(GIB, available, MIN_WEIGHTS_BYTES, estimate_total).size
 
-    assert whole(size) <= room
+    assert estimate_total(size) <= available
     assert MIB <= size <= GIB
 
 
 def test_no_room_at_all_is_an_error() -> None:
-    """Where not even the smallest model has room, the sentence says how much it would take."""
+    """If not even the smallest model fits, the sentence has its size."""
     with pytest.raises(ValueError, match=r"^20.0 MiB may be used, and the smallest model takes 51.0 MiB: choose"):
-        choose_automatic_size(32 * MIB, 20 * MIB, footprint)
+        choose_automatic_size(32 * MIB, 20 * MIB, MIB, estimate_footprint)
 
 
 def test_machine_is_read(tmp_path: Path) -> None:
-    """The largest cache of CPU 0 and MemAvailable, in bytes."""
+    """Reads the largest cache of CPU 0 and MemAvailable, in bytes."""
     for index, size in enumerate(("48K", "32K", "1024K", "32768K")):
         folder = tmp_path / f"sys/devices/system/cpu/cpu0/cache/index{index}"
         folder.mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_machine_is_read(tmp_path: Path) -> None:
 
 
 def test_unknown_machine_is_unknown(tmp_path: Path) -> None:
-    """Absent or strange files are None, not 0."""
+    """Missing or malformed files are None, not 0."""
     folder = tmp_path / "sys/devices/system/cpu/cpu0/cache/index0"
     folder.mkdir(parents=True)
     (folder / "size").write_bytes(b"\xff\xfe")
@@ -118,7 +118,7 @@ def test_unknown_machine_is_unknown(tmp_path: Path) -> None:
 
 @given(st.integers(MIB, 4 * GIB))
 def test_shape_has_the_size(size: int) -> None:
-    """Any size from 1 MiB on becomes a Llama-like shape of at least that size, within 4 %."""
+    """Any size from 1 MiB on has a Llama-like shape of at least that size, within 4 %."""
     config = config_of_size(size, VOCAB)
 
     assert size <= config.weights_bytes <= 1.04 * size
@@ -128,7 +128,7 @@ def test_shape_has_the_size(size: int) -> None:
 
 
 def test_too_small_a_size_is_refused() -> None:
-    """Below 1 MiB there is no such shape."""
+    """Below 1 MiB there is no shape."""
     with pytest.raises(ValueError, match="expected at least 1MiB"):
         config_of_size(MIB - 1, VOCAB)
 

@@ -1,4 +1,4 @@
-"""Chats: what is taken, how it is written for the model, and templates that come from elsewhere."""
+"""Chats: the accepted requests, the rendered prompt, and untrusted templates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.checkpoints.tokenizer import ByteTokenizer
-from engine.serving.chat import ChatMessage, PlainTemplate, template_of
+from engine.serving.chat import ChatMessage, PlainTemplate
+from engine.serving.chat_template import select_chat_template
 from engine.serving.jinja_template import MAX_SOURCE_LENGTH, JinjaTemplate
 from engine.serving.json_fields import HttpError
 from engine.serving.requests import CompletionRequest, ModelSpec, parse_chat, parse_completion
@@ -18,7 +19,7 @@ from engine.serving.requests import CompletionRequest, ModelSpec, parse_chat, pa
 Client = Any
 Answer = Any
 
-TERMS = ModelSpec(128, 257, ByteTokenizer(), PlainTemplate())
+SPEC = ModelSpec(128, 257, ByteTokenizer(), PlainTemplate())
 CHATML = """{%- for message in messages %}
 {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
 {%- endfor %}
@@ -26,20 +27,20 @@ CHATML = """{%- for message in messages %}
 USER = [ChatMessage("user", "hi")]
 
 
-def chat(client: Client, **fields: Any) -> Answer:
-    """POST /v1/chat/completions."""
-    asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5} | fields
-    return client.ask("POST", "/v1/chat/completions", json.dumps(asked).encode())
+def post_chat(client: Client, **fields: Any) -> Answer:
+    """Sends POST /v1/chat/completions."""
+    request = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5} | fields
+    return client.ask("POST", "/v1/chat/completions", json.dumps(request).encode())
 
 
-def text_of(prompt: tuple[int, ...]) -> str:
-    """The text behind byte tokens."""
+def decode_prompt(prompt: tuple[int, ...]) -> str:
+    """Returns the text of byte tokens."""
     return bytes(token for token in prompt if token < 256).decode()
 
 
 def test_chat_has_openai_shape(client: Client) -> None:
-    """A chat tells its message, why it ended and what it used."""
-    fields = chat(client, temperature=0).json()
+    """A chat response has its message, finish reason and usage."""
+    fields = post_chat(client, temperature=0).json()
 
     assert fields["object"] == "chat.completion"
     assert fields["choices"][0]["message"]["role"] == "assistant"
@@ -48,9 +49,9 @@ def test_chat_has_openai_shape(client: Client) -> None:
 
 
 def test_chat_stream_equals_whole(client: Client) -> None:
-    """First comes the role, then the text, then the reason and the usage; together it is the whole answer."""
-    whole = chat(client, temperature=0.8, seed=4).json()["choices"][0]["message"]["content"]
-    answer = chat(client, temperature=0.8, seed=4, stream=True, stream_options={"include_usage": True})
+    """A stream has the role, the text, the finish reason and the usage; together they are the whole answer."""
+    content = post_chat(client, temperature=0.8, seed=4).json()["choices"][0]["message"]["content"]
+    answer = post_chat(client, temperature=0.8, seed=4, stream=True, stream_options={"include_usage": True})
     *chunks, done = [line.removeprefix("data: ") for line in answer.body.decode().split("\n\n") if line]
     *pieces, usage = [json.loads(chunk) for chunk in chunks]
     deltas = [piece["choices"][0]["delta"] for piece in pieces]
@@ -58,28 +59,28 @@ def test_chat_stream_equals_whole(client: Client) -> None:
     assert deltas[0] == {"role": "assistant", "content": ""}
     assert deltas[-1] == {}
     assert pieces[-1]["choices"][0]["finish_reason"] == "length"
-    assert "".join(delta.get("content", "") for delta in deltas) == whole
+    assert "".join(delta.get("content", "") for delta in deltas) == content
     assert (usage["choices"], usage["usage"]["completion_tokens"], done) == ([], 5, "[DONE]")
 
 
 def test_chat_fills_the_context(client: Client) -> None:
-    """Without a number of tokens an answer may go on to the end of the context."""
-    fields = chat(client, max_tokens=None).json()
+    """Without max_tokens an answer may fill the context."""
+    fields = post_chat(client, max_tokens=None).json()
 
     assert fields["usage"]["total_tokens"] == 128
 
 
 def test_parts_and_roles() -> None:
-    """Text may come in parts, a developer is the system, and an old answer may bring its empty fields."""
+    """Text may come in parts, a developer counts as system, and a former answer may have empty fields."""
     messages = [
         {"role": "developer", "content": [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]},
         {"role": "assistant", "content": "yes", "refusal": None, "tool_calls": [], "annotations": []},
         {"role": "user", "content": "so?"},
     ]
-    asked = parse_chat(json.dumps({"messages": messages, "max_completion_tokens": 3}).encode(), TERMS)
+    request = parse_chat(json.dumps({"messages": messages, "max_completion_tokens": 3}).encode(), SPEC)
 
-    assert text_of(asked.prompt) == "system: be brief\nassistant: yes\nuser: so?\nassistant:"
-    assert asked.max_tokens == 3
+    assert decode_prompt(request.prompt) == "system: be brief\nassistant: yes\nuser: so?\nassistant:"
+    assert request.max_tokens == 3
 
 
 @pytest.mark.parametrize(
@@ -105,16 +106,16 @@ def test_parts_and_roles() -> None:
     ],
 )
 def test_wrong_chat_is_refused(client: Client, fields: dict[str, Any], sentence: str) -> None:
-    """A wrong chat is a 400 with a sentence that says where, and nothing is generated."""
-    answer = chat(client, **fields)
+    """A wrong chat is a 400 with a sentence that names the field, and nothing is generated."""
+    answer = post_chat(client, **fields)
 
     assert answer.status == 400
     assert sentence in answer.json()["error"]["message"]
-    assert client.metric("generated_tokens_total") == 0
+    assert client.read_metric("generated_tokens_total") == 0
 
 
 def test_more_than_the_cache_is_refused_before_it_is_tried(client: Client) -> None:
-    """A prompt with more to come than the KV cache holds is a 400 that says why; other engines fail in the middle."""
+    """A prompt and answer beyond the KV cache are a 400 with the reason; other engines fail in the middle."""
     answer = client.complete(prompt="a" * 100, max_tokens=100)
 
     assert answer.status == 400
@@ -124,7 +125,7 @@ def test_more_than_the_cache_is_refused_before_it_is_tried(client: Client) -> No
 
 
 def test_template_of_a_checkpoint() -> None:
-    """The checkpoint's template writes the prompt, with its special tokens."""
+    """The checkpoint's template renders the prompt, with its special tokens."""
     template = JinjaTemplate("{{ bos_token }}" + CHATML, {"bos_token": "<s>"})
 
     assert template.render([ChatMessage("system", "be brief"), *USER]) == (
@@ -134,16 +135,16 @@ def test_template_of_a_checkpoint() -> None:
 
 
 def test_template_is_found() -> None:
-    """A tokenizer with a template uses it, one without has the plain one."""
+    """A tokenizer's template is selected; without one, the plain template."""
     with_template = ByteTokenizer()
     with_template.chat_template = CHATML
 
-    assert isinstance(template_of(with_template), JinjaTemplate)
-    assert isinstance(template_of(ByteTokenizer()), PlainTemplate)
+    assert isinstance(select_chat_template(with_template), JinjaTemplate)
+    assert isinstance(select_chat_template(ByteTokenizer()), PlainTemplate)
 
 
 def test_template_has_what_others_give_it() -> None:
-    """tojson writes characters as they are, loops may break, and the date can be asked for."""
+    """tojson does not escape characters, loops may break, and strftime_now works."""
     source = "{% for m in messages %}{{ m | tojson }}{% break %}{% endfor %}{{ strftime_now('%Y') | length }}"
 
     assert JinjaTemplate(source, {}).render([ChatMessage("user", "é<")]) == '{"role": "user", "content": "é<"}4'
@@ -154,23 +155,23 @@ def test_template_has_what_others_give_it() -> None:
     [
         ("{% if %}", "cannot be used: line 1:"),
         ("{{ messages", "cannot be used: line 1:"),
-        ("x" * (MAX_SOURCE_LENGTH + 1), "cannot be used: it has 262145 characters"),
-        ("{{ raise_exception('Roles must alternate') }}", "does not take these messages: Roles must alternate."),
-        ("{{ messages[7].content }}", "does not take these messages:"),
-        ("{{ 1 / 0 }}", "does not take these messages: division by zero."),
-        ("{{ messages.append(1) }}", "does not take these messages:"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "does not take these messages:"),
+        ("x" * (MAX_SOURCE_LENGTH + 1), "cannot be used: it has 262145 characters, more than 262144"),
+        ("{{ raise_exception('Roles must alternate') }}", "does not accept these messages: Roles must alternate."),
+        ("{{ messages[7].content }}", "does not accept these messages:"),
+        ("{{ 1 / 0 }}", "does not accept these messages: division by zero."),
+        ("{{ messages.append(1) }}", "does not accept these messages:"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "does not accept these messages:"),
         ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "not come to an end"),
         ("{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}", "not come to an end"),
-        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "does not take these messages:"),
-        ("{{ 'x' * 9999999999 }}", "* of values so large is not allowed"),
-        ("{{ 9 ** 9 ** 9 }}", "** of values so large is not allowed"),
-        ("{{ 'x'.ljust(9999999999) }}", "a number so large is not allowed"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "does not accept these messages:"),
+        ("{{ 'x' * 9999999999 }}", "* of values this large is not allowed"),
+        ("{{ 9 ** 9 ** 9 }}", "** of values this large is not allowed"),
+        ("{{ 'x'.ljust(9999999999) }}", "a number this large is not allowed"),
         ("{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}", "longer than 4194304 characters"),
     ],
 )
 def test_failing_template_is_a_sentence(source: str, reason: str) -> None:
-    """What a template does wrong, or too much of, is a 400 with the reason, and no time or memory is lost."""
+    """A faulty or excessive template is a 400 with the reason, and wastes no time or memory."""
     with pytest.raises(HttpError) as refused:
         JinjaTemplate(source, {}).render(USER)
 
@@ -199,7 +200,7 @@ LIKELY = {
 
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
-    """Bytes, or objects of which some fields are what they should be."""
+    """Draws bytes, or objects with some valid fields."""
     if draw(st.booleans()):
         return draw(st.binary(max_size=60))
     names = draw(st.lists(st.sampled_from(NAMES), max_size=7, unique=True))
@@ -208,16 +209,16 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 @given(bodies())
 def test_no_body_breaks_the_parser(body: bytes) -> None:
-    """Any bytes are a request that fits, or a 400 with one sentence."""
+    """Any bytes are a valid request, or a 400 with one sentence."""
     for parse in (parse_completion, parse_chat):
         try:
-            asked = parse(body, TERMS)
+            request = parse(body, SPEC)
         except HttpError as refused:
             assert refused.status == 400
             assert refused.message.endswith(".")
             assert "\n" not in refused.message
         else:
-            assert isinstance(asked, CompletionRequest)
-            assert 1 <= len(asked.prompt) < len(asked.prompt) + asked.max_tokens <= TERMS.context
-            assert all(0 <= token < TERMS.vocab for token in asked.prompt)
-            assert all(asked.stop)
+            assert isinstance(request, CompletionRequest)
+            assert 1 <= len(request.prompt) < len(request.prompt) + request.max_tokens <= SPEC.context
+            assert all(0 <= token < SPEC.vocab for token in request.prompt)
+            assert all(request.stop)

@@ -1,4 +1,4 @@
-"""Clients that leave, lie and repeat themselves: the engine lives, and nothing of theirs stays."""
+"""Clients that leave, lie and repeat requests: the engine survives, and leaks nothing."""
 
 from __future__ import annotations
 
@@ -22,108 +22,108 @@ GOOD = json.dumps({"prompt": "hello", "max_tokens": 3}).encode()
 STREAM = json.dumps({"prompt": "hello", "max_tokens": 40, "stream": True}).encode()
 
 
-def raw(client: Client) -> socket.socket:
-    """A connection without HTTP."""
+def connect_raw(client: Client) -> socket.socket:
+    """Opens a raw connection."""
     return socket.create_connection(("127.0.0.1", client.server.server_port), timeout=10)
 
 
-def post(body: bytes, length: int | None = None) -> bytes:
-    """A request as bytes."""
+def encode_post(body: bytes, length: int | None = None) -> bytes:
+    """Returns a request as bytes."""
     size = len(body) if length is None else length
     return b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + body
 
 
-def whole(client: Client) -> None:
-    """Asks and reads the answer."""
+def read_answer(client: Client) -> None:
+    """Sends a good request and reads the response."""
     assert client.ask("POST", "/v1/completions", GOOD).status == 200
 
 
-def malformed(client: Client) -> None:
-    """Sends what is no JSON."""
+def send_malformed(client: Client) -> None:
+    """Sends invalid JSON."""
     assert client.ask("POST", "/v1/completions", GOOD[:-1]).status == 400
 
 
-def leaves_before_the_body(client: Client) -> None:
-    """Promises more than it sends."""
-    with raw(client) as connection:
-        connection.sendall(post(GOOD, len(GOOD) + 10))
+def leave_before_the_body(client: Client) -> None:
+    """Announces more bytes than it sends."""
+    with connect_raw(client) as connection:
+        connection.sendall(encode_post(GOOD, len(GOOD) + 10))
 
 
-def leaves_in_the_stream(client: Client) -> None:
-    """Reads the beginning of a stream."""
-    with raw(client) as connection:
-        connection.sendall(post(STREAM))
+def leave_in_the_stream(client: Client) -> None:
+    """Reads the beginning of a stream, and leaves."""
+    with connect_raw(client) as connection:
+        connection.sendall(encode_post(STREAM))
         connection.recv(100)
 
 
-def resets(client: Client) -> None:
-    """Ends its connection with a reset instead of a farewell."""
-    with raw(client) as connection:
+def reset_connection(client: Client) -> None:
+    """Resets its connection."""
+    with connect_raw(client) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.sendall(post(STREAM))
+        connection.sendall(encode_post(STREAM))
 
 
-def says_nothing(client: Client) -> None:
-    """Connects and leaves."""
-    raw(client).close()
+def send_nothing(client: Client) -> None:
+    """Connects and leaves without a request."""
+    connect_raw(client).close()
 
 
-WAYS: list[Callable[[Client], None]] = [
-    whole,
-    malformed,
-    leaves_before_the_body,
-    leaves_in_the_stream,
-    resets,
-    says_nothing,
+CLIENTS: list[Callable[[Client], None]] = [
+    read_answer,
+    send_malformed,
+    leave_before_the_body,
+    leave_in_the_stream,
+    reset_connection,
+    send_nothing,
 ]
 
 
-def resident() -> int:
-    """Bytes of this process, of which the server is a part."""
+def read_resident() -> int:
+    """Returns the resident bytes of this process, which runs the server."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def sockets() -> int:
-    """Open file descriptors of this process."""
+def count_descriptors() -> int:
+    """Returns the number of open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
-def round_of(client: Client, wait_until: Any) -> None:
-    """Every way once, and all is over."""
-    for way in WAYS:
+def run_every_client(client: Client, wait_until: Any) -> None:
+    """Runs every client once, and waits until the server is idle."""
+    for run_client in CLIENTS:
         with contextlib.suppress(ConnectionError):
-            way(client)
+            run_client(client)
     wait_until(lambda: client.server.served_model.scheduler.wait_until_idle(1) and client.server.wait_for_responses(1))
 
 
 def test_nothing_leaks(client: Client, wait_until: Any) -> None:
-    """After 1,000 requests, most of them cut or wrong, there are no more threads and sockets, and no more memory."""
+    """1,000 requests, most of them cut or wrong, leave no additional threads, sockets or memory."""
     for _ in range(30):
-        round_of(client, wait_until)
-    threads, descriptors, before = threading.active_count(), sockets(), resident()
-    for _ in range(1000 // len(WAYS) + 1):
-        round_of(client, wait_until)
-    wait_until(lambda: threading.active_count() <= threads and sockets() <= descriptors)
+        run_every_client(client, wait_until)
+    threads, descriptors, before = threading.active_count(), count_descriptors(), read_resident()
+    for _ in range(1000 // len(CLIENTS) + 1):
+        run_every_client(client, wait_until)
+    wait_until(lambda: threading.active_count() <= threads and count_descriptors() <= descriptors)
 
-    assert resident() - before < 4 << 20
-    assert client.metric("requests_running") == client.metric("requests_waiting") == 0
-    assert client.metric("kv_cache_usage_ratio") == 0
-    whole(client)
+    assert read_resident() - before < 4 << 20
+    assert client.read_metric("requests_running") == client.read_metric("requests_waiting") == 0
+    assert client.read_metric("kv_cache_usage_ratio") == 0
+    read_answer(client)
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
 def test_ten_megabytes_are_refused(client: Client, path: str) -> None:
-    """A prompt of 10 MB is a 413 that says how much is taken, and the engine lives."""
+    """A prompt of 10 MB is a 413 with the limit, and the engine survives."""
     body = json.dumps({"prompt": "a" * (10 << 20)}).encode()
     answer = client.ask("POST", path, body)
 
     assert answer.status == 413
     assert "bytes: at most 1048576 are taken" in answer.json()["error"]["message"]
-    whole(client)
+    read_answer(client)
 
 
 def test_a_long_context_takes_long_bodies(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What may be sent grows with the context, so that a prompt that fits it can be sent."""
+    """The limit of a body grows with the context, so that any prompt that fits the context can be sent."""
     monkeypatch.setattr(server, "BYTES_PER_TOKEN", 1 << 14)  # as if the context of 128 tokens were long
     answer = client.complete(prompt="a" * (1 << 20) + "a" * 100, max_tokens=1)
 
@@ -132,11 +132,11 @@ def test_a_long_context_takes_long_bodies(client: Client, monkeypatch: pytest.Mo
 
 
 def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One connection more than may be is told so and closed; when others close, there is room again."""
+    """One connection too many gets a 503 and is closed; once others close, new ones are accepted."""
     monkeypatch.setattr(client.server, "max_connections", 3)
-    others = [raw(client) for _ in range(3)]
+    others = [connect_raw(client) for _ in range(3)]
     wait_until(lambda: client.server.connections == 3)
-    with raw(client) as connection:
+    with connect_raw(client) as connection:
         answer = connection.recv(1000)
     for other in others:
         other.close()
@@ -144,23 +144,23 @@ def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: p
 
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"Too many connections" in answer
-    whole(client)
+    read_answer(client)
 
 
 def test_a_slow_reader_holds_no_slot(client: Client, wait_until: Any) -> None:
-    """Who does not read his stream has his tokens made all the same, and others are served."""
-    with raw(client) as connection:
-        connection.sendall(post(json.dumps({"prompt": "a", "max_tokens": 100, "stream": True}).encode()))
-        wait_until(lambda: client.metric("generated_tokens_total") == 100)
+    """The tokens of a client that does not read its stream are generated anyway, and others are served."""
+    with connect_raw(client) as connection:
+        connection.sendall(encode_post(json.dumps({"prompt": "a", "max_tokens": 100, "stream": True}).encode()))
+        wait_until(lambda: client.read_metric("generated_tokens_total") == 100)
 
-        assert client.metric("requests_running") == 0
-        whole(client)
+        assert client.read_metric("requests_running") == 0
+        read_answer(client)
 
 
 def test_stream_over_old_http_ends_with_its_connection(client: Client) -> None:
     """A client of HTTP/1.0 gets events without chunks, and the end of the connection after [DONE]."""
-    with raw(client) as connection:
-        connection.sendall(post(STREAM).replace(b"HTTP/1.1", b"HTTP/1.0"))
+    with connect_raw(client) as connection:
+        connection.sendall(encode_post(STREAM).replace(b"HTTP/1.1", b"HTTP/1.0"))
         answer = b""
         while part := connection.recv(1 << 16):
             answer += part
@@ -172,7 +172,7 @@ def test_stream_over_old_http_ends_with_its_connection(client: Client) -> None:
 
 
 def test_connection_is_kept_after_a_stream(client: Client) -> None:
-    """A stream is as good as any answer: its connection goes on."""
+    """A connection stays open after a stream."""
     connection = client.connect()
     for _ in range(2):
         connection.request("POST", "/v1/completions", STREAM)
@@ -185,11 +185,11 @@ def test_connection_is_kept_after_a_stream(client: Client) -> None:
 
 
 def test_a_cut_stream_can_be_told_from_a_whole_one(slow_client: Client, wait_until: Any) -> None:
-    """When the engine stops in the middle, the last chunk is missing, and the client's library says so."""
+    """If the engine stops in the middle, the last chunk is missing, and the client's library raises an error."""
     connection = slow_client.connect()
     connection.request("POST", "/v1/completions", b'{"prompt": "a", "max_tokens": 100, "stream": true}')
     answer = connection.getresponse()
-    wait_until(lambda: slow_client.metric("generated_tokens_total") >= 3)
+    wait_until(lambda: slow_client.read_metric("generated_tokens_total") >= 3)
     slow_client.server.served_model.scheduler.stop(10)
     with pytest.raises(http.client.IncompleteRead):
         answer.read()
@@ -198,17 +198,17 @@ def test_a_cut_stream_can_be_told_from_a_whole_one(slow_client: Client, wait_unt
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_fault_is_told(client: Client, stream: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """What goes wrong in the engine is a 500 with a sentence, or an error in the stream, and the next request works."""
-    batch = client.server.served_model.scheduler
-    decode, passes = batch.model.decode, []
+    """A fault in the engine is a 500 with a sentence, or an error in the stream, and the next request works."""
+    scheduler = client.server.served_model.scheduler
+    decode, passes = scheduler.model.decode, []
 
-    def broken(*arguments: Any) -> Any:
+    def fail_once(*arguments: Any) -> Any:
         passes.append(1)
         if len(passes) == (3 if stream else 1):
             raise MemoryError("no more")
         return decode(*arguments)
 
-    batch.model.decode = broken
+    scheduler.model.decode = fail_once
     answer = client.complete(prompt="a", max_tokens=9, stream=stream) if not stream else None
     if stream:
         connection = client.connect()
@@ -217,12 +217,12 @@ def test_a_fault_is_told(client: Client, stream: bool, capsys: pytest.CaptureFix
             connection.getresponse().read()
         connection.close()
 
-        assert b'"error": {"message": "The engine could not make this answer: MemoryError' in cut.value.partial
+        assert b'"error": {"message": "The engine could not generate this answer: MemoryError' in cut.value.partial
     else:
         assert answer.status == 500
         assert "MemoryError in the engine" in answer.json()["error"]["message"]
         assert answer.json()["error"]["type"] == "server_error"
 
-    whole(client)
+    read_answer(client)
 
     assert "MemoryError: no more" in capsys.readouterr().err

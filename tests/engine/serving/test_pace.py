@@ -1,4 +1,4 @@
-"""Duty is an account of work and rest, kept by an injected clock."""
+"""The account of work and rest under a duty, on an injected clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.serving.pace import CREDIT, Pace
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -19,8 +19,8 @@ class Clock:
         return self.now
 
 
-def work(pace: Pace, clock: Clock, seconds: float) -> None:
-    """One forward pass."""
+def work_for(pace: Pace, clock: Clock, seconds: float) -> None:
+    """Simulates one forward pass."""
     clock.now += seconds
     pace.charge(seconds)
 
@@ -38,7 +38,7 @@ def test_share_of_time_never_exceeds_duty(duty: float, passes: list[float], betw
     began, busy = clock.now, 0.0
     pace.begin_work()
     for seconds in passes:
-        work(pace, clock, seconds)
+        work_for(pace, clock, seconds)
         busy += seconds
         clock.now += between + max(0.0, pace.get_debt() - between)
 
@@ -47,13 +47,13 @@ def test_share_of_time_never_exceeds_duty(duty: float, passes: list[float], betw
 
 @given(duty=st.floats(0.1, 0.95), late=st.floats(0, 0.02))
 def test_late_wake_ups_are_earned_back(duty: float, late: float) -> None:
-    """Sleeps that last too long do not lower the share over many passes, where resting leaves room for it."""
+    """Sleeps that last too long do not lower the share over many passes, if the duty leaves time to catch up."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(duty, ttl=3600)
     began, busy = clock.now, 0.0
     for _ in range(400):
-        work(pace, clock, 0.01)
+        work_for(pace, clock, 0.01)
         busy += 0.01
         if (owed := pace.get_debt()) > 0:
             clock.now += owed + late
@@ -62,21 +62,21 @@ def test_late_wake_ups_are_earned_back(duty: float, late: float) -> None:
 
 
 def test_full_duty_never_rests() -> None:
-    """Without a lease nothing is owed, however much was worked."""
+    """Without a lease there is no debt, whatever the work."""
     clock = Clock()
     pace = Pace(clock)
     for _ in range(100):
-        work(pace, clock, 0.1)
+        work_for(pace, clock, 0.1)
 
         assert pace.get_debt() <= 1e-9
 
 
 def test_lease_ends_by_itself() -> None:
-    """When the ttl is over the duty is 1.0 and what was owed is forgiven."""
+    """After the ttl the duty is 1.0 and the debt is forgiven."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=30)
-    work(pace, clock, 10)
+    work_for(pace, clock, 10)
 
     assert pace.get_duty() == 0.1
     assert pace.get_debt() == pytest.approx(90)
@@ -88,11 +88,11 @@ def test_lease_ends_by_itself() -> None:
 
 
 def test_owed_alone_notices_the_end_of_a_lease() -> None:
-    """A debt is forgiven with the lease also when nobody asked for the duty first."""
+    """The debt is forgiven at the end of the lease, also without a call of get_duty."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=15)
-    work(pace, clock, 10)
+    work_for(pace, clock, 10)
     clock.now += 5
 
     assert pace.get_debt() <= 0
@@ -103,7 +103,7 @@ def test_renewal_keeps_the_debt() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.5, ttl=30)
-    work(pace, clock, 20)
+    work_for(pace, clock, 20)
     pace.set_lease(0.5, ttl=30)
 
     assert pace.get_debt() == pytest.approx(20)
@@ -114,11 +114,11 @@ def test_renewal_keeps_the_debt() -> None:
 
 
 def test_a_later_lease_takes_the_place() -> None:
-    """Duty 1.0 ends the holding back at once."""
+    """Duty 1.0 ends the slowdown at once."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=30)
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
     pace.set_lease(1.0, ttl=1)
 
     assert pace.get_duty() == 1.0
@@ -132,22 +132,22 @@ def test_idle_time_earns_nothing() -> None:
     pace.set_lease(0.5, ttl=7200)
     clock.now += 3600
     pace.begin_work()
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
 
     assert pace.get_debt() == pytest.approx(1)
 
 
 def test_pauses_inside_a_request_earn_little() -> None:
-    """A slow client's pause gives back no more than the credit."""
+    """The pause of a slow client earns at most the credit."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.5, ttl=7200)
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
     clock.now += 100
 
     assert pace.get_debt() == -CREDIT
 
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
 
     assert pace.get_debt() == pytest.approx(1 - CREDIT)
 
@@ -157,24 +157,24 @@ def test_debt_outlives_a_request() -> None:
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.5, ttl=7200)
-    work(pace, clock, 1)
+    work_for(pace, clock, 1)
     pace.begin_work()
 
     assert pace.get_debt() == pytest.approx(1)
 
 
 def test_rest_ends_when_the_client_has_gone() -> None:
-    """Nobody rests for a client that has left."""
+    """The rest ends once the client has left."""
     clock = Clock()
     pace = Pace(clock)
     pace.set_lease(0.1, ttl=7200)
-    work(pace, clock, 100)
+    work_for(pace, clock, 100)
     looks: list[int] = []
 
-    def gone() -> bool:
+    def has_client_left() -> bool:
         looks.append(1)
         return len(looks) > 1
 
-    pace.rest(gone)
+    pace.rest(has_client_left)
 
     assert len(looks) == 2

@@ -18,8 +18,8 @@ from engine.memory.numa_nodes import find_tightest_limit, list_nodes
 ROOT = Path(__file__).parents[3]
 
 
-def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The engine as a child."""
+def start_engine(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Starts the engine as a child."""
     return subprocess.Popen(
         [sys.executable, "-m", "engine", *arguments],
         cwd=ROOT,
@@ -30,15 +30,15 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def ready(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """The line that says where it is."""
+def read_ready_line(child: subprocess.Popen[str]) -> dict[str, Any]:
+    """Reads the ready line."""
     assert child.stdout is not None
     fields: dict[str, Any] = json.loads(child.stdout.readline())
     return fields
 
 
 def put_pace(url: str, token: str) -> int:
-    """The status of a lease asked for with this token."""
+    """Requests a lease with this token; returns the status."""
     request = urllib.request.Request(
         f"{url}/pace", b'{"duty": 0.1}', {"Authorization": f"Bearer {token}"}, method="PUT"
     )
@@ -48,9 +48,9 @@ def put_pace(url: str, token: str) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serves_and_ends(number: signal.Signals) -> None:
-    """It says where it listens in one line, gives way to others, and a signal ends it with 0 and without traceback."""
-    child = start("--size", "1MiB", "--context", "64")
-    fields = ready(child)
+    """The engine prints its URL in one line, lowers its priority, and exits with 0 on a signal, without traceback."""
+    child = start_engine("--size", "1MiB", "--context", "64")
+    fields = read_ready_line(child)
     with urllib.request.urlopen(fields["url"] + "/healthz", timeout=10) as answer:
         health = answer.read()
     adjustment = Path(f"/proc/{child.pid}/oom_score_adj").read_text()
@@ -69,9 +69,9 @@ def test_serves_and_ends(number: signal.Signals) -> None:
 
 
 def test_ends_in_the_middle_of_a_stream() -> None:
-    """Without patience a signal during a paced stream ends the process as quietly."""
-    child = start("--size", "1MiB", "--drain", "0", STEADYTOK_ENGINE_TOKEN="from-the-environment")
-    url = ready(child)["url"]
+    """Without a drain, a signal during a paced stream ends the process with 0, without traceback."""
+    child = start_engine("--size", "1MiB", "--drain", "0", STEADYTOK_ENGINE_TOKEN="from-the-environment")
+    url = read_ready_line(child)["url"]
 
     assert put_pace(url, "from-the-environment") == 200
 
@@ -87,10 +87,10 @@ def test_ends_in_the_middle_of_a_stream() -> None:
 
 
 def test_token_from_a_file(tmp_path: Path) -> None:
-    """The token is the content of --token-file, and comes before that of the environment."""
+    """The token is the content of --token-file, which precedes the environment."""
     (tmp_path / "token").write_text("from-the-file\n")
-    child = start("--size", "1MiB", "--token-file", str(tmp_path / "token"), STEADYTOK_ENGINE_TOKEN="other")
-    status = put_pace(ready(child)["url"], "from-the-file")
+    child = start_engine("--size", "1MiB", "--token-file", str(tmp_path / "token"), STEADYTOK_ENGINE_TOKEN="other")
+    status = put_pace(read_ready_line(child)["url"], "from-the-file")
     child.terminate()
     child.communicate(timeout=20)
 
@@ -98,15 +98,15 @@ def test_token_from_a_file(tmp_path: Path) -> None:
 
 
 def test_most_makes_an_automatic_size_smaller() -> None:
-    """With auto the cap shrinks the model; the whole process then takes no more than that share."""
+    """With auto, --most shrinks the model; the whole process then takes at most that share."""
     available = find_tightest_limit(
         list_nodes(os.sched_getaffinity(0))
-    ).available  # what the engine counts on: its node's, not the host's
+    ).available  # of the engine's node, not of the host
     if available is None or available < 1 << 30:
-        pytest.skip("this host has not 1 GiB available")
+        pytest.skip("this host does not have 1 GiB available")
     share = (60 << 20) / available
-    child = start("--size", "auto", "--most", f"{share:.6f}", "--context", "64")
-    fields = ready(child)
+    child = start_engine("--size", "auto", "--most", f"{share:.6f}", "--context", "64")
+    fields = read_ready_line(child)
     resident = next(
         int(line.split()[1]) * 1024
         for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()
@@ -140,8 +140,8 @@ def test_most_makes_an_automatic_size_smaller() -> None:
     ],
 )
 def test_what_cannot_start_says_why(arguments: tuple[str, ...], sentence: str) -> None:
-    """A wrong option ends it with 2 and one sentence, before the ready line."""
-    child = start(*arguments)
+    """A wrong option ends the engine with 2 and one sentence, before the ready line."""
+    child = start_engine(*arguments)
     out, err = child.communicate(timeout=20)
 
     assert child.returncode == 2
@@ -151,7 +151,7 @@ def test_what_cannot_start_says_why(arguments: tuple[str, ...], sentence: str) -
 
 
 def test_is_apart() -> None:
-    """The engine imports nothing of the other rooms, and no NumPy before the threads are chosen."""
+    """The engine imports no other room, and no NumPy before it has set the number of threads."""
     code = "import sys, engine.__main__; print(sorted({name.split('.')[0] for name in sys.modules}))"
     names = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
@@ -160,7 +160,7 @@ def test_is_apart() -> None:
 
 
 def test_ends_with_its_input() -> None:
-    """With --until-stdin-closes it ends when the caller closes the pipe, or dies and the kernel does."""
+    """With --until-stdin-closes the engine exits once the pipe closes, also by the death of the caller."""
     child = subprocess.Popen(
         [sys.executable, "-m", "engine", "--size", "1MiB", "--context", "64", "--until-stdin-closes"],
         cwd=ROOT,
@@ -169,7 +169,7 @@ def test_ends_with_its_input() -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    ready(child)
+    read_ready_line(child)
     assert child.poll() is None
     _, err = child.communicate(timeout=20)
 

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-
-from engine.serving.pace import BURST, Pace
 
 # Classes of conftest; tests are not packages, so they cannot be named here.
 Client = Any
 Answer = Any
 
 
-def events(body: bytes) -> list[str]:
-    """The data of each server-sent event."""
+def parse_events(body: bytes) -> list[str]:
+    """Returns the data of each server-sent event."""
     return [line.removeprefix("data: ") for line in body.decode().split("\n\n") if line]
 
 
 def test_completion_has_openai_shape(client: Client) -> None:
-    """A completion tells its text, why it ended and what it used."""
+    """A completion has its text, finish reason and usage."""
     answer = client.complete(prompt="tokens", max_tokens=5, temperature=0)
     fields = answer.json()
 
@@ -37,15 +32,15 @@ def test_completion_has_openai_shape(client: Client) -> None:
 
 
 def test_stream_equals_whole(client: Client) -> None:
-    """The events of a stream put together are the text of the same request in one piece."""
-    asked: dict[str, Any] = {"prompt": "é", "max_tokens": 20, "temperature": 0.9, "seed": 3}
-    whole = client.complete(**asked).json()["choices"][0]["text"]
-    answer = client.complete(**asked, stream=True, stream_options={"include_usage": True})
-    *pieces, usage, done = events(answer.body)
+    """The events of a stream add up to the text of the same request in one piece."""
+    request: dict[str, Any] = {"prompt": "é", "max_tokens": 20, "temperature": 0.9, "seed": 3}
+    text = client.complete(**request).json()["choices"][0]["text"]
+    answer = client.complete(**request, stream=True, stream_options={"include_usage": True})
+    *pieces, usage, done = parse_events(answer.body)
     choices = [json.loads(piece)["choices"][0] for piece in pieces]
 
     assert answer.headers["Content-Type"].startswith("text/event-stream")
-    assert "".join(choice["text"] for choice in choices) == whole
+    assert "".join(choice["text"] for choice in choices) == text
     assert [choice["finish_reason"] for choice in choices] == [None] * 19 + ["length"]
     assert json.loads(usage)["choices"] == []
     assert json.loads(usage)["usage"]["completion_tokens"] == 20
@@ -53,10 +48,10 @@ def test_stream_equals_whole(client: Client) -> None:
 
 
 def test_stream_without_usage(client: Client) -> None:
-    """Usage is streamed only where asked for."""
+    """Usage is streamed only if requested."""
     answer = client.complete(prompt="a", max_tokens=2, stream=True)
 
-    assert [event == "[DONE]" for event in events(answer.body)] == [False, False, True]
+    assert [event == "[DONE]" for event in parse_events(answer.body)] == [False, False, True]
 
 
 def test_seed_repeats(client: Client) -> None:
@@ -79,8 +74,8 @@ WRONG_COMPLETIONS: list[tuple[bytes, str]] = [
     (b'{"prompt": []}', "prompt must be a string"),
     (b'{"prompt": [[]]}', "prompt must be a string"),
     (b'{"prompt": [1, true]}', "prompt must be a string"),
-    (b'{"prompt": [257]}', "they go from 0 to 256"),
-    (b'{"prompt": [-1]}', "they go from 0 to 256"),
+    (b'{"prompt": [257]}', "tokens go from 0 to 256"),
+    (b'{"prompt": [-1]}', "tokens go from 0 to 256"),
     (b'{"prompt": "\\ud800"}', "half of a surrogate pair"),
     (b'{"prompt": "a", "max_tokens": "5"}', "max_tokens must be a whole number from 1 to 128"),
     (b'{"prompt": "a", "max_tokens": 0}', "max_tokens must be a whole number"),
@@ -111,18 +106,18 @@ WRONG_COMPLETIONS: list[tuple[bytes, str]] = [
 
 @pytest.mark.parametrize(("body", "sentence"), WRONG_COMPLETIONS)
 def test_wrong_completion_is_refused(client: Client, body: bytes, sentence: str) -> None:
-    """Wrong input is a 400 with a sentence, nothing is generated, and the engine lives."""
+    """Wrong input is a 400 with a sentence, nothing is generated, and the engine survives."""
     answer = client.ask("POST", "/v1/completions", body)
 
     assert answer.status == 400
     assert sentence in answer.json()["error"]["message"]
     assert answer.json()["error"]["type"] == "invalid_request_error"
-    assert client.metric("generated_tokens_total") == 0
+    assert client.read_metric("generated_tokens_total") == 0
     assert client.ask("GET", "/healthz").status == 200
 
 
 def test_neutral_fields_are_taken(client: Client) -> None:
-    """What clients send by habit with neutral values, and null, is no error."""
+    """Neutral values that clients send by habit, and null, are accepted."""
     answer = client.complete(
         prompt="a", max_tokens=1, n=1, top_p=1.0, echo=False, seed=None, model="any", ignore_eos=True, user="me"
     )
@@ -139,7 +134,7 @@ def test_context_can_be_filled(client: Client) -> None:
 
 @pytest.mark.parametrize("size", [(1 << 20) + 1, 10 << 20])
 def test_too_large_a_body_is_refused(client: Client, size: int) -> None:
-    """A body over 1 MiB is a 413 that the client gets to read."""
+    """A body over 1 MiB is a 413 that the client can read."""
     answer = client.ask("POST", "/v1/completions", b" " * size)
 
     assert answer.status == 413
@@ -159,7 +154,7 @@ def test_too_large_a_body_is_refused(client: Client, size: int) -> None:
     ],
 )
 def test_broken_http_is_refused(client: Client, request_text: bytes, status: bytes) -> None:
-    """What is not a well-formed request gets its status, a sentence, and a closed connection."""
+    """A malformed request gets its status, a sentence, and a closed connection."""
     with socket.create_connection(("127.0.0.1", client.server.server_port), timeout=10) as raw:
         raw.sendall(request_text)
         raw.shutdown(socket.SHUT_WR)
@@ -183,7 +178,7 @@ def test_broken_http_is_refused(client: Client, request_text: bytes, status: byt
     ],
 )
 def test_wrong_door(client: Client, method: str, path: str, status: int) -> None:
-    """An unknown path is a 404 and a wrong method a 405, each saying what there is."""
+    """An unknown path is a 404 and a wrong method a 405, each with the alternatives."""
     answer = client.ask(method, path)
 
     assert answer.status == status
@@ -191,7 +186,7 @@ def test_wrong_door(client: Client, method: str, path: str, status: int) -> None
 
 
 def test_connection_is_kept(client: Client) -> None:
-    """Many requests, refused ones too, go over one connection."""
+    """A connection stays open for many requests, also refused ones."""
     connection = client.connect()
     statuses = []
     for path, body in [
@@ -210,9 +205,9 @@ def test_connection_is_kept(client: Client) -> None:
 
 
 def test_metrics_parse_and_count(client: Client, wait_until: Any) -> None:
-    """Every metric of the engine is there once, and tokens are counted as the client was told."""
+    """Every metric appears once, and the token counters equal the usage of the response."""
     usage = client.complete(prompt="tokens", max_tokens=9).json()["usage"]
-    wait_until(lambda: client.metric("requests_running") == 0)  # an answer arrives a moment before its turn ends
+    wait_until(lambda: client.read_metric("requests_running") == 0)  # an answer arrives a moment before its turn ends
     answer = client.ask("GET", "/metrics")
     families = {family.name: family for family in text_string_to_metric_families(answer.body.decode())}
     prefix = "steadytok_reference_"
@@ -242,16 +237,16 @@ def test_metrics_parse_and_count(client: Client, wait_until: Any) -> None:
         "resident_bytes": "gauge",
         "info": "gauge",
     }
-    assert client.metric("generated_tokens_total") == usage["completion_tokens"] == 9
-    assert client.metric("prompt_tokens_total") == usage["prompt_tokens"] - 1
-    assert client.metric("decode_seconds_total") > 0
-    assert client.metric("duty") == 1
-    assert client.metric("kv_cache_usage_ratio") == 0
+    assert client.read_metric("generated_tokens_total") == usage["completion_tokens"] == 9
+    assert client.read_metric("prompt_tokens_total") == usage["prompt_tokens"] - 1
+    assert client.read_metric("decode_seconds_total") > 0
+    assert client.read_metric("duty") == 1
+    assert client.read_metric("kv_cache_usage_ratio") == 0
     assert families[prefix + "info"].samples[0].labels == {"model": "tiny", "context": "128", "threads": "1"}
 
 
-def pace(client: Client, body: bytes, token: str | None = "a-token") -> Answer:
-    """PUT /pace."""
+def put_pace(client: Client, body: bytes, token: str | None = "a-token") -> Answer:
+    """Sends PUT /pace."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return client.ask("PUT", "/pace", body, **headers)
 
@@ -261,34 +256,34 @@ def pace(client: Client, body: bytes, token: str | None = "a-token") -> Answer:
     [(b'{"duty": 0.5, "ttl": "30s"}', 30), (b'{"duty": 0.5, "ttl": 90}', 90), (b'{"duty": 0.5}', 30)],
 )
 def test_pace_is_set(client: Client, body: bytes, ttl: float) -> None:
-    """PUT /pace holds the engine back and says for how long."""
-    answer = pace(client, body)
+    """PUT /pace sets the duty and returns its ttl."""
+    answer = put_pace(client, body)
 
     assert answer.status == 200
     assert answer.json() == {"duty": 0.5, "ttl": ttl}
-    assert client.metric("duty") == 0.5
+    assert client.read_metric("duty") == 0.5
 
 
 def test_pace_lease_ends(client: Client, wait_until: Any) -> None:
-    """Without renewal the duty is 1 again when the ttl is over."""
-    pace(client, b'{"duty": 0.1, "ttl": "50ms"}')
+    """Without renewal the duty is 1 again after the ttl."""
+    put_pace(client, b'{"duty": 0.1, "ttl": "50ms"}')
 
-    wait_until(lambda: client.metric("duty") == 1)
+    wait_until(lambda: client.read_metric("duty") == 1)
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "a-token ", "a-tokené"])
 def test_pace_needs_the_token(client: Client, token: str | None) -> None:
     """Without the right token PUT /pace is a 401 and changes nothing."""
-    answer = pace(client, b'{"duty": 0.5}', token if token is None else token.encode().decode("latin-1"))
+    answer = put_pace(client, b'{"duty": 0.5}', token if token is None else token.encode().decode("latin-1"))
 
     assert answer.status == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert client.metric("duty") == 1
+    assert client.read_metric("duty") == 1
 
 
 def test_pace_without_configured_token(client_without_token: Client) -> None:
-    """An engine that has no token refuses to be paced by anybody."""
-    answer = pace(client_without_token, b'{"duty": 0.5}', "None")
+    """An engine without a token refuses every PUT /pace."""
+    answer = put_pace(client_without_token, b'{"duty": 0.5}', "None")
 
     assert answer.status == 403
     assert "started without a token" in answer.json()["error"]["message"]
@@ -315,113 +310,8 @@ def test_pace_without_configured_token(client_without_token: Client) -> None:
 )
 def test_wrong_pace_is_refused(client: Client, body: bytes, sentence: str) -> None:
     """A wrong lease is a 400 with a sentence and changes nothing."""
-    answer = pace(client, body)
+    answer = put_pace(client, body)
 
     assert answer.status == 400
     assert sentence in answer.json()["error"]["message"]
-    assert client.metric("duty") == 1
-
-
-def test_one_decode_at_a_time(slow_client: Client, wait_until: Any) -> None:
-    """While one request runs the others wait, are counted, and are all answered."""
-    answers: list[Answer] = []
-    ask = [
-        threading.Thread(target=lambda: answers.append(slow_client.complete(prompt="a", max_tokens=20)))
-        for _ in range(4)
-    ]
-    slow_client.gate.clear()
-    for thread in ask:
-        thread.start()
-    wait_until(lambda: slow_client.metric("requests_waiting") == 3)
-
-    assert slow_client.metric("requests_running") == 1
-
-    slow_client.gate.set()
-    for thread in ask:
-        thread.join(20)
-
-    assert [answer.status for answer in answers] == [200] * 4
-
-    # An answer reaches its client a moment before its turn ends.
-    wait_until(lambda: slow_client.metric("requests_running") == 0)
-
-    assert slow_client.metric("requests_waiting") == 0
-
-
-def test_full_queue_is_refused(slow_client: Client, wait_until: Any) -> None:
-    """More waiting requests than may wait are a 429 that says when to come back."""
-    slow_client.gate.clear()
-    ask = [threading.Thread(target=slow_client.complete, kwargs={"prompt": "a", "max_tokens": 1}) for _ in range(65)]
-    for thread in ask:
-        thread.start()
-    wait_until(lambda: slow_client.metric("requests_waiting") == 64)
-    answer = slow_client.complete(prompt="a", max_tokens=1)
-    slow_client.gate.set()
-    for thread in ask:
-        thread.join(20)
-
-    assert answer.status == 429
-    assert answer.headers["Retry-After"] == "1"
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_client_that_leaves_stops_the_work(slow_client: Client, wait_until: Any, stream: bool) -> None:
-    """When the client closes its connection no further pass is made for it."""
-    connection = slow_client.connect()
-    body = json.dumps({"prompt": "a", "max_tokens": 100, "stream": stream})
-    connection.request("POST", "/v1/completions", body)
-    wait_until(lambda: slow_client.metric("generated_tokens_total") >= 3)
-    slow_client.gate.clear()
-    connection.sock.close()
-    slow_client.gate.set()
-    wait_until(lambda: slow_client.metric("requests_running") == 0)
-
-    assert 3 <= slow_client.metric("generated_tokens_total") < 100
-    assert slow_client.complete(prompt="a", max_tokens=1).status == 200
-
-
-def test_waiting_client_that_leaves_is_forgotten(slow_client: Client, wait_until: Any) -> None:
-    """A client that leaves the queue is not worked for when its turn would come."""
-    slow_client.gate.clear()
-    first = threading.Thread(target=slow_client.complete, kwargs={"prompt": "a", "max_tokens": 3})
-    first.start()
-    wait_until(lambda: slow_client.metric("requests_running") == 1)
-    second = slow_client.connect()
-    second.request("POST", "/v1/completions", b'{"prompt": "a", "max_tokens": 5}')
-    wait_until(lambda: slow_client.metric("requests_waiting") == 1)
-    second.sock.close()
-    slow_client.gate.set()
-    first.join(20)
-    wait_until(lambda: slow_client.metric("requests_waiting") + slow_client.metric("requests_running") == 0)
-
-    assert slow_client.metric("generated_tokens_total") == 3
-
-
-def test_duty_holds_inside_a_stream(slow_client: Client, wait_until: Any) -> None:
-    """A running request rests when it has worked for a burst, and goes on when the lease is over."""
-    clock: list[Callable[[], float]] = [lambda: 0.0]
-    batch = slow_client.server.served_model.scheduler
-    batch.pace = Pace(lambda: clock[0]())
-    batch.pace.set_lease(0.1, ttl=60)
-    ask = threading.Thread(target=slow_client.complete, kwargs={"prompt": "a", "max_tokens": 100})
-    ask.start()
-    wait_until(lambda: batch.pace.get_debt() > 9 * BURST)  # duty 0.1: nine times the work
-    time.sleep(0.2)  # time enough for what must not happen: more passes, of 5 ms each
-    rested = batch.counters.work.generated_tokens
-    clock[0] = lambda: 61.0 + time.monotonic()
-    ask.join(20)
-
-    assert 1 <= rested <= BURST / 0.005
-    assert batch.counters.work.generated_tokens == 100
-
-
-def test_stop_ends_a_running_request(slow_client: Client, wait_until: Any) -> None:
-    """Stopping the engine ends what runs within one pass and leaves its connection closed."""
-    connection = slow_client.connect()
-    connection.request("POST", "/v1/completions", b'{"prompt": "a", "max_tokens": 100}')
-    wait_until(lambda: slow_client.metric("generated_tokens_total") >= 3)
-
-    assert slow_client.server.served_model.scheduler.stop(timeout=10)
-    assert slow_client.server.served_model.scheduler.counters.work.generated_tokens < 100
-
-    connection.close()
+    assert client.read_metric("duty") == 1

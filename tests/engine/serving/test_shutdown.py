@@ -1,4 +1,4 @@
-"""How the engine ends: what runs is finished within bounds, what comes is refused."""
+"""The shutdown: running requests finish within bounds, and new ones are refused."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ class Engine(NamedTuple):
 
     child: subprocess.Popen[bytes]
     port: int
-    closes: contextlib.ExitStack
+    cleanup: contextlib.ExitStack
 
-    def connection(self) -> http.client.HTTPConnection:
-        """A new connection."""
+    def connect(self) -> http.client.HTTPConnection:
+        """Returns a new connection."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
-    def stream(self, tokens: int) -> http.client.HTTPResponse:
-        """A stream that has begun."""
+    def start_stream(self, tokens: int) -> http.client.HTTPResponse:
+        """Returns a stream that has begun."""
         body = {"prompt": "a", "max_tokens": tokens, "stream": True, "stream_options": {"include_usage": True}}
-        connection = self.connection()
-        self.closes.callback(connection.close)
+        connection = self.connect()
+        self.cleanup.callback(connection.close)
         connection.request("POST", "/v1/completions", json.dumps(body))
-        answer = self.closes.enter_context(connection.getresponse())
+        answer = self.cleanup.enter_context(connection.getresponse())
         answer.readline()
         return answer
 
-    def status(self, method: str, path: str, body: str | None = None) -> tuple[int, dict[str, str]]:
-        """The status and headers of one request."""
-        connection = self.connection()
+    def request_status(self, method: str, path: str, body: str | None = None) -> tuple[int, dict[str, str]]:
+        """Sends one request; returns status and headers."""
+        connection = self.connect()
         connection.request(method, path, body)
         answer = connection.getresponse()
         answer.read()
         connection.close()
         return answer.status, dict(answer.getheaders())
 
-    def pace(self) -> None:
-        """Slows it down to a tenth, so that a stream lasts."""
-        connection = self.connection()
+    def slow_down(self) -> None:
+        """Sets duty 0.1, so that a stream lasts."""
+        connection = self.connect()
         connection.request("PUT", "/pace", '{"duty": 0.1}', {"Authorization": "Bearer t"})
         assert connection.getresponse().status == 200
         connection.close()
 
 
 @contextlib.contextmanager
-def engine(*arguments: str) -> Iterator[Engine]:
-    """A small engine as a process, with its standard input open."""
+def run_engine(*arguments: str) -> Iterator[Engine]:
+    """Runs a small engine as a process, with open standard input."""
     child = subprocess.Popen(
         [sys.executable, "-m", "engine", "--size", "1MiB", "--context", "4096", *arguments],
         cwd=ROOT,
@@ -73,84 +73,84 @@ def engine(*arguments: str) -> Iterator[Engine]:
         yield Engine(child, int(urlsplit(json.loads(child.stdout.readline())["url"]).port or 0), closes)
 
 
-def ended(found: Engine) -> int:
-    """The exit status; fails where it takes longer than is bearable."""
-    return found.child.wait(20)
+def wait_for_exit(running: Engine) -> int:
+    """Returns the exit status; fails after 20 seconds."""
+    return running.child.wait(20)
 
 
-def closing(found: Engine, wait_until: Callable[[Callable[[], bool]], None]) -> None:
-    """Waits until the engine says that it is ending."""
-    wait_until(lambda: found.status("GET", "/healthz")[0] == 503)
+def wait_for_closing(running: Engine, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+    """Waits until the engine reports that it is closing."""
+    wait_until(lambda: running.request_status("GET", "/healthz")[0] == 503)
 
 
 def test_what_runs_is_finished(wait_until: Any) -> None:
-    """At SIGTERM a stream goes on to its end, new requests get a 503 that says when, and then it ends with 0."""
-    with engine("--drain", "20") as found:
-        found.pace()
-        stream = found.stream(400)
-        found.child.send_signal(signal.SIGTERM)
-        closing(found, wait_until)
-        status, headers = found.status("POST", "/v1/completions", '{"prompt": "a"}')
+    """After SIGTERM a stream continues to its end, new requests get a 503, and the engine exits with 0."""
+    with run_engine("--drain", "20") as running:
+        running.slow_down()
+        stream = running.start_stream(400)
+        running.child.send_signal(signal.SIGTERM)
+        wait_for_closing(running, wait_until)
+        status, headers = running.request_status("POST", "/v1/completions", '{"prompt": "a"}')
         rest = stream.read()
 
         assert (status, headers["Retry-After"], headers["Connection"]) == (503, "5", "close")
         assert rest.endswith(b"data: [DONE]\n\n")
         assert b'"completion_tokens": 400' in rest
-        assert ended(found) == 0
+        assert wait_for_exit(running) == 0
 
 
 def test_patience_has_an_end() -> None:
-    """What is not done within the drain is cut, in a way that its client can tell from a whole answer."""
-    with engine("--drain", "0.3") as found:
-        found.pace()
-        stream = found.stream(4000)
-        found.child.send_signal(signal.SIGTERM)
+    """A stream that exceeds the drain is cut, and its client can detect the cut."""
+    with run_engine("--drain", "0.3") as running:
+        running.slow_down()
+        stream = running.start_stream(4000)
+        running.child.send_signal(signal.SIGTERM)
         with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
             stream.read()
             raise AssertionError("the stream looked whole")
-        assert ended(found) == 0
+        assert wait_for_exit(running) == 0
 
 
 def test_a_second_signal_hurries(wait_until: Any) -> None:
-    """Who does not want to wait for the drain signals again."""
-    with engine("--drain", "3600") as found:
-        found.pace()
-        found.stream(4000)
-        found.child.send_signal(signal.SIGTERM)
-        closing(found, wait_until)
-        found.child.send_signal(signal.SIGTERM)
+    """A second signal ends the drain."""
+    with run_engine("--drain", "3600") as running:
+        running.slow_down()
+        running.start_stream(4000)
+        running.child.send_signal(signal.SIGTERM)
+        wait_for_closing(running, wait_until)
+        running.child.send_signal(signal.SIGTERM)
 
-        assert ended(found) == 0
+        assert wait_for_exit(running) == 0
 
 
 def test_interrupt_does_not_drain() -> None:
-    """Ctrl-C ends it at once, whatever runs, and without a traceback."""
-    with engine("--drain", "3600") as found:
-        found.pace()
-        found.stream(4000)
-        found.child.send_signal(signal.SIGINT)
+    """Ctrl-C ends the engine at once, without a traceback."""
+    with run_engine("--drain", "3600") as running:
+        running.slow_down()
+        running.start_stream(4000)
+        running.child.send_signal(signal.SIGINT)
 
-        assert ended(found) == 0
-        assert found.child.stderr is not None
-        assert b"Traceback" not in found.child.stderr.read()
+        assert wait_for_exit(running) == 0
+        assert running.child.stderr is not None
+        assert b"Traceback" not in running.child.stderr.read()
 
 
 def test_a_dead_caller_is_not_waited_for() -> None:
-    """When standard input closes nobody wants the answers any more."""
-    with engine("--drain", "3600", "--until-stdin-closes") as found:
-        found.pace()
-        found.stream(4000)
-        assert found.child.stdin is not None
-        found.child.stdin.close()
+    """The end of standard input ends the engine without a drain."""
+    with run_engine("--drain", "3600", "--until-stdin-closes") as running:
+        running.slow_down()
+        running.start_stream(4000)
+        assert running.child.stdin is not None
+        running.child.stdin.close()
 
-        assert ended(found) == 0
+        assert wait_for_exit(running) == 0
 
 
 def test_an_idle_engine_ends_at_once() -> None:
-    """There is nothing to wait for: the drain is a bound, no delay."""
-    with engine("--drain", "3600") as found:
+    """An idle engine exits at once: the drain is a bound, not a delay."""
+    with run_engine("--drain", "3600") as running:
         began = time.monotonic()
-        found.child.send_signal(signal.SIGTERM)
+        running.child.send_signal(signal.SIGTERM)
 
-        assert ended(found) == 0
+        assert wait_for_exit(running) == 0
         assert time.monotonic() - began < 20

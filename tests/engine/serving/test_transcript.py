@@ -12,20 +12,20 @@ LETTERS = st.text("ab€", max_size=30)
 STOPS = st.lists(st.text("ab€", min_size=1, max_size=4), max_size=4).map(tuple)
 
 
-class Spoken:
-    """A decoder whose token is the place of a piece of text."""
+class PieceDecoder:
+    """A decoder whose token is the index of a piece of text."""
 
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = pieces
 
     def decode_token(self, token: int, *, last: bool = False) -> str:
-        """The piece."""
+        """Returns the piece."""
         return self.pieces[token]
 
 
-def told(pieces: list[str], stops: tuple[str, ...]) -> list[str]:
-    """What is sent for each piece, up to a stop string."""
-    transcript = Transcript(Spoken(pieces), stops)
+def send_pieces(pieces: list[str], stops: tuple[str, ...]) -> list[str]:
+    """Returns the text that is sent for each piece, up to a stop string."""
+    transcript = Transcript(PieceDecoder(pieces), stops)
     texts = []
     for token in range(len(pieces)):
         text, stopped = transcript.add_token(token, last=token == len(pieces) - 1)
@@ -35,8 +35,8 @@ def told(pieces: list[str], stops: tuple[str, ...]) -> list[str]:
     return texts
 
 
-def cut(text: str, stops: tuple[str, ...]) -> str:
-    """The text before the stop string that is complete first; of those the longest."""
+def cut_at_stop(text: str, stops: tuple[str, ...]) -> str:
+    """Returns the text before the stop string that is complete first, of several the longest."""
     for end in range(len(text) + 1):
         starts = [end - len(stop) for stop in stops if text[:end].endswith(stop)]
         if starts:
@@ -46,37 +46,37 @@ def cut(text: str, stops: tuple[str, ...]) -> str:
 
 @given(LETTERS, STOPS, st.data())
 def test_borders_of_tokens_do_not_matter(text: str, stops: tuple[str, ...], data: st.DataObject) -> None:
-    """However a text is cut into tokens, what is sent is the text before the stop string that is complete first."""
+    """However a text is split into tokens, the text before the first complete stop string is sent."""
     borders = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
     pieces = [text[start:end] for start, end in zip([0, *borders], [*borders, len(text)], strict=True)]
 
-    assert "".join(told(pieces, stops)) == cut(text, stops)
+    assert "".join(send_pieces(pieces, stops)) == cut_at_stop(text, stops)
 
 
 @given(LETTERS, STOPS)
 def test_what_was_sent_stays(text: str, stops: tuple[str, ...]) -> None:
-    """Nothing of a stop string is ever sent: each prefix that was sent is one of the text before it."""
-    sent, whole = "", cut(text, stops)
-    for piece in told(list(text) or [""], stops):
+    """No part of a stop string is ever sent: the sent text is always a prefix of the text before it."""
+    sent, expected = "", cut_at_stop(text, stops)
+    for piece in send_pieces(list(text) or [""], stops):
         sent += piece
 
-        assert whole.startswith(sent)
+        assert expected.startswith(sent)
 
 
 @given(LETTERS)
 def test_nothing_is_held_back_without_need(text: str) -> None:
     """Without stop strings each token's text is sent at once."""
-    assert told(list(text) or [""], ()) == (list(text) or [""])
+    assert send_pieces(list(text) or [""], ()) == (list(text) or [""])
 
 
 def test_what_might_be_a_stop_string_waits() -> None:
-    """Its beginning is held back, sent when it turns out to be something else, and never where it is one."""
-    assert told(["x", "E", "N", "X", "END", "more"], ("END",)) == ["x", "", "", "ENX", ""]
+    """The beginning of a stop string is withheld, and sent only if it turns out to be something else."""
+    assert send_pieces(["x", "E", "N", "X", "END", "more"], ("END",)) == ["x", "", "", "ENX", ""]
 
 
 def test_end_gives_what_was_held() -> None:
-    """When a stop token comes, what might have become a stop string is text."""
-    transcript = Transcript(Spoken(["a<"]), ("<end>",))
+    """After a stop token the withheld text is sent."""
+    transcript = Transcript(PieceDecoder(["a<"]), ("<end>",))
 
     assert transcript.add_token(0, last=False) == ("a", False)
     assert transcript.flush() == "<"
@@ -85,8 +85,8 @@ def test_end_gives_what_was_held() -> None:
 
 @pytest.mark.parametrize("last", [False, True])
 def test_the_last_token_may_complete_it(last: bool) -> None:
-    """A stop string ends the answer also with the last token that may be made."""
-    transcript = Transcript(Spoken(["a", "<end>"]), ("<end>",))
+    """A stop string ends the answer, also with the last allowed token."""
+    transcript = Transcript(PieceDecoder(["a", "<end>"]), ("<end>",))
     transcript.add_token(0, last=False)
 
     assert transcript.add_token(1, last=last) == ("", True)

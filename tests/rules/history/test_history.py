@@ -1,4 +1,4 @@
-"""The columnar History against the plainest model of it, and its book-keeping."""
+"""The columnar History, compared with a naive model, and its bookkeeping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collectors import Metric, Sample, counter, gauge
 from rules.history import sample_group
 from rules.history.blocks import ABSENT, STALE, VALUE, Block
 from rules.history.history import History, estimate_bytes
-from rules.history.selection import NAME, Matcher
+from rules.matchers import NAME, Matcher
 from rules.promql import compile as promql
 
 START = 1_700_000_000_000
@@ -24,27 +24,27 @@ HEAT = gauge("heat_celsius", "Heat.")
 WORK = counter("work_total", "Work.")
 
 
-def samples(values: dict[str, float], metric: Metric = HEAT) -> list[Sample]:
+def build_samples(values: dict[str, float], metric: Metric = HEAT) -> list[Sample]:
     return [Sample(metric, (("slot", slot),), value) for slot, value in values.items()]
 
 
-def bits(value: float) -> bytes:
+def to_bits(value: float) -> bytes:
     return struct.pack("<d", value)
 
 
-def window(history: History, slot: str, after: int, until: int) -> list[tuple[int, bytes]]:
-    """What History holds of one series with after < time <= until."""
+def read_window(history: History, slot: str, after: int, until: int) -> list[tuple[int, bytes]]:
+    """Returns the values in History of one series with after < time <= until."""
     selection = history.select((Matcher(NAME, "=", HEAT.name), Matcher("slot", "=", slot)))
-    found: list[tuple[int, bytes]] = []
+    cells: list[tuple[int, bytes]] = []
     for part in selection.parts:
         span = part.group.read_span(part.columns, after, until)
         states = np.full(span.values.shape, VALUE) if span.states is None else span.states
         rows = zip(span.times.tolist(), span.values[0].tolist(), states[0].tolist(), strict=True)
-        found += [(at, bits(value)) for at, value, state in rows if state == VALUE]
-    return found
+        cells += [(at, to_bits(value)) for at, value, state in rows if state == VALUE]
+    return cells
 
 
-class Naive:
+class NaiveHistory:
     """A dict of lists; None is a stale mark."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Naive:
 
     def window(self, slot: str, after: int, until: int) -> list[tuple[int, bytes]]:
         rows = self.series.get(slot, [])
-        return [(at, bits(value)) for at, value in rows if value is not None and after < at <= until]
+        return [(at, to_bits(value)) for at, value in rows if value is not None and after < at <= until]
 
     def newest(self, slot: str, at: int) -> float | None:
         rows = [row for row in self.series.get(slot, []) if row[0] <= at]
@@ -108,7 +108,7 @@ OPERATIONS = st.lists(
 @settings(max_examples=300, deadline=None)
 def test_windows_and_newest_values_are_those_of_a_dict_of_lists(operations: list[Any], data: st.DataObject) -> None:
     """Sealing, sliding, holes, shifts and reuse of columns never change a value, bit by bit."""
-    history, naive, keep, horizon = History(retention_ms=HOUR // 6), Naive(), HOUR // 6, 0
+    history, naive, keep, horizon = History(retention_ms=HOUR // 6), NaiveHistory(), HOUR // 6, 0
     with pytest.MonkeyPatch.context() as patch:
         # Small enough that a few passes already grow, seal and slide.
         patch.setattr(sample_group, "_FIRST_ROWS", 2)
@@ -117,7 +117,7 @@ def test_windows_and_newest_values_are_those_of_a_dict_of_lists(operations: list
         for name, step, values in operations:
             at = (naive.last or START) + step
             if name == "record":
-                assert history.record("g", at, samples(values)) == naive.record(at, values)
+                assert history.record("g", at, build_samples(values)) == naive.record(at, values)
             elif name == "silence":
                 history.silence("g", at)
                 naive.silence(at)
@@ -133,14 +133,14 @@ def test_windows_and_newest_values_are_those_of_a_dict_of_lists(operations: list
         after = max(horizon, data.draw(st.integers(end - keep, end)))
         until = data.draw(st.integers(after, end + 1000))
         for slot in "abcdef":
-            assert window(history, slot, after, until) == naive.window(slot, after, until)
-            found = dict(promql(f'heat_celsius{{slot="{slot}"}}').evaluate_at(history, until))
+            assert read_window(history, slot, after, until) == naive.window(slot, after, until)
+            elements = dict(promql(f'heat_celsius{{slot="{slot}"}}').evaluate_at(history, until))
             newest = naive.newest(slot, until)
-            # A value older than what is kept may be forgotten or not.
+            # A value older than the retention may be forgotten or not.
             if newest is not None and naive.window(slot, after, until):
-                assert [bits(value) for value in found.values()] == [bits(newest)]
+                assert [to_bits(value) for value in elements.values()] == [to_bits(newest)]
             elif newest is None:
-                assert not found
+                assert not elements
 
 
 @given(
@@ -148,25 +148,25 @@ def test_windows_and_newest_values_are_those_of_a_dict_of_lists(operations: list
     st.lists(st.sampled_from([ABSENT, VALUE, STALE]), min_size=12, max_size=12),
 )
 def test_a_sealed_block_gives_back_every_bit(columns: list[list[float]], states: Sequence[int]) -> None:
-    """Whatever the values are, NaN payloads and -0.0 included, unsealing returns the same bits."""
+    """Unsealing returns the same bits of any value, including NaN payloads and -0.0."""
     values = np.array(columns)
     marks = np.full(values.shape, VALUE, np.uint8)
     marks[0] = states
     block = Block(np.arange(12, dtype=np.int64) * 1000 + START, values, marks)
     everything = np.arange(len(values) + 1)
-    found, kept = block.read(everything)
+    read_values, read_states = block.read(everything)
 
-    assert found[:-1].tobytes() == values.tobytes()
-    assert kept[:-1].tobytes() == marks.tobytes()
-    assert (kept[-1] == ABSENT).all()
+    assert read_values[:-1].tobytes() == values.tobytes()
+    assert read_states[:-1].tobytes() == marks.tobytes()
+    assert (read_states[-1] == ABSENT).all()
     assert block.times().tolist() == [START + 1000 * row for row in range(12)]
 
 
 @pytest.mark.parametrize("unit", [1024.0, 1.0, 1 / 100, 1 / 1000, 1e-6, 1e-9])
 def test_whole_numbers_of_a_unit_are_sealed_small(unit: float) -> None:
     """Whole kibibytes, counts, ticks, milli-, micro- or nano-units take at most a quarter of a float."""
-    whole = np.cumsum(np.random.default_rng(1).integers(0, 5000, (50, 128)), axis=1).astype(float)
-    values = whole * unit if unit >= 1 else whole / round(1 / unit)
+    integers = np.cumsum(np.random.default_rng(1).integers(0, 5000, (50, 128)), axis=1).astype(float)
+    values = integers * unit if unit >= 1 else integers / round(1 / unit)
     times = np.arange(128, dtype=np.int64) * 1000
     block = Block(times, values, np.full(values.shape, VALUE, np.uint8))
 
@@ -175,10 +175,10 @@ def test_whole_numbers_of_a_unit_are_sealed_small(unit: float) -> None:
 
 
 def test_a_series_that_is_not_sampled_ends_at_once() -> None:
-    """A missing reading is missing from the very pass on in which it was missing."""
+    """A missing reading is missing from its own pass on."""
     history = History(HOUR)
-    history.record("g", START, samples({"a": 1, "b": 2}))
-    history.record("g", START + 1000, samples({"a": 3}))
+    history.record("g", START, build_samples({"a": 1, "b": 2}))
+    history.record("g", START + 1000, build_samples({"a": 3}))
 
     assert history.get_value("heat_celsius", slot="a") == 3
     assert history.get_value("heat_celsius", slot="b") is None
@@ -188,36 +188,36 @@ def test_a_series_that_is_not_sampled_ends_at_once() -> None:
 
 
 def test_a_pass_that_is_not_newer_is_refused() -> None:
-    """Time goes forward within a group; the row is ignored and the answer says so."""
+    """Time goes forward within a group; an older row is ignored, and `record` returns False."""
     history = History(HOUR)
 
-    assert history.record("g", START, samples({"a": 1}))
-    assert not history.record("g", START, samples({"a": 2}))
-    assert history.record("h", START - 5000, samples({"a": 2}, WORK))
+    assert history.record("g", START, build_samples({"a": 1}))
+    assert not history.record("g", START, build_samples({"a": 2}))
+    assert history.record("h", START - 5000, build_samples({"a": 2}, WORK))
     assert history.get_value("heat_celsius", slot="a") == 1
 
 
 def test_a_silent_group_has_no_live_series_until_it_records_again() -> None:
     """Silence ends every series of the group and of no other."""
     history = History(HOUR)
-    history.record("g", START, samples({"a": 1}))
-    history.record("other", START, samples({"a": 1}, WORK))
+    history.record("g", START, build_samples({"a": 1}))
+    history.record("other", START, build_samples({"a": 1}, WORK))
     history.silence("g", START + 3000)
 
     assert history.is_silent("g")
     assert not history.is_silent("other")
     assert not history.is_silent("unheard")
     assert [metric.name for metric, *_ in history.latest()] == ["work_total"]
-    history.record("g", START + 4000, samples({"a": 5}))
+    history.record("g", START + 4000, build_samples({"a": 5}))
     assert not history.is_silent("g")
     assert history.get_value("heat_celsius", slot="a") == 5
 
 
 def test_a_series_belongs_to_the_group_that_recorded_it_first() -> None:
-    """The same name and labels from another group, or twice in one pass, are counted and dropped."""
+    """The same labels from another group, or twice in one pass, are counted as conflicts and dropped."""
     history = History(HOUR)
-    history.record("g", START, samples({"a": 1}))
-    history.record("h", START, [*samples({"a": 2, "b": 3}), *samples({"b": 4})])
+    history.record("g", START, build_samples({"a": 1}))
+    history.record("h", START, [*build_samples({"a": 2, "b": 3}), *build_samples({"b": 4})])
 
     assert history.get_value("heat_celsius", slot="a") == 1
     assert history.get_value("heat_celsius", slot="b") == 3
@@ -225,16 +225,16 @@ def test_a_series_belongs_to_the_group_that_recorded_it_first() -> None:
 
 
 def test_series_beyond_the_cap_are_dropped_and_counted() -> None:
-    """The cap refuses new series and leaves the known ones alone; room that is freed is used again."""
+    """The cap refuses new series and keeps the known ones; freed room is used again."""
     history = History(HOUR, series_cap=2)
-    history.record("g", START, samples({"a": 1, "b": 2, "c": 3}))
-    history.record("g", START + 1000, samples({"a": 4, "b": 5, "c": 6}))
+    history.record("g", START, build_samples({"a": 1, "b": 2, "c": 3}))
+    history.record("g", START + 1000, build_samples({"a": 4, "b": 5, "c": 6}))
 
     assert history.series_count() == 2
     assert history.dropped_series == 1
     assert history.get_value("heat_celsius", slot="b") == 5
     for minute in range(1, 130):
-        history.record("g", START + minute * 60_000, samples({"a": 1, "c": 3}))
+        history.record("g", START + minute * 60_000, build_samples({"a": 1, "c": 3}))
         history.forget(START + minute * 60_000)
     assert history.get_value("heat_celsius", slot="c") == 3
 
@@ -251,12 +251,12 @@ def test_labels_are_the_same_series_in_any_order() -> None:
 
 
 def test_the_epoch_of_a_name_moves_only_with_its_own_series() -> None:
-    """A plan is resolved again only when the set of series of its metric changed."""
+    """A plan is resolved again only after the set of series of its metric changed."""
     history = History(HOUR)
-    history.record("g", START, [*samples({"a": 1}), *samples({"a": 1}, WORK)])
+    history.record("g", START, [*build_samples({"a": 1}), *build_samples({"a": 1}, WORK)])
     heat, work = history.get_epoch("heat_celsius"), history.get_epoch("work_total")
     chosen = history.select((Matcher(NAME, "=", "work_total"),))
-    history.record("g", START + 1000, [*samples({"a": 1, "b": 1}), *samples({"a": 1}, WORK)])
+    history.record("g", START + 1000, [*build_samples({"a": 1, "b": 1}), *build_samples({"a": 1}, WORK)])
 
     assert history.get_epoch("heat_celsius") != heat
     assert history.get_epoch("work_total") == work
@@ -264,29 +264,29 @@ def test_the_epoch_of_a_name_moves_only_with_its_own_series() -> None:
 
 
 def test_what_is_forgotten_is_gone() -> None:
-    """After `keep_ms` without a value a series disappears with its name, and its column serves another."""
+    """After the retention without a value a series disappears with its name, and its column is reused."""
     history = History(retention_ms=60_000)
-    history.record("g", START, samples({"a": 1}, WORK))
+    history.record("g", START, build_samples({"a": 1}, WORK))
     for second in range(1, 200):
-        history.record("g", START + second * 1000, samples({"b": float(second)}))
+        history.record("g", START + second * 1000, build_samples({"b": float(second)}))
         history.forget(START + second * 1000)
 
     assert history.names() == ["heat_celsius"]
     assert history.series_count() == 1
-    assert len(window(history, "b", 0, START + HOUR)) <= 62
-    history.record("g", START + 200_000, samples({"b": 1, "new": 2}))
-    assert window(history, "new", 0, START + HOUR) == [(START + 200_000, bits(2))]
+    assert len(read_window(history, "b", 0, START + HOUR)) <= 62
+    history.record("g", START + 200_000, build_samples({"b": 1, "new": 2}))
+    assert read_window(history, "new", 0, START + HOUR) == [(START + 200_000, to_bits(2))]
 
 
 def test_a_series_that_ended_is_held_as_long_as_its_values_are() -> None:
-    """An ended series can still be asked for until its last value is older than `keep_ms`."""
+    """An ended series can be queried until its last value is older than the retention."""
     history = History(retention_ms=60_000)
-    history.record("g", START, samples({"a": 1, "b": 1}))
+    history.record("g", START, build_samples({"a": 1, "b": 1}))
     for second in range(1, 50):
-        history.record("g", START + second * 1000, samples({"b": 1}))
+        history.record("g", START + second * 1000, build_samples({"b": 1}))
         history.forget(START + second * 1000)
 
-    assert window(history, "a", START - 1, START + HOUR) == [(START, bits(1))]
+    assert read_window(history, "a", START - 1, START + HOUR) == [(START, to_bits(1))]
     assert history.series_count() == 2
 
 
@@ -299,7 +299,7 @@ def test_a_long_history_of_many_series_stays_within_its_estimate() -> None:
         work += rng.integers(0, 100_000, 10)
         gauges, noise = rng.integers(0, 1 << 24, 10) * 4096.0, rng.normal(size=10)
         row = np.concatenate([np.full(10, 5e9), work, gauges, noise]).tolist()
-        history.record("g", START + second * 1000, samples(dict(zip(names, row, strict=True))))
+        history.record("g", START + second * 1000, build_samples(dict(zip(names, row, strict=True))))
 
     assert history.count_bytes() < estimate_bytes(40, 1000, HOUR)
-    assert len(window(history, "noise3", START - 1, START + HOUR)) == 3600
+    assert len(read_window(history, "noise3", START - 1, START + HOUR)) == 3600

@@ -1,4 +1,4 @@
-"""Rows out of History and into another one."""
+"""Rows are read from one History and appended to another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOUR = 3_600_000
 Pass = dict[str, float]
 
 
-def recorded(passes: list[Pass]) -> History:
+def record_passes(passes: list[Pass]) -> History:
     history = History(HOUR)
     for number, values in enumerate(passes):
         samples = [Sample(HOT, (("slot", slot),), value) for slot, value in values.items()]
@@ -25,30 +25,30 @@ def recorded(passes: list[Pass]) -> History:
     return history
 
 
-def answers(history: History, count: int) -> list[list[tuple[object, bytes]]]:
-    """What the metric is at each second, and what it was over the last five; bit by bit."""
-    found = []
+def run_queries(history: History, count: int) -> list[list[tuple[object, bytes]]]:
+    """Returns the metric at each second, and its values over the last five seconds, bit by bit."""
+    results = []
     for text in ("hot", "count_over_time(hot[5s])", "last_over_time(hot[5s])"):
         for second in range(count + 3):
             vector = promql(text).evaluate_at(history, START + 1000 * second)
-            found.append(sorted((labels, np.float64(value).tobytes()) for labels, value in vector))
-    return found
+            results.append(sorted((labels, np.float64(value).tobytes()) for labels, value in vector))
+    return results
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.floats()), min_size=1, max_size=30), st.integers(0, 30))
 def test_taken_out_and_in_again_nothing_has_changed(passes: list[Pass], cut: int) -> None:
-    """Rows taken out in two parts and put into an empty History give every answer as before: values, gaps and ends."""
-    first, whole = recorded(passes[:cut]), recorded(passes)
+    """Rows read in two parts and appended to an empty History give every answer as before: values, gaps and ends."""
+    first, complete = record_passes(passes[:cut]), record_passes(passes)
     again = History(HOUR)
-    parts = [*first.iter_rows({}), *whole.iter_rows({"heat": START + 1000 * (cut - 1)})]
+    parts = [*first.iter_rows({}), *complete.iter_rows({"heat": START + 1000 * (cut - 1)})]
     assert sum(again.extend(rows) for rows in parts) == len(passes)
 
-    assert answers(again, len(passes)) == answers(whole, len(passes))
+    assert run_queries(again, len(passes)) == run_queries(complete, len(passes))
 
 
 def test_rows_not_newer_are_left() -> None:
-    """What is there already is not taken twice."""
-    history = recorded([{"a": 1.0}, {"a": 2.0}])
+    """Rows that History has already are not appended twice."""
+    history = record_passes([{"a": 1.0}, {"a": 2.0}])
     (rows,) = history.iter_rows({})
     assert history.extend(rows) == 0
 
@@ -57,8 +57,8 @@ def test_rows_not_newer_are_left() -> None:
 
 
 def test_a_series_without_a_value_is_not_born() -> None:
-    """Rows in which a series has no value at all do not bring it back, so that it cannot stay for ever."""
-    history = recorded([{"a": 1.0, "b": 1.0}, {"a": 2.0}, {"a": 3.0}])
+    """Rows without a value of a series do not bring the series back, so that it cannot stay for ever."""
+    history = record_passes([{"a": 1.0, "b": 1.0}, {"a": 2.0}, {"a": 3.0}])
     (rows,) = history.iter_rows({"heat": START + 1000})
     again = History(HOUR)
     again.extend(rows)
@@ -67,8 +67,8 @@ def test_a_series_without_a_value_is_not_born() -> None:
 
 
 def test_rows_outlive_what_history_does_next() -> None:
-    """A copy is a copy: recording and shifting change nothing of it."""
-    history = recorded([{"a": 1.0}])
+    """The rows are a copy: recording and shifting do not change them."""
+    history = record_passes([{"a": 1.0}])
     (rows,) = history.iter_rows({})
     history.record("heat", START + 1000, [Sample(HOT, (("slot", "a"),), 5.0)])
     history.shift(10)
@@ -77,8 +77,8 @@ def test_rows_outlive_what_history_does_next() -> None:
 
 
 def test_a_series_of_another_group_is_a_conflict() -> None:
-    """A series that another group has meanwhile stays with it; the rest of the rows is taken."""
-    history = recorded([{"a": 1.0}])
+    """A series that belongs to another group by now stays there; the other rows are appended."""
+    history = record_passes([{"a": 1.0}])
     other = History(HOUR)
     other.record("other", START + 5000, [Sample(HOT, (("slot", slot),), 7.0) for slot in "ab"])
     for rows in other.iter_rows({}):
@@ -88,8 +88,8 @@ def test_a_series_of_another_group_is_a_conflict() -> None:
 
 
 def test_heard_is_since() -> None:
-    """A metric is heard of since a time if a group that has it recorded then."""
-    history = recorded([{"a": 1.0}])
+    """A metric was sampled since a time if a group that owns it recorded then."""
+    history = record_passes([{"a": 1.0}])
 
     assert history.has_samples_since("hot", START)
     assert not history.has_samples_since("hot", START + 1)
@@ -97,7 +97,7 @@ def test_heard_is_since() -> None:
 
 
 def test_what_is_made_of_others_is_heard_when_they_are() -> None:
-    """After a restart the agent's own group records at once; what it will make of a slow collector comes later."""
+    """After a restart the agent's own group records at once, but series derived from a slow collector come later."""
     history = History(HOUR)
     history.derive("drift", ["share"])
     history.record("agent", START, [Sample(gauge("drift", "Made of share."), (), 0.5)])

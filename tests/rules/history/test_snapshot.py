@@ -1,4 +1,4 @@
-"""A snapshot is what History held when it was taken, whatever becomes of History; with the identity on every series."""
+"""A snapshot is the History of one moment, whatever History does afterwards, with the identity on every series."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IDENTITY = {"job": "steadytok", "instance": "box"}
 EVERYTHING = 'sum_over_time({__name__=~"heat|load"}[1h]) + count_over_time({__name__=~"heat|load"}[1h])'
 
 
-def _filled(rows: int) -> History:
+def _build_history(rows: int) -> History:
     history = History(3_600_000)
     for row in range(rows):
         _record(history, row)
@@ -30,11 +30,11 @@ def _record(history: History, row: int) -> None:
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 500, 1027, 1028, 1500])
 def test_what_comes_later_is_not_in_it(rows: int) -> None:
-    """Recording on, through every growth, sealing and sliding of the rows, changes no answer about the past."""
-    history = _filled(rows)
+    """Later passes, with any growth, sealing and sliding of rows, change no answer about the past."""
+    history = _build_history(rows)
     snapshot = history.snapshot({})
     before = list(promql.compile(EVERYTHING).evaluate_at(history, 1000 * rows))
-    held = [
+    snapshots = [
         (labels, list(values)) for labels, _, values in promql.compile("load[1h]").read_samples(snapshot, 3_600_000)
     ]
     for row in range(rows, rows + 1400):
@@ -44,12 +44,12 @@ def test_what_comes_later_is_not_in_it(rows: int) -> None:
     history.forget(10**9)
 
     assert list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1000 * rows)) == before
-    assert held == [((("__name__", "load"),), [float(row) for row in range(rows)])]
+    assert snapshots == [((("__name__", "load"),), [float(row) for row in range(rows)])]
 
 
 def test_a_stepped_clock_does_not_move_it() -> None:
-    """Its times stay, in plain rows and in sealed ones."""
-    history = _filled(1200)
+    """The times of the snapshot stay, in plain and in sealed rows."""
+    history = _build_history(1200)
     snapshot = history.snapshot({})
     before = list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1_200_000))
     history.shift(86_400_000)
@@ -60,8 +60,8 @@ def test_a_stepped_clock_does_not_move_it() -> None:
 
 
 def test_a_new_series_is_in_the_next_one() -> None:
-    """The index is made again when the set of series changes, and only then."""
-    history = _filled(3)
+    """The index is rebuilt only when the set of series changes."""
+    history = _build_history(3)
     first = history.snapshot({})
     history.record("new", 3000, [Sample(gauge("extra", "More."), (), 1.0)])
 
@@ -86,16 +86,16 @@ def test_a_new_series_is_in_the_next_one() -> None:
     ],
 )
 def test_every_series_carries_the_identity(text: str, labels: dict[str, str] | None) -> None:
-    """Matchers, groupings and joins see it; a series with such a label of its own keeps that."""
-    history = _filled(2)
+    """Matchers, groupings and joins see the identity; a series with such a label keeps its own."""
+    history = _build_history(2)
     history.record("other", 2000, [Sample(gauge("own", "Its own."), (("instance", "other"),), 1.0)])
-    found = promql.compile(text).evaluate_at(history.snapshot(IDENTITY), 2000)
+    vector = promql.compile(text).evaluate_at(history.snapshot(IDENTITY), 2000)
 
-    assert [dict(each) for each in found.labels] == ([] if labels is None else [labels])
+    assert [dict(each) for each in vector.labels] == ([] if labels is None else [labels])
 
 
 def test_series_that_the_identity_makes_one_are_one() -> None:
-    """Nothing is counted twice where a series says itself what it would have been given."""
+    """A series that already has the identity is not counted twice."""
     history = History(60_000)
     history.record("a", 1000, [Sample(LOAD, (), 1.0)])
     history.record("b", 1000, [Sample(LOAD, (("instance", "box"),), 2.0)])
@@ -104,8 +104,8 @@ def test_series_that_the_identity_makes_one_are_one() -> None:
 
 
 def test_series_are_found_by_time() -> None:
-    """What ended before or began after the times asked for is left out."""
-    history = _filled(100)
+    """Series that ended before or began after the requested times are left out."""
+    history = _build_history(100)
     history.record("gone", 1000, [Sample(gauge("gone", "Gone."), (), 1.0)])
     history.record("gone", 2000, [])
     snapshot = history.snapshot({})
@@ -118,8 +118,8 @@ def test_series_are_found_by_time() -> None:
 
 
 def test_a_query_holds_no_more_than_it_may() -> None:
-    """All parts of an expression count together, so that nesting does not get round the bound."""
-    history = _filled(100)
+    """All parts of an expression count together, so that nesting does not evade the limit."""
+    history = _build_history(100)
     query = promql.compile("load + (load + (load + load))")
 
     assert len(query.evaluate_range(history, 0, 99_000, 1000, QueryBudget(cells=10_000))) == 1
@@ -128,8 +128,8 @@ def test_a_query_holds_no_more_than_it_may() -> None:
 
 
 def test_evaluations_that_share_an_effort_hold_their_arrays_one_after_the_other() -> None:
-    """What one has given back the next may hold; what both have looked at counts together."""
-    history = _filled(100)
+    """A later evaluation may hold the cells that an earlier one released; the visits of both count together."""
+    history = _build_history(100)
     query = promql.compile("sum_over_time(load[50s])")
     effort = QueryBudget(cells=300, visits=12_000)
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_evaluations_that_share_an_effort_hold_their_arrays_one_after_the_other(
 
     with pytest.raises(PromqlError, match="would hold more than"):
         query.evaluate_range(history, 0, 99_000, 1000, QueryBudget(cells=50))
-    with pytest.raises(PromqlError, match="would look at more than"):
+    with pytest.raises(PromqlError, match="would visit more than"):
         for _ in range(9):
             effort.release()
             query.evaluate_range(history, 0, 99_000, 1000, effort)

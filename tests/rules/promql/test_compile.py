@@ -1,4 +1,4 @@
-"""What is accepted as an expression, and what is refused before it can do harm."""
+"""Expressions that are accepted, and expressions that are refused before they can do harm."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from rules.promql.plan import Kind
     ],
 )
 def test_what_is_no_expression_for_us_is_refused_in_a_sentence(text: str, sentence: str) -> None:
-    """Nothing reaches the parser that would end the process, and what is not supported is named."""
+    """No text that would crash the parser reaches it; errors name unsupported syntax."""
     with pytest.raises(PromqlError) as error:
         promql.compile(text)
 
@@ -100,7 +100,7 @@ def test_any_text_is_a_query_or_a_refusal(text: str) -> None:
     ],
 )
 def test_a_query_says_what_it_is(text: str, kind: Kind, names: set[str], reach_ms: int) -> None:
-    """Kind, metric names and how far back it looks are known before it is asked."""
+    """A query knows its kind, its metric names and how far back it reads before it is evaluated."""
     query = promql.compile(text)
 
     assert (query.kind, query.names, query.reach_ms) == (kind, frozenset(names), reach_ms)
@@ -114,7 +114,7 @@ def test_a_senseless_range_is_refused(start: int, end: int, step: int) -> None:
 
 
 def test_every_function_answers_on_an_empty_history() -> None:
-    """No function of the table needs a series to be there."""
+    """No function needs an existing series."""
     arguments = {
         "clamp": "a, 1, 2",
         "histogram_fraction": "0, 1, a",

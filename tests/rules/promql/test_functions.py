@@ -1,4 +1,4 @@
-"""Functions and aggregations by themselves: values worked out by hand, or with exact arithmetic."""
+"""Single functions and aggregations: values computed by hand, or with exact arithmetic."""
 
 from __future__ import annotations
 
@@ -92,32 +92,32 @@ CORE = (
 )
 
 
-def series(name: str, values: list[float]) -> History:
-    """One series with a value per second, the last one now."""
-    held = History(3_600_000)
+def record_series(name: str, values: list[float]) -> History:
+    """Records one series with a value per second, the last one now."""
+    history = History(3_600_000)
     for number, value in enumerate(values):
-        held.record("g", NOW - 1000 * (len(values) - 1 - number), [Sample(gauge(name, "A test."), (), value)])
-    return held
+        history.record("g", NOW - 1000 * (len(values) - 1 - number), [Sample(gauge(name, "A test."), (), value)])
+    return history
 
 
-def at_once(values: list[float]) -> History:
-    """Many series with one value each, now."""
-    held = History(3_600_000)
-    held.record("g", NOW, [Sample(HEAT, (("n", f"{number:04}"),), value) for number, value in enumerate(values)])
-    return held
+def record_at_once(values: list[float]) -> History:
+    """Records many series with one value each, now."""
+    history = History(3_600_000)
+    history.record("g", NOW, [Sample(HEAT, (("n", f"{number:04}"),), value) for number, value in enumerate(values)])
+    return history
 
 
-def ask(held: History, text: str) -> dict[Labels, float]:
-    return dict(promql.compile(text).evaluate_at(held, NOW))
+def evaluate(history: History, text: str) -> dict[Labels, float]:
+    return dict(promql.compile(text).evaluate_at(history, NOW))
 
 
-def one(held: History, text: str) -> float:
-    (value,) = ask(held, text).values()
+def evaluate_one(history: History, text: str) -> float:
+    (value,) = evaluate(history, text).values()
     return value
 
 
 def test_the_core_is_whole() -> None:
-    """All 66 stable functions of floats and the two of classic histograms are there, and nothing else."""
+    """The table has all 66 stable functions of floats and the two of classic histograms, and no other."""
     from rules.promql.functions import FUNCTIONS
 
     assert len(CORE) == 68
@@ -134,12 +134,12 @@ FINITE = st.lists(st.floats(-1e120, 1e120), min_size=1, max_size=40)
 
 @given(FINITE)
 def test_a_sum_is_rounded_once(values: list[float]) -> None:
-    """sum and sum_over_time give the exact sum's nearest number, or one next to it, whatever cancels."""
+    """sum and sum_over_time return the number nearest to the exact sum, or its neighbour, whatever cancels."""
     exact = exactly(values)
     bound = 2 * math.ulp(exact) + 1e-28 * max(map(abs, values))
 
-    assert abs(one(at_once(values), "sum(heat)") - exact) <= bound
-    assert abs(one(series("heat", values), "sum_over_time(heat[1m])") - exact) <= bound
+    assert abs(evaluate_one(record_at_once(values), "sum(heat)") - exact) <= bound
+    assert abs(evaluate_one(record_series("heat", values), "sum_over_time(heat[1m])") - exact) <= bound
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_a_sum_is_rounded_once(values: list[float]) -> None:
     ],
 )
 def test_sums_over_time_are_compensated(values: list[float], text: str, expected: float) -> None:
-    """Where rounding would show, it does not; NaN and Inf are what they are in a plain sum."""
-    assert one(series("heat", values), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)
+    """No rounding error appears; NaN and Inf spread as in a plain sum."""
+    assert evaluate_one(record_series("heat", values), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -183,17 +183,17 @@ def test_sums_over_time_are_compensated(values: list[float], text: str, expected
     ],
 )
 def test_aggregates_are_compensated(values: list[float], text: str, expected: float) -> None:
-    """What holds for sums over time holds for those over series."""
-    assert one(at_once(values), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)
+    """Sums over series are as exact as sums over time."""
+    assert evaluate_one(record_at_once(values), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)
 
 
 @given(st.integers(-62_135_596_800, 253_402_300_799))
 def test_calendar_functions_are_those_of_the_calendar(seconds: int) -> None:
-    """From year 1 to 9999 they agree with Python's own."""
+    """From year 1 to 9999 the functions agree with Python's own."""
     date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-    held = series("heat", [float(seconds)])
+    history = record_series("heat", [float(seconds)])
 
-    assert {name: one(held, f"{name}(heat)") for name in CORE if name in _CALENDAR} == {
+    assert {name: evaluate_one(history, f"{name}(heat)") for name in CORE if name in _CALENDAR} == {
         "minute": date.minute,
         "hour": date.hour,
         "day_of_month": date.day,
@@ -210,10 +210,10 @@ _CALENDAR = ("minute", "hour", "day_of_month", "day_of_week", "day_of_year", "da
 
 def test_calendar_functions_without_argument_mean_now() -> None:
     """1,700,000,000 is a Tuesday in November 2023."""
-    held = History(3_600_000)
+    history = History(3_600_000)
 
-    assert [one(held, f"{name}()") for name in _CALENDAR] == [13, 22, 14, 2, 318, 30, 11, 2023]
-    assert one(held, "year(vector(NaN))") == 292277026596
+    assert [evaluate_one(history, f"{name}()") for name in _CALENDAR] == [13, 22, 14, 2, 318, 30, 11, 2023]
+    assert evaluate_one(history, "year(vector(NaN))") == 292277026596
 
 
 @pytest.mark.parametrize(
@@ -225,22 +225,22 @@ def test_calendar_functions_without_argument_mean_now() -> None:
     ],
 )
 def test_count_values_writes_out_every_digit(values: list[float], counted: dict[str, float]) -> None:
-    """The value becomes a label as Go's 'f' format has it."""
-    found = ask(at_once(values), 'count_values("value", heat)')
+    """The value becomes a label in Go's 'f' format."""
+    counts = evaluate(record_at_once(values), 'count_values("value", heat)')
 
-    assert {dict(labels)["value"]: count for labels, count in found.items()} == counted
+    assert {dict(labels)["value"]: count for labels, count in counts.items()} == counted
 
 
 def test_count_values_refuses_what_is_no_label() -> None:
-    """The name of the label must be one, also where there is nothing to count."""
+    """An invalid label name is refused, even without series to count."""
     with pytest.raises(PromqlError, match='invalid label name "a b"'):
-        ask(at_once([]), 'count_values("a b", heat)')
+        evaluate(record_at_once([]), 'count_values("a b", heat)')
 
 
-def histogram(counts: dict[str, float]) -> History:
-    held = History(3_600_000)
-    held.record("g", NOW, [Sample(BUCKET, (("le", bound),), count) for bound, count in counts.items()])
-    return held
+def record_histogram(counts: dict[str, float]) -> History:
+    history = History(3_600_000)
+    history.record("g", NOW, [Sample(BUCKET, (("le", bound),), count) for bound, count in counts.items()])
+    return history
 
 
 BUCKETS = {"0": 0.0, "0.1": 5.0, "0.2": 7.0, "1": 11.0, "+Inf": 12.0}
@@ -263,10 +263,10 @@ BUCKETS = {"0": 0.0, "0.1": 5.0, "0.2": 7.0, "1": 11.0, "+Inf": 12.0}
     ],
 )
 def test_a_fraction_goes_along_the_bucket(lower: str, upper: str, share: float) -> None:
-    """histogram_fraction of a classic histogram is linear within a bucket, and nothing lies within the last one."""
-    found = one(histogram(BUCKETS), f"histogram_fraction({lower}, {upper}, latency_bucket)")
+    """histogram_fraction of a classic histogram is linear within a bucket, and the last bucket has no share."""
+    result = evaluate_one(record_histogram(BUCKETS), f"histogram_fraction({lower}, {upper}, latency_bucket)")
 
-    assert found == pytest.approx(share, rel=1e-15, nan_ok=True)
+    assert result == pytest.approx(share, rel=1e-15, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_a_fraction_goes_along_the_bucket(lower: str, upper: str, share: float) 
 )
 def test_a_histogram_needs_its_last_bucket(text: str) -> None:
     """Without +Inf, or without observations, there is no share and no quantile."""
-    assert math.isnan(one(histogram({"1": 3.0, "2": 5.0}), text))
-    assert math.isnan(one(histogram({"1": 0.0, "+Inf": 0.0}), text))
+    assert math.isnan(evaluate_one(record_histogram({"1": 3.0, "2": 5.0}), text))
+    assert math.isnan(evaluate_one(record_histogram({"1": 0.0, "+Inf": 0.0}), text))
 
 
 @pytest.mark.parametrize(
@@ -291,10 +291,10 @@ def test_a_histogram_needs_its_last_bucket(text: str) -> None:
     ],
 )
 def test_buckets_are_made_to_ascend(counts: dict[str, float], rank: float, quantile: float) -> None:
-    """A bucket that lags is lifted, and differences of rounding are none, as in Prometheus 3."""
-    found = one(histogram(counts), f"histogram_quantile({rank}, latency_bucket)")
+    """A lagging bucket is raised, and rounding errors are ignored, as in Prometheus 3."""
+    result = evaluate_one(record_histogram(counts), f"histogram_quantile({rank}, latency_bucket)")
 
-    assert found == pytest.approx(quantile, rel=1e-9)
+    assert result == pytest.approx(quantile, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -317,5 +317,5 @@ def test_buckets_are_made_to_ascend(counts: dict[str, float], rank: float, quant
     ],
 )
 def test_elementwise_functions_at_their_edges(text: str, expected: float) -> None:
-    """NaN, Inf, signed zero and halves give what Go gives."""
-    assert one(History(3_600_000), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)
+    """NaN, Inf, signed zero and halves give Go's results."""
+    assert evaluate_one(History(3_600_000), text) == pytest.approx(expected, rel=1e-15, nan_ok=True)

@@ -1,4 +1,4 @@
-"""Operators, aggregations, label functions and the refusals of Prometheus."""
+"""Operators, aggregations, label functions, and Prometheus' errors."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ INFO = gauge("info", "Info.")
 WORK = counter("work_total", "Work.")
 
 
-@pytest.fixture
-def history() -> History:
-    held = History(3_600_000)
+@pytest.fixture(name="history")
+def _history() -> History:
+    history = History(3_600_000)
     heat = {("0", "a"): 50.0, ("0", "b"): 70.0, ("1", "c"): 90.0}
     samples = [Sample(HEAT, (("dimm", dimm), ("node", node)), value) for (node, dimm), value in heat.items()]
     samples += [Sample(LIMIT, (("node", node),), 80.0) for node in "01"]
     samples += [Sample(INFO, (("model", "m"), ("node", node)), 1.0) for node in "01"]
     samples += [Sample(WORK, (("path", "a\nb"),), math.nan)]
-    held.record("g", NOW, samples)
-    return held
+    history.record("g", NOW, samples)
+    return history
 
 
-def ask(history: History, text: str) -> dict[str, float]:
-    """Labels as text, and values."""
-    return {shown(labels): value for labels, value in promql.compile(text).evaluate_at(history, NOW)}
+def evaluate(history: History, text: str) -> dict[str, float]:
+    """Returns the values by the text of their labels."""
+    return {format_labels(labels): value for labels, value in promql.compile(text).evaluate_at(history, NOW)}
 
 
-def shown(labels: Labels) -> str:
+def format_labels(labels: Labels) -> str:
     return ",".join(f"{name}={value}" for name, value in labels)
 
 
@@ -87,9 +87,9 @@ def shown(labels: Labels) -> str:
     ],
 )
 def test_an_expression_gives_exactly_these_series(history: History, text: str, expected: dict[str, float]) -> None:
-    """Labels, the metric name where it is kept, and values are Prometheus'."""
+    """Labels, metric names and values are Prometheus'."""
 
-    assert ask(history, text) == expected
+    assert evaluate(history, text) == expected
 
 
 @pytest.mark.parametrize(
@@ -113,20 +113,22 @@ def test_an_expression_gives_exactly_these_series(history: History, text: str, e
 def test_a_refusal_says_what_prometheus_says(history: History, text: str, sentence: str) -> None:
     """Ambiguous matches, duplicate label sets and wrong parameters are errors in Prometheus' own words."""
     with pytest.raises(PromqlError) as error:
-        ask(history, text)
+        evaluate(history, text)
 
     assert sentence in str(error.value)
 
 
 def test_one_side_may_change_its_series_over_time(history: History) -> None:
-    """Two series of one match group are no error as long as they are never there together."""
+    """Two series of one match group are no error while they are never present together."""
     history.record("g", NOW + 1000, [Sample(INFO, (("model", "other"), ("node", "0")), 2.0), Sample(LIMIT, (), 1.0)])
     matrix = promql.compile("sum by (node) (info) * on(node) group_left(model) info").evaluate_range(
         history, NOW, NOW + 1000, 1000
     )
-    found = {shown(labels): present.tolist() for labels, present in zip(matrix.labels, matrix.present, strict=True)}
+    rows = {
+        format_labels(labels): present.tolist() for labels, present in zip(matrix.labels, matrix.present, strict=True)
+    }
 
-    assert found == {
+    assert rows == {
         "model=m,node=0": [True, False],
         "model=m,node=1": [True, False],
         "model=other,node=0": [False, True],
@@ -134,7 +136,7 @@ def test_one_side_may_change_its_series_over_time(history: History) -> None:
 
 
 def test_series_that_lose_what_tells_them_apart_are_joined_over_time() -> None:
-    """Where the name alone differs and the times do not overlap, the result is one series."""
+    """Series that differ only by the name, at times that do not overlap, become one series."""
     history = History(3_600_000)
     history.record("g", NOW, [Sample(HEAT, (), 1.0)])
     history.record("g", NOW + 1000, [Sample(LIMIT, (), 2.0)])
@@ -145,20 +147,20 @@ def test_series_that_lose_what_tells_them_apart_are_joined_over_time() -> None:
 
 
 def test_a_range_query_is_the_instant_queries_at_its_steps(history: History) -> None:
-    """Every plan node evaluates series x steps; the steps are those of single evaluations."""
+    """A range query gives the results of instant queries at each of its steps."""
     for second in range(1, 60):
         history.record("g", NOW + second * 1000, [Sample(HEAT, (("dimm", "a"), ("node", "0")), 40.0 + second % 13)])
     for text in ("heat > 45", "sum by (node) (heat)", "topk(1, heat)", "quantile(0.3, heat)", "absent(heat > 45)"):
         query = promql.compile(text)
         matrix = query.evaluate_range(history, NOW, NOW + 60_000, 7000)
         for step, at in enumerate(matrix.times.tolist()):
-            there = {
-                shown(labels): values[step]
+            elements = {
+                format_labels(labels): values[step]
                 for labels, values, present in zip(matrix.labels, matrix.values, matrix.present, strict=True)
                 if present[step]
             }
 
-            assert {shown(labels): value for labels, value in query.evaluate_at(history, at)} == there
+            assert {format_labels(labels): value for labels, value in query.evaluate_at(history, at)} == elements
 
 
 @pytest.mark.parametrize(
@@ -186,19 +188,19 @@ def test_a_quantile_of_a_histogram_is_linear_within_its_bucket(
     history = History(3_600_000)
     history.record("g", NOW, [Sample(WORK, (("a", "x"), ("le", bound)), count) for bound, count in buckets.items()])
 
-    assert ask(history, f"histogram_quantile({rank}, work_total)") == pytest.approx({"a=x": expected}, nan_ok=True)
+    assert evaluate(history, f"histogram_quantile({rank}, work_total)") == pytest.approx({"a=x": expected}, nan_ok=True)
 
 
 def test_topk_and_sort_promise_an_order(history: History) -> None:
     """An instant query of topk or sort gives its series in the order of their values."""
 
-    assert list(ask(history, "sort(heat)").values()) == [50, 70, 90]
-    assert list(ask(history, "sort_desc(heat)").values()) == [90, 70, 50]
-    assert list(ask(history, "topk(2, heat)").values()) == [90, 70]
+    assert list(evaluate(history, "sort(heat)").values()) == [50, 70, 90]
+    assert list(evaluate(history, "sort_desc(heat)").values()) == [90, 70, 50]
+    assert list(evaluate(history, "topk(2, heat)").values()) == [90, 70]
 
 
 def test_a_result_is_not_fresh_while_a_group_it_rests_on_is_silent(history: History) -> None:
-    """Freshness follows the metric name, also after the series themselves are forgotten."""
+    """Freshness follows the metric name, even after the series themselves are forgotten."""
     query = promql.compile("heat > 5 and on(node) limit")
     elsewhere = promql.compile("alien")
 
@@ -213,11 +215,11 @@ def test_a_result_is_not_fresh_while_a_group_it_rests_on_is_silent(history: Hist
 
 
 def test_a_plan_follows_the_series_that_come_and_go(history: History) -> None:
-    """What is remembered from labels alone is worked out again when the set of series changes."""
+    """Results cached for a set of labels are computed again when the set of series changes."""
     query = promql.compile("sum by (node) (heat) * on(node) group_left(model) info")
 
     assert len(query.evaluate_at(history, NOW)) == 2
     samples = [Sample(HEAT, (("dimm", "z"), ("node", "9")), 5.0), Sample(INFO, (("model", "q"), ("node", "9")), 1.0)]
     history.record("g", NOW + 1000, samples)
-    found = {shown(labels): value for labels, value in query.evaluate_at(history, NOW + 1000)}
-    assert found == {"model=q,node=9": 5}
+    elements = {format_labels(labels): value for labels, value in query.evaluate_at(history, NOW + 1000)}
+    assert elements == {"model=q,node=9": 5}

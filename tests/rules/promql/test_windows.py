@@ -1,4 +1,4 @@
-"""Windows over time against the algorithms as Prometheus documents them, written out sample by sample."""
+"""Windows over time, compared with Prometheus' documented algorithms, written out sample by sample."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ HEAT = gauge("heat", "Heat.")
 Points = list[tuple[int, float]]
 
 
-def extrapolated(points: Points, start: int, end: int, *, is_counter: bool, is_rate: bool) -> float | None:
-    """extrapolatedRate of promql/functions.go, for floats."""
+def extrapolate(points: Points, start: int, end: int, *, is_counter: bool, is_rate: bool) -> float | None:
+    """Computes extrapolatedRate of promql/functions.go, for floats."""
     if len(points) < 2:
         return None
     result = points[-1][1] - points[0][1]
@@ -45,19 +45,19 @@ def extrapolated(points: Points, start: int, end: int, *, is_counter: bool, is_r
 
 
 def rate(points: Points, start: int, end: int) -> float | None:
-    return extrapolated(points, start, end, is_counter=True, is_rate=True)
+    return extrapolate(points, start, end, is_counter=True, is_rate=True)
 
 
 def increase(points: Points, start: int, end: int) -> float | None:
-    return extrapolated(points, start, end, is_counter=True, is_rate=False)
+    return extrapolate(points, start, end, is_counter=True, is_rate=False)
 
 
 def delta(points: Points, start: int, end: int) -> float | None:
-    return extrapolated(points, start, end, is_counter=False, is_rate=False)
+    return extrapolate(points, start, end, is_counter=False, is_rate=False)
 
 
-def line(points: Points, origin: int) -> tuple[float, float]:
-    """linearRegression: slope per second and value at the origin."""
+def fit_line(points: Points, origin: int) -> tuple[float, float]:
+    """Computes linearRegression: slope per second, and value at the origin."""
     xs, ys = [(at - origin) / 1000 for at, _ in points], [value for _, value in points]
     if all(y == ys[0] for y in ys):
         return 0.0, ys[0]
@@ -68,13 +68,13 @@ def line(points: Points, origin: int) -> tuple[float, float]:
 
 
 def deriv(points: Points, start: int, end: int) -> float | None:
-    return line(points, points[0][0])[0] if len(points) > 1 else None
+    return fit_line(points, points[0][0])[0] if len(points) > 1 else None
 
 
-def predicted(points: Points, start: int, end: int) -> float | None:
+def predict(points: Points, start: int, end: int) -> float | None:
     if len(points) < 2:
         return None
-    slope, now = line(points, end)
+    slope, now = fit_line(points, end)
     return slope * 30 + now
 
 
@@ -90,12 +90,12 @@ def quantile(values: list[float]) -> float:
     return low * (1 - rank + math.floor(rank)) + high * (rank - math.floor(rank))
 
 
-def of_values(function: Callable[[list[float]], float]) -> Callable[[Points, int, int], float | None]:
+def apply_to_values(function: Callable[[list[float]], float]) -> Callable[[Points, int, int], float | None]:
     return lambda points, _start, _end: function([value for _, value in points]) if points else None
 
 
 def neighbours(happened: Callable[[float, float], bool]) -> Callable[[Points, int, int], float | None]:
-    return of_values(lambda values: float(sum(happened(a, b) for a, b in pairwise(values))))
+    return apply_to_values(lambda values: float(sum(happened(a, b) for a, b in pairwise(values))))
 
 
 def irate(points: Points, start: int, end: int) -> float | None:
@@ -111,18 +111,18 @@ REFERENCES: dict[str, Callable[[Points, int, int], float | None]] = {
     "delta(work_total[20s])": delta,
     "irate(work_total[20s])": irate,
     "deriv(work_total[20s])": deriv,
-    "predict_linear(work_total[20s], 30)": predicted,
-    "sum_over_time(work_total[20s])": of_values(math.fsum),
-    "avg_over_time(work_total[20s])": of_values(lambda values: math.fsum(values) / len(values)),
-    "min_over_time(work_total[20s])": of_values(min),
-    "max_over_time(work_total[20s])": of_values(max),
-    "count_over_time(work_total[20s])": of_values(lambda values: float(len(values))),
-    "last_over_time(work_total[20s])": of_values(lambda values: values[-1]),
-    "first_over_time(work_total[20s])": of_values(lambda values: values[0]),
-    "present_over_time(work_total[20s])": of_values(lambda values: 1.0),
-    "stdvar_over_time(work_total[20s])": of_values(variance),
-    "stddev_over_time(work_total[20s])": of_values(lambda values: math.sqrt(variance(values))),
-    "quantile_over_time(0.9, work_total[20s])": of_values(quantile),
+    "predict_linear(work_total[20s], 30)": predict,
+    "sum_over_time(work_total[20s])": apply_to_values(math.fsum),
+    "avg_over_time(work_total[20s])": apply_to_values(lambda values: math.fsum(values) / len(values)),
+    "min_over_time(work_total[20s])": apply_to_values(min),
+    "max_over_time(work_total[20s])": apply_to_values(max),
+    "count_over_time(work_total[20s])": apply_to_values(lambda values: float(len(values))),
+    "last_over_time(work_total[20s])": apply_to_values(lambda values: values[-1]),
+    "first_over_time(work_total[20s])": apply_to_values(lambda values: values[0]),
+    "present_over_time(work_total[20s])": apply_to_values(lambda values: 1.0),
+    "stdvar_over_time(work_total[20s])": apply_to_values(variance),
+    "stddev_over_time(work_total[20s])": apply_to_values(lambda values: math.sqrt(variance(values))),
+    "quantile_over_time(0.9, work_total[20s])": apply_to_values(quantile),
     "changes(work_total[20s])": neighbours(lambda a, b: a != b),
     "resets(work_total[20s])": neighbours(lambda a, b: b < a),
 }
@@ -137,14 +137,14 @@ ROWS = st.lists(
 )
 
 
-def recorded(rows: list[tuple[int, list[float | None]]]) -> tuple[History, dict[str, Points]]:
+def record_rows(rows: list[tuple[int, list[float | None]]]) -> tuple[History, dict[str, Points]]:
     history, at = History(3_600_000), START
     model: dict[str, Points] = {str(number): [] for number in range(3)}
     for step, values in rows:
         at += step
-        there = {str(number): float(value) for number, value in enumerate(values) if value is not None}
-        history.record("g", at, [Sample(WORK, (("n", number),), value) for number, value in there.items()])
-        for number, value in there.items():
+        row = {str(number): float(value) for number, value in enumerate(values) if value is not None}
+        history.record("g", at, [Sample(WORK, (("n", number),), value) for number, value in row.items()])
+        for number, value in row.items():
             model[number].append((at, value))
     return history, model
 
@@ -155,14 +155,14 @@ def test_a_window_function_gives_what_its_documented_algorithm_gives(
     text: str, rows: list[tuple[int, list[float | None]]], back: int
 ) -> None:
     """With holes, resets and uneven steps, at one time and at several, each series has its own window (t-20s, t]."""
-    history, model = recorded(rows)
+    history, model = record_rows(rows)
     end = START + sum(step for step, _ in rows) - back
     matrix = promql.compile(text).evaluate_range(history, end, end + 9000, 3000)
-    found = {
+    results = {
         (dict(labels)["n"], int(at)): float(value)
         for labels, values, present in zip(matrix.labels, matrix.values, matrix.present, strict=True)
-        for at, value, there in zip(matrix.times, values, present, strict=True)
-        if there
+        for at, value, is_present in zip(matrix.times, values, present, strict=True)
+        if is_present
     }
     expected = {}
     for at in range(end, end + 9001, 3000):
@@ -172,11 +172,11 @@ def test_a_window_function_gives_what_its_documented_algorithm_gives(
                 expected[number, at] = value
         once = {dict(labels)["n"]: value for labels, value in promql.compile(text).evaluate_at(history, at)}
 
-        assert once == pytest.approx({n: v for (n, t), v in found.items() if t == at}, rel=1e-9, abs=1e-9)
-    assert found == pytest.approx(expected, rel=1e-6, abs=1e-6)
+        assert once == pytest.approx({n: v for (n, t), v in results.items() if t == at}, rel=1e-9, abs=1e-9)
+    assert results == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
-def one(text: str, values: list[float], *, step: int = 1000, late: int = 0) -> list[float]:
+def evaluate_one(text: str, values: list[float], *, step: int = 1000, late: int = 0) -> list[float]:
     history = History(3_600_000)
     for row, value in enumerate(values):
         history.record("g", START + row * step, [Sample(HEAT, (), value)])
@@ -184,21 +184,21 @@ def one(text: str, values: list[float], *, step: int = 1000, late: int = 0) -> l
 
 
 def test_a_window_is_open_to_the_left() -> None:
-    """A sample as old as the window is long is outside, one millisecond younger is inside."""
+    """A sample as old as the window is long is outside; one that is a millisecond younger is inside."""
 
-    assert one("count_over_time(heat[3s])", [1, 2, 3, 4]) == [3]
-    assert one("count_over_time(heat[3001ms])", [1, 2, 3, 4]) == [4]
+    assert evaluate_one("count_over_time(heat[3s])", [1, 2, 3, 4]) == [3]
+    assert evaluate_one("count_over_time(heat[3001ms])", [1, 2, 3, 4]) == [4]
 
 
 def test_an_instant_vector_looks_back_less_than_five_minutes() -> None:
-    """A value five minutes old is no longer seen."""
+    """A value five minutes old is outside the lookback."""
 
-    assert one("heat", [7], late=299_999) == [7]
-    assert one("heat", [7], late=300_000) == []
+    assert evaluate_one("heat", [7], late=299_999) == [7]
+    assert evaluate_one("heat", [7], late=300_000) == []
 
 
 def test_the_lookback_is_the_same_at_every_step_of_a_range_query() -> None:
-    """Several steps in one evaluation see the same edge as a single one."""
+    """Several steps in one evaluation have the same lookback as a single one."""
     history = History(3_600_000)
     history.record("g", START, [Sample(HEAT, (), 7.0)])
     matrix = promql.compile("heat").evaluate_range(history, START - 100_000, START + 300_000, 100_000)
@@ -207,36 +207,36 @@ def test_the_lookback_is_the_same_at_every_step_of_a_range_query() -> None:
 
 
 def test_nan_is_an_ordinary_value_of_a_window() -> None:
-    """NaN is counted, spoils a sum, is passed over by min and max, and does not change into itself."""
+    """NaN is counted and spoils a sum; min and max skip it; NaN after NaN is no change."""
     nan = math.nan
 
-    assert one("count_over_time(heat[1m])", [1, nan, 3]) == [3]
-    assert math.isnan(one("sum_over_time(heat[1m])", [1, nan, 3])[0])
-    assert one("max_over_time(heat[1m])", [1, nan, 3]) == [3]
-    assert math.isnan(one("max_over_time(heat[1m])", [nan, nan])[0])
-    assert one("changes(heat[1m])", [1, nan, nan, 3]) == [2]
+    assert evaluate_one("count_over_time(heat[1m])", [1, nan, 3]) == [3]
+    assert math.isnan(evaluate_one("sum_over_time(heat[1m])", [1, nan, 3])[0])
+    assert evaluate_one("max_over_time(heat[1m])", [1, nan, 3]) == [3]
+    assert math.isnan(evaluate_one("max_over_time(heat[1m])", [nan, nan])[0])
+    assert evaluate_one("changes(heat[1m])", [1, nan, nan, 3]) == [2]
 
 
 def test_the_mean_of_large_values_does_not_overflow() -> None:
-    """The mean of finite values is finite though their sum is not; infinity stays infinite."""
+    """The mean of finite values is finite even if their sum is not; infinity stays infinite."""
 
-    assert one("avg_over_time(heat[1m])", [1.5e308, 1.5e308]) == pytest.approx([1.5e308])
-    assert one("avg_over_time(heat[1m])", [math.inf, 1]) == [math.inf]
+    assert evaluate_one("avg_over_time(heat[1m])", [1.5e308, 1.5e308]) == pytest.approx([1.5e308])
+    assert evaluate_one("avg_over_time(heat[1m])", [math.inf, 1]) == [math.inf]
 
 
 def test_a_subquery_has_steps_at_multiples_of_its_step() -> None:
-    """`[4s:2s]` sees the two even seconds of the last four, whatever the evaluation time is."""
+    """`[4s:2s]` has the two even seconds of the last four, whatever the evaluation time is."""
 
-    assert one("sum_over_time(heat[4s:2s])", [0, 1, 2, 3, 4, 5, 6]) == [4 + 6]
-    assert one("sum_over_time(heat[4s:2s])", [0, 1, 2, 3, 4, 5, 6], late=999) == [4 + 6]
-    assert one("sum_over_time(vector(time())[4s:2s])", [0] * 7) == [2 * START / 1000 + 10]
+    assert evaluate_one("sum_over_time(heat[4s:2s])", [0, 1, 2, 3, 4, 5, 6]) == [4 + 6]
+    assert evaluate_one("sum_over_time(heat[4s:2s])", [0, 1, 2, 3, 4, 5, 6], late=999) == [4 + 6]
+    assert evaluate_one("sum_over_time(vector(time())[4s:2s])", [0] * 7) == [2 * START / 1000 + 10]
 
 
 def test_sealed_rows_are_seen_through_any_window() -> None:
-    """A window that reaches back beyond the plain rows gives the same as one within them."""
+    """A window that reaches beyond the plain rows gives the same as one within them."""
     values = [float(row % 97) for row in range(3000)]
 
-    assert one("sum_over_time(heat[3000s])", values) == [sum(values)]
-    assert one("heat offset 2500s", values) == [values[499]]
-    assert one("count_over_time(heat[10s] offset 2500s)", values) == [10]
-    assert one("resets(heat[2990s])", values) == [sum(b < a for a, b in pairwise(values[10:]))]
+    assert evaluate_one("sum_over_time(heat[3000s])", values) == [sum(values)]
+    assert evaluate_one("heat offset 2500s", values) == [values[499]]
+    assert evaluate_one("count_over_time(heat[10s] offset 2500s)", values) == [10]
+    assert evaluate_one("resets(heat[2990s])", values) == [sum(b < a for a, b in pairwise(values[10:]))]

@@ -1,4 +1,4 @@
-"""Facts about templates: Go's text/template with Prometheus' functions."""
+"""Tests of templates: Go's text/template with Prometheus' functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLES: dict[str, list[tuple[tuple[tuple[str, str], ...], float]]] = {
 }
 
 
-def _ask(text: str) -> Sequence[tuple[tuple[tuple[str, str], ...], float]]:
+def _query(text: str) -> Sequence[tuple[tuple[tuple[str, str], ...], float]]:
     if text not in SAMPLES:
         raise PromqlError("parse error: no such thing")
     return SAMPLES[text]
@@ -26,7 +26,7 @@ def _ask(text: str) -> Sequence[tuple[tuple[tuple[str, str], ...], float]]:
 
 def _expand(text: str, value: float = 21.0, now_ms: int = 1_500_000_000_250) -> str:
     labels = {"__name__": "m", "i": "1", "host": "db1.example.com:9100"}
-    scope = Scope(labels, value, {"site": "lab"}, "http://host:9817/prom", now_ms, _ask)
+    scope = Scope(labels, value, {"site": "lab"}, "http://host:9817/prom", now_ms, _query)
     return Template.parse("A", text).expand(scope)
 
 
@@ -119,7 +119,7 @@ def test_numbers_are_humanized(template: str, value: float, text: str) -> None:
     ],
 )
 def test_a_template_expands(template: str, text: str) -> None:
-    """Actions, variables, nested templates and every family of functions."""
+    """Templates with actions, variables, nested templates and functions of every family expand."""
     assert _expand(template) == text
 
 
@@ -139,12 +139,12 @@ def test_a_template_expands(template: str, text: str) -> None:
         ("{{ gt (toDuration 90) 5 }}", "invalid type for comparison"),
         ("{{ $t := toTime 0 }}{{ $t.Never }}", "can't evaluate field Never in type *time.Time"),
         ("{{ reReplaceAll `(` `` `` }}", "error parsing regexp: missing )"),
-        ("{{ range 1000000 }}x{{ end }}", "the template does more work than one may"),
+        ("{{ range 1000000 }}x{{ end }}", "the template exceeds its work limit"),
         ("{{ $x := printf `%1000000d` 1 }}{{ $x }}{{ $x }}", "writes more than 1048576 characters"),
     ],
 )
 def test_a_failure_becomes_the_text(template: str, reason: str) -> None:
-    """An alert is never lost to its annotation: the text says what went wrong and where."""
+    """A failing annotation never loses the alert: the text names the error and its position."""
     text = _expand(template)
 
     assert text.startswith("<error expanding template: error executing template __alert_A: ")
@@ -172,7 +172,7 @@ def test_a_failure_becomes_the_text(template: str, reason: str) -> None:
     ],
 )
 def test_wrong_syntax_is_found_at_load(template: str, reason: str) -> None:
-    """A template that cannot be parsed is an error of its rule, with Go's words and the line."""
+    """A syntax error is an error of the rule, with Go's message and the line."""
     with pytest.raises(TemplateError) as error:
         Template.parse("A", template)
 
@@ -191,7 +191,7 @@ _PIECES = st.sampled_from([*_WORDS.split(), "\n"])
 @settings(deadline=None)
 @given(st.lists(_PIECES, max_size=25), st.floats())
 def test_a_template_of_any_pieces_is_refused_or_expands(pieces: list[str], value: float) -> None:
-    """Parsing raises TemplateError only, and expanding never raises."""
+    """Random template pieces: parsing raises TemplateError only, and expanding never raises."""
     text = "{{" + " ".join(pieces) + "}}"
     try:
         Template.parse("A", text)
@@ -204,7 +204,7 @@ def test_a_template_of_any_pieces_is_refused_or_expands(pieces: list[str], value
 @settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_refused_or_expands(text: str) -> None:
-    """The same for arbitrary text within an action and around it."""
+    """Arbitrary text within an action and around it raises TemplateError or expands."""
     for template in (text, "{{" + text + "}}", "{{ print `" + text + "` }}"):
         try:
             Template.parse("A", template)

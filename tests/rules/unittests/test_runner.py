@@ -1,4 +1,4 @@
-"""Facts about the runner of promtool's rule tests."""
+"""Tests of the runner for promtool's rule tests."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ tests:
 """
 
 
-def _failures(tmp_path: Path, tests: str = TESTS, rules: str = RULES) -> tuple[str, ...]:
+def _run_tests(tmp_path: Path, tests: str = TESTS, rules: str = RULES) -> tuple[str, ...]:
     (tmp_path / "rules.yml").write_text(rules)
     (tmp_path / "tests.yml").write_text(tests)
     return run_test_file(tmp_path / "tests.yml").failures
 
 
 def test_tests_that_hold_pass(tmp_path: Path) -> None:
-    """Alerts at the evaluation before eval_time, recorded series, stale series and ALERTS."""
-    assert _failures(tmp_path) == ()
+    """Checks alerts at the evaluation before eval_time, recorded series, stale series and ALERTS."""
+    assert _run_tests(tmp_path) == ()
 
 
 @pytest.mark.parametrize(
@@ -77,22 +77,22 @@ def test_tests_that_hold_pass(tmp_path: Path) -> None:
     ],
 )
 def test_tests_that_do_not_hold_fail(tmp_path: Path, right: str, wrong: str, failure: str) -> None:
-    """A wrong expectation, and a wrong file, is a failure that says which."""
+    """A wrong expectation or a wrong file is a failure that names it."""
     assert right in TESTS
-    failures = _failures(tmp_path, TESTS.replace(right, wrong))
+    failures = _run_tests(tmp_path, TESTS.replace(right, wrong))
 
     assert any(failure in each for each in failures), failures
 
 
 def test_a_rule_that_fails_to_evaluate_fails_the_test(tmp_path: Path) -> None:
-    """As in promtool, whatever the test itself expects."""
-    failures = _failures(tmp_path, rules=RULES.replace("sum(up)", "label_replace(up, 'job', 'x', '', '')"))
+    """A failing rule fails the test as in promtool, whatever the test expects."""
+    failures = _run_tests(tmp_path, rules=RULES.replace("sum(up)", "label_replace(up, 'job', 'x', '', '')"))
 
     assert any(failure.startswith("rule: up:sum, time: 0s, err: ") for failure in failures)
 
 
 def test_each_test_has_its_result(tmp_path: Path) -> None:
-    """One whose expression fails has its error, the others their samples, and nothing is missing."""
+    """Every test has a result: an error for a failing expression, else its samples."""
     (tmp_path / "rules.yml").write_text(RULES)
     (tmp_path / "tests.yml").write_text(
         TESTS.replace("value: 2}", "value: 3}").replace("count(ALERTS)", "up + on() up")
@@ -113,7 +113,7 @@ def test_each_test_has_its_result(tmp_path: Path) -> None:
 
 
 def test_a_failing_rule_is_the_error_of_every_test_after_it(tmp_path: Path) -> None:
-    """They are not run, and the failure is told once."""
+    """Later tests do not run, and the failure is reported once."""
     (tmp_path / "rules.yml").write_text(RULES.replace("sum(up)", "up + on() up"))
     (tmp_path / "tests.yml").write_text(TESTS)
     verdict = run_test_file(tmp_path / "tests.yml")
@@ -124,7 +124,7 @@ def test_a_failing_rule_is_the_error_of_every_test_after_it(tmp_path: Path) -> N
 
 
 def test_a_subquery_without_a_step_takes_the_evaluation_interval(tmp_path: Path) -> None:
-    """In the rules and in the test's own expressions."""
+    """The default step applies to the rules and to the test's own expressions."""
     rules = RULES.replace("sum(up)", "count_over_time(vector(1)[150s:])").replace("up:sum", "steps")
     head, _, _ = TESTS.partition("  alert_rule_test")
     expr = "  - {expr: '%s', eval_time: 9m, exp_samples: [{labels: '%s', value: %d}]}\n"
@@ -132,12 +132,12 @@ def test_a_subquery_without_a_step_takes_the_evaluation_interval(tmp_path: Path)
         tests = head.replace("evaluation_interval: 1m", f"evaluation_interval: {interval}") + "  promql_expr_test:\n"
         tests += expr % ("steps", "steps", steps) + expr % ("count_over_time(vector(1)[150s:])", "{}", steps)
 
-        assert _failures(tmp_path, tests, rules) == ()
+        assert _run_tests(tmp_path, tests, rules) == ()
 
 
 def test_wrong_rule_files_fail_and_missing_ones_warn(tmp_path: Path) -> None:
-    """The rules' own errors are the test's failures."""
-    assert any("could not parse" in failure for failure in _failures(tmp_path, rules=RULES.replace("sum(up)", "sum(")))
+    """Errors of the rule files are failures of the test; a pattern without a file is a warning."""
+    assert any("could not parse" in failure for failure in _run_tests(tmp_path, rules=RULES.replace("sum(up)", "sum(")))
     (tmp_path / "tests.yml").write_text("rule_files: [none*.yml]\n")
     verdict = run_test_file(tmp_path / "tests.yml")
 
@@ -161,19 +161,19 @@ def test_wrong_rule_files_fail_and_missing_ones_warn(tmp_path: Path) -> None:
     ],
 )
 def test_values_expand_as_in_promtool(text: str, values: tuple[float | str | None, ...]) -> None:
-    """A count says how many follow the first."""
+    """The count of a notation is the number of values after the first."""
     assert parse_values(text) == values
 
 
 @pytest.mark.parametrize("text", ["x", "1+x3", "1x", "0x1f", "1+1", "_3", "1x99999999", "{{count:1}}", "stalex3"])
 def test_what_is_no_value_is_refused(text: str) -> None:
-    """Native histograms among them."""
+    """Wrong notations are refused, native histograms among them."""
     with pytest.raises(ValueError, match=r"none of|more than"):
         parse_values(text)
 
 
 def test_a_series_is_parsed_with_its_name() -> None:
-    """Only equality makes a series."""
+    """A series has equality matchers only."""
     assert parse_metric('m{b="2",a="1"}') == (("__name__", "m"), ("a", "1"), ("b", "2"))
     assert parse_metric("{}") == ()
     for wrong in ('m{a=~"1"}', "m[5m]", "m offset 5m", "1", "m{"):
@@ -182,5 +182,5 @@ def test_a_series_is_parsed_with_its_name() -> None:
 
 
 def test_a_missing_file_is_a_failure(tmp_path: Path) -> None:
-    """Nothing is raised."""
+    """A missing file is a failure of the verdict and raises nothing."""
     assert "cannot be read" in run_test_file(tmp_path / "none.yml").failures[0]

@@ -1,0 +1,125 @@
+"""The doors of the house: the few places that open files, start processes, print, or import by name."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests.structure import HOUSE, list_modules
+from tests.structure import read_imports as imports
+from tests.test_house import calls, every_module, to_name
+
+# What the kernel may work on for long is written by a process that can be killed; and root's own commands.
+HANDS_DOORS = ("hand/files.py", "hand/verbs/command.py")
+
+
+def test_files_are_opened_at_the_door() -> None:
+    """In collectors/ only underscored files open anything; in rules/ only what loads rule and test files does."""
+    openers = re.compile(r"^(open|os\.open|io\.open|.*\.(read_text|read_bytes|open))$")
+    allowed = {"rules/rulefile.py", "rules/unittests/test_file.py"}
+    offenders = [
+        f"{to_name(path)}:{line} calls {name}"
+        for room in ("collectors", "rules")
+        for path in list_modules(room)
+        if not (room == "collectors" and "/_" in to_name(path)) and to_name(path) not in allowed
+        for line, name in calls(path)
+        if openers.match(name)
+    ]
+
+    assert offenders == []
+
+
+PACING = ("thermal_model", "controller", "benefit", "settings", "inputs")
+
+
+DECIDING = (
+    *(f"agent/remediation/{name}.py" for name in ("model", "claims", "evidence", "guards", "transitions")),
+    *(f"agent/pacing/{name}.py" for name in PACING),
+    "agent/actions/_controller.py",
+)
+
+
+def test_what_decides_has_no_clock_and_no_network() -> None:
+    """rules/ and the guards of remedies never ask for the time, a socket or a thread: `now` is given to them."""
+    forbidden = {"time", "socket", "asyncio", "threading", "subprocess", "random", "aiohttp", "urllib.request"}
+    offenders = [
+        f"{to_name(path)}:{line} imports {name}"
+        for path in [*list_modules("rules"), *(HOUSE / name for name in DECIDING)]
+        for line, name in imports(path)
+        if name in forbidden or name.split(".")[0] in forbidden
+    ]
+
+    assert offenders == []
+
+
+@pytest.mark.parametrize(
+    ("door", "allowed"),
+    [
+        (
+            r"^(subprocess\..*|os\.(system|popen|spawn\w*|fork)|asyncio\.create_subprocess_\w+)$",
+            {
+                "agent/runtime/child_process.py",
+                "agent/install/subprocesses.py",
+                "engine/serving/workers.py",
+                *HANDS_DOORS,
+            },
+        ),
+        (r"^os\.exec\w+$", {"agent/commands/engine.py"}),
+        (r"^(asyncio\.to_thread|.*\.run_in_executor)$", set()),
+        (r"^importlib\.import_module$", {"agent/runtime/entry_points.py", "agent/__main__.py"}),
+    ],
+)
+def test_doors_are_few(door: str, allowed: set[str]) -> None:
+    """Processes, dynamic imports and executors each have their one place, or none."""
+    offenders = [
+        f"{to_name(path)}:{line} calls {name}"
+        for path in every_module()
+        if to_name(path) not in allowed
+        for line, name in calls(path)
+        if re.match(door, name)
+    ]
+
+    assert offenders == []
+
+
+def test_udev_has_one_door() -> None:
+    """Only agent/sampling/hotplug.py imports pyudev, and nobody in this house imports pyghmi outside collectors/."""
+    offenders = [
+        f"{to_name(path)}:{line}"
+        for path in every_module()
+        for line, name in imports(path)
+        if (name.startswith("pyudev") and to_name(path) != "agent/sampling/hotplug.py")
+        or (name.startswith("pyghmi") and path.parts[-2] != "_ipmi")
+    ]
+
+    assert offenders == []
+
+
+def test_printing_has_one_door() -> None:
+    """What others wrote must not talk to a terminal: commands print with agent/text/terminal.py, logs with log.py."""
+    allowed = {"agent/text/terminal.py", "agent/text/log.py"}
+    # Both write only what is our own: a sentence before there is anything else, and JSON for a pipe.
+    allowed |= {"agent/__main__.py", "agent/install/sandbox.py"}
+    offenders = [
+        f"{to_name(path)}:{line} calls {name}"
+        for path in list_modules("agent")
+        if to_name(path) not in allowed
+        for line, name in calls(path)
+        if re.fullmatch(r"print|click\.s?echo|click\.echo_via_pager|sys\.std(out|err)\.write(lines)?", name)
+    ]
+
+    assert offenders == []
+
+
+def test_no_shell() -> None:
+    """`shell=True` stands nowhere."""
+    offenders = [
+        f"{to_name(path)}:{node.lineno}"
+        for path in every_module()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "shell"
+    ]
+
+    assert offenders == []
