@@ -36,7 +36,7 @@ REMEDY, ENGINE = "cool-memory/r1", "r1"
 Shape = Callable[[Sample, float], float]
 
 
-def ramp(at: float, *points: tuple[float, float]) -> float:
+def interpolate(at: float, *points: tuple[float, float]) -> float:
     """The value at a time, on straight lines between points of (time, value)."""
     for (begin, low), (end, high) in itertools.pairwise(points):
         if at < end:
@@ -44,91 +44,91 @@ def ramp(at: float, *points: tuple[float, float]) -> float:
     return points[-1][1]
 
 
-def ripple(at: float, size: float, seed: float = 0.0) -> float:
+def make_ripple(at: float, size: float, seed: float = 0.0) -> float:
     """A small movement that is never quite the same, and the same in every run."""
     return size * (math.sin(at / 7.3 + seed) + math.sin(at / 3.1 + 2.7 * seed) + math.sin(at / 1.9 + seed)) / 3
 
 
-def heat(at: float) -> float:
+def compute_heat(at: float) -> float:
     """°C of the hottest module: over its limit after six minutes, and held 3 °C below it by the remedy."""
-    climb = ramp(
+    climb = interpolate(
         at, (0, 68.0), (150, 75.5), (330, 84.5), (430, 89.0), (620, 90.5), (720, 84.5), (800, 82.3), (900, 81.8)
     )
-    return round((climb + ripple(at, 0.3)) * 4) / 4  # in quarters, as an spd5118 has it
+    return round((climb + make_ripple(at, 0.3)) * 4) / 4  # in quarters, as an spd5118 has it
 
 
-def speed(at: float) -> float:
+def compute_speed(at: float) -> float:
     """Tokens per second: a third is gone while the firmware throttles."""
-    level = ramp(
+    level = interpolate(
         at, (0, 46.0), (330, 45.6), (390, 38.0), (450, 32.0), (620, 30.5), (700, 36.5), (800, 39.6), (900, 40.0)
     )
-    return level + ripple(at, 0.7, 1.0)
+    return level + make_ripple(at, 0.7, 1.0)
 
 
-def throttled(at: float) -> float:
+def compute_throttling(at: float) -> float:
     """The share of time for which package 1 throttles itself."""
-    return ramp(at, (0, 0.0), (370, 0.0), (450, 0.13), (620, 0.15), (700, 0.01), (720, 0.0), (900, 0.0))
+    return interpolate(at, (0, 0.0), (370, 0.0), (450, 0.13), (620, 0.15), (700, 0.01), (720, 0.0), (900, 0.0))
 
 
-THROTTLED_SECONDS = list(itertools.accumulate(map(throttled, range(SECONDS))))
+THROTTLED_SECONDS = list(itertools.accumulate(map(compute_throttling, range(SECONDS))))
 
 
-def _module_heat(sample: Sample, at: float) -> float:
+def _compute_module_heat(sample: Sample, at: float) -> float:
     name = dict(sample.labels).get("dimm") or dict(sample.labels)["device"]
     below = BELOW.get(name)
     if below is None:
-        return sample.value + ripple(at, 0.5)  # another node's, or no module
-    return heat(at) - below
+        return sample.value + make_ripple(at, 0.5)  # another node's, or no module
+    return compute_heat(at) - below
 
 
-def _headroom(sample: Sample, at: float) -> float:
-    return LIMIT - _module_heat(sample, at)
+def _compute_headroom(sample: Sample, at: float) -> float:
+    return LIMIT - _compute_module_heat(sample, at)
 
 
-def _frequency(sample: Sample, at: float) -> float:
+def _compute_frequency(sample: Sample, at: float) -> float:
     number = int(dict(sample.labels)["policy"])
-    level = ramp(at, (0, 3.55), (370, 3.5), (450, 2.6), (620, 2.5), (720, 3.45), (900, 3.5))
-    return (level if number >= 20 else 3.55) * 1e9 + ripple(at, 6e7, number)
+    level = interpolate(at, (0, 3.55), (370, 3.5), (450, 2.6), (620, 2.5), (720, 3.45), (900, 3.5))
+    return (level if number >= 20 else 3.55) * 1e9 + make_ripple(at, 6e7, number)
 
 
-def _throttled_seconds(sample: Sample, at: float) -> float:
+def _compute_throttled_seconds(sample: Sample, at: float) -> float:
     if dict(sample.labels)["package"] == "0":
         return sample.value
     share = 1.0 if "core" not in dict(sample.labels) else 0.3 if dict(sample.labels)["core"] == "3" else 0.2
     return sample.value - share * (THROTTLED_SECONDS[-1] - THROTTLED_SECONDS[int(at)])
 
 
-def _throttle_events(sample: Sample, at: float) -> float:
+def _compute_throttle_events(sample: Sample, at: float) -> float:
     return sample.value - (0 if dict(sample.labels)["package"] == "0" else int(max(0.0, 700 - max(at, 370)) / 5))
 
 
-def _allocations(sample: Sample, at: float) -> float:
+def _compute_allocations(sample: Sample, at: float) -> float:
     per_second = 400.0 + 9_600 * (sample.metric.name == "steadytok_numastat_numa_hit_total")
-    return sample.value - per_second * (SECONDS - at - ripple(at, 6.0, 3.0))
+    return sample.value - per_second * (SECONDS - at - make_ripple(at, 6.0, 3.0))
 
 
-def _available(sample: Sample, at: float) -> float:
+def _compute_available(sample: Sample, at: float) -> float:
     if dict(sample.labels)["node"] == "0":
-        return sample.value + ripple(at, 2e8)
-    return sample.value - 2**30 * ramp(at, (0, 0.0), (900, 14.0)) + ripple(at, 2e8)
+        return sample.value + make_ripple(at, 2e8)
+    return sample.value - 2**30 * interpolate(at, (0, 0.0), (900, 14.0)) + make_ripple(at, 2e8)
 
 
-def _kv_cache(_sample: Sample, at: float) -> float:
-    return 0.3 + 0.2 * at / SECONDS + ripple(at, 0.05, 2.0)
+def _compute_kv_cache(_sample: Sample, at: float) -> float:
+    return 0.3 + 0.2 * at / SECONDS + make_ripple(at, 0.05, 2.0)
 
 
 SHAPES: dict[str, Shape] = {
-    "steadytok_dimm_temperature_celsius": _module_heat,
-    "steadytok_dimm_headroom_celsius": _headroom,
-    "steadytok_cpufreq_frequency_hertz": _frequency,
-    "steadytok_thermal_throttle_core_seconds_total": _throttled_seconds,
-    "steadytok_thermal_throttle_package_seconds_total": _throttled_seconds,
-    "steadytok_thermal_throttle_core_events_total": _throttle_events,
-    "steadytok_thermal_throttle_package_events_total": _throttle_events,
-    "steadytok_numastat_other_node_total": _allocations,
-    "steadytok_numastat_numa_hit_total": _allocations,
-    "steadytok_node_meminfo_available_bytes": _available,
-    "steadytok_engine_kv_cache_usage_ratio": _kv_cache,
+    "steadytok_dimm_temperature_celsius": _compute_module_heat,
+    "steadytok_dimm_headroom_celsius": _compute_headroom,
+    "steadytok_cpufreq_frequency_hertz": _compute_frequency,
+    "steadytok_thermal_throttle_core_seconds_total": _compute_throttled_seconds,
+    "steadytok_thermal_throttle_package_seconds_total": _compute_throttled_seconds,
+    "steadytok_thermal_throttle_core_events_total": _compute_throttle_events,
+    "steadytok_thermal_throttle_package_events_total": _compute_throttle_events,
+    "steadytok_numastat_other_node_total": _compute_allocations,
+    "steadytok_numastat_numa_hit_total": _compute_allocations,
+    "steadytok_node_meminfo_available_bytes": _compute_available,
+    "steadytok_engine_kv_cache_usage_ratio": _compute_kv_cache,
 }
 
 
@@ -152,7 +152,7 @@ def record(config_path: Path, root: Path, folder: Path, now_ms: int) -> None:
         at_ms = begin_ms + second * 1000
         for name, samples in readings.items():
             history.record(name, at_ms, _move(samples, second))
-        history.record(definitions.SAMPLING_GROUP, at_ms, list(_own_readings(second)))
+        history.record(definitions.SAMPLING_GROUP, at_ms, list(_make_own_readings(second)))
         rules.evaluate(history, at_ms)
         recorder.flush_if_due(history, at_ms)
         recorder.wait(20)
@@ -176,11 +176,11 @@ def _move(samples: tuple[Sample, ...], at: float) -> list[Sample]:
     ]
 
 
-def _own_readings(at: float) -> Iterator[Sample]:
+def _make_own_readings(at: float) -> Iterator[Sample]:
     """What the agent says of itself and of its engine."""
     yield definitions.BUILD_INFO.sample(1.0, version=metadata.version("steadytok"))
     yield definitions.CONFIGURED.sample(1.0, engine=ENGINE)
-    yield definitions.TOKENS_PER_SECOND.sample(speed(at), engine=ENGINE)
+    yield definitions.TOKENS_PER_SECOND.sample(compute_speed(at), engine=ENGINE)
     yield definitions.BASELINE.sample(FULL_SPEED, engine=ENGINE)
 
 

@@ -51,7 +51,7 @@ def _build(folder: Path) -> Scene:
     scene.generate(1000)
     (root / "proc/sys/kernel/numa_balancing").write_text("0\n")
     for number, below in enumerate(incident.BELOW.values(), start=6):
-        celsius = incident.heat(incident.SECONDS) - below
+        celsius = incident.compute_heat(incident.SECONDS) - below
         (root / f"sys/class/hwmon/hwmon{number}/temp1_input").write_text(f"{celsius * 1000:.0f}\n")
     for cpu in range(40):
         policy = root / f"sys/devices/system/cpu/cpufreq/policy{cpu}"
