@@ -191,3 +191,13 @@ def test_the_picture_of_the_readme_is_there_and_small() -> None:
 
     assert picture.startswith(b"\x89PNG\r\n")
     assert len(picture) < 150_000
+
+
+def test_the_example_for_kubernetes_holds_a_configuration() -> None:
+    """The manifests are YAML, and the configuration in the ConfigMap is one that the agent accepts."""
+    manifests = list(yaml.safe_load_all((names.EXAMPLES / "daemonset.yml").read_text()))
+    settings = yaml.safe_load(manifests[1]["data"]["steadytok.yml"])
+    types = plugins.find_config_types(plugins.load_collectors())
+
+    assert [manifest["kind"] for manifest in manifests] == ["Namespace", "ConfigMap", "DaemonSet"]
+    assert loader.parse(settings, "daemonset.yml", types).engine.enabled is False
