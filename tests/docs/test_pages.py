@@ -195,7 +195,7 @@ def test_the_picture_of_the_readme_is_there_and_small() -> None:
 
 def test_the_example_for_kubernetes_holds_a_configuration() -> None:
     """The manifests are YAML, and the configuration in the ConfigMap is one that the agent accepts."""
-    manifests = list(yaml.safe_load_all((names.EXAMPLES / "daemonset.yml").read_text()))
+    manifests = list(yaml.safe_load_all((metric_names.EXAMPLES / "daemonset.yml").read_text()))
     settings = yaml.safe_load(manifests[1]["data"]["steadytok.yml"])
     types = plugins.find_config_types(plugins.load_collectors())
 
