@@ -64,10 +64,6 @@ class HostShape:
         """Physical cores of the host."""
         return self.cpus // _THREADS
 
-    def node_of(self, cpu: int) -> int:
-        """Returns the node of a CPU."""
-        return cpu % self.cores * self.nodes // self.cores
-
     def package_of(self, cpu: int) -> int:
         """Returns the package of a CPU."""
         return cpu % self.cores * _PACKAGES // self.cores

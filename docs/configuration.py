@@ -8,7 +8,7 @@ from agent.config import schema
 from agent.remediation.action_defaults import complete_action
 from agent.remediation.plugins import load_actions
 from agent.sampling import plugins
-from docs.fields import Field, list_fields
+from docs.fields import DocumentedField, list_fields
 
 HEAD = """# Configuration reference
 
@@ -64,7 +64,7 @@ def _render_section(title: str, path: str, kind: type) -> Iterator[str]:
             yield from _render_section(section_path, section_path, field.section)
 
 
-def _render_table(table_fields: Iterator[Field] | list[Field]) -> Iterator[str]:
+def _render_table(table_fields: Iterator[DocumentedField] | list[DocumentedField]) -> Iterator[str]:
     rows = list(table_fields)
     if not rows:
         yield "No keys.\n\n"

@@ -12,7 +12,7 @@ TAG = "steadytok"
 SCHEMA_VERSION = 41  # Grafana 11.6; newer versions migrate it on loading
 
 
-class Row(NamedTuple):
+class DashboardRow(NamedTuple):
     """A heading with panels below it; Grafana queries the panels of a `collapsed` row only when it is opened."""
 
     title: str
@@ -20,7 +20,7 @@ class Row(NamedTuple):
     collapsed: bool = False
 
 
-class Variable(NamedTuple):
+class DashboardVariable(NamedTuple):
     """A drop-down above the dashboard with the values of a label of some series."""
 
     name: str
@@ -29,17 +29,17 @@ class Variable(NamedTuple):
     multi: bool = False
 
 
-INSTANCE = Variable("instance", "Host", 'steadytok_build_info{job="steadytok"}')
-ENGINE = Variable("engine", "Engine", 'steadytok_engine_up{job="steadytok",instance="$instance"}', multi=True)
+INSTANCE = DashboardVariable("instance", "Host", 'steadytok_build_info{job="steadytok"}')
+ENGINE = DashboardVariable("engine", "Engine", 'steadytok_engine_up{job="steadytok",instance="$instance"}', multi=True)
 
 
 def build_dashboard(
     uid: str,
     title: str,
     description: str,
-    rows: Sequence[Row],
+    rows: Sequence[DashboardRow],
     *,
-    variables: Sequence[Variable] = (INSTANCE,),
+    variables: Sequence[DashboardVariable] = (INSTANCE,),
     annotations: Sequence[dict[str, Any]] = (),
     since: str = "now-1h",
 ) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _build_datasource() -> dict[str, Any]:
     }
 
 
-def _build_variable(variable: Variable) -> dict[str, Any]:
+def _build_variable(variable: DashboardVariable) -> dict[str, Any]:
     query = f"label_values({variable.series},{variable.name})"
     return {
         "name": variable.name,
@@ -149,7 +149,7 @@ def _build_links() -> dict[str, Any]:
     }
 
 
-def _place_panels(rows: Sequence[Row]) -> list[Panel]:
+def _place_panels(rows: Sequence[DashboardRow]) -> list[Panel]:
     panels: list[Panel] = []
     top, numbers = 0, iter(range(1, 1000))
     for row in rows:

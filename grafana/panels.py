@@ -22,7 +22,7 @@ ValueMapping = tuple[str, str, Colour]
 AXIS_WIDTH = 80  # pixels; equal widths align the time axes of panels below each other
 
 
-class Query(NamedTuple):
+class PanelTarget(NamedTuple):
     """One expression; `legend` is Grafana's template for a series' name; `instant` queries the newest value only."""
 
     expr: str
@@ -64,7 +64,7 @@ def build_time_series(
     title: str,
     description: str,
     field_options: FieldOptions,
-    *queries: Query,
+    *queries: PanelTarget,
     stacked: bool = False,
     right_axis: RightAxis | None = None,
     dashed_pattern: str | None = None,
@@ -94,7 +94,7 @@ def build_time_series(
 
 
 def build_stat(
-    title: str, description: str, field_options: FieldOptions, query: Query, *, width: int = 4, height: int = 4
+    title: str, description: str, field_options: FieldOptions, query: PanelTarget, *, width: int = 4, height: int = 4
 ) -> Panel:
     """Builds a panel with one large value in the colour of its threshold."""
     options = {
@@ -109,7 +109,7 @@ def build_stat(
 
 
 def build_text_stat(
-    title: str, description: str, field_options: FieldOptions, query: Query, *, width: int = 4, height: int = 4
+    title: str, description: str, field_options: FieldOptions, query: PanelTarget, *, width: int = 4, height: int = 4
 ) -> Panel:
     """Builds a panel with the text of a label, such as a version, in place of the value."""
     panel = build_stat(title, description, field_options, query, width=width, height=height)
@@ -118,7 +118,7 @@ def build_text_stat(
 
 
 def build_bar_gauge(
-    title: str, description: str, field_options: FieldOptions, *queries: Query, width: int = 12, height: int = 8
+    title: str, description: str, field_options: FieldOptions, *queries: PanelTarget, width: int = 12, height: int = 8
 ) -> Panel:
     """Builds a panel with a bar for each series' newest value."""
     options = {
@@ -134,7 +134,7 @@ def build_bar_gauge(
 
 
 def build_state_timeline(
-    title: str, description: str, field_options: FieldOptions, *queries: Query, width: int = 24, height: int = 8
+    title: str, description: str, field_options: FieldOptions, *queries: PanelTarget, width: int = 24, height: int = 8
 ) -> Panel:
     """Builds a panel with a row for each series, coloured by its value over time."""
     custom = {"fillOpacity": 70, "lineWidth": 0}
@@ -163,7 +163,7 @@ def build_table(
     description: str,
     field_options: FieldOptions,
     columns: Mapping[str, str],
-    *queries: Query,
+    *queries: PanelTarget,
     column_options: Mapping[str, FieldOptions] | None = None,
     sort: tuple[str, bool] | None = None,
     width: int = 12,
@@ -211,7 +211,7 @@ def _build_panel(
     kind: str,
     title: str,
     description: str,
-    queries: Sequence[Query],
+    queries: Sequence[PanelTarget],
     field_config: dict[str, Any],
     options: dict[str, Any],
     height: int,
@@ -231,7 +231,7 @@ def _build_panel(
     }
 
 
-def _build_target(query: Query, letter: str) -> dict[str, Any]:
+def _build_target(query: PanelTarget, letter: str) -> dict[str, Any]:
     return {
         "datasource": DATASOURCE,
         "editorMode": "code",

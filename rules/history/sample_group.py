@@ -208,10 +208,6 @@ class SampleGroup:
         self.ended_ms[slot] = NEVER_MS
         self._free_slots.append(slot)
 
-    def head_start_ms(self) -> int:
-        """Returns the time of the oldest plain row; older rows must be unsealed."""
-        return int(self._times[self._first]) if self._end > self._first else ALIVE_MS
-
     def head_times(self) -> Times:
         """Returns the times of the plain rows, as a view."""
         return self._times[self._first : self._end]

@@ -18,7 +18,7 @@ from rules.promql.parse import parse
 from rules.promql.plan import (
     Aggregate,
     Call,
-    Kind,
+    ValueKind,
     Node,
     PromqlError,
     Text,
@@ -79,7 +79,7 @@ class Query:
     """A compiled expression; it holds no data and can be evaluated over any History."""
 
     text: str
-    kind: Kind
+    kind: ValueKind
     names: frozenset[str]
     reach_ms: int
     _plan: Node = field(repr=False)

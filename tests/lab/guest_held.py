@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.actions import RefusedError, Task, compact_memory, migrate_pages, reclaim
-from agent.actions import Vector as Values
+from agent.actions import QueryRows as Values
 from agent.remediation.action_context import LiveActionContext
 from collectors import node_meminfo
 from rules.history.history import History
