@@ -174,7 +174,7 @@ def _open_checkpoint(
     from engine.checkpoints.checkpoint import create_seeded
     from engine.checkpoints.opening import open_checkpoint
     from engine.checkpoints.tokenizer import VOCAB
-    from engine.decoder.weights import MIN_WEIGHTS_BYTES, config_of_size
+    from engine.decoder.weights import MIN_WEIGHTS_BYTES, make_config_of_size
     from engine.memory.budget import estimate_footprint
 
     int8 = bool(options.weights == "int8")
@@ -187,7 +187,7 @@ def _open_checkpoint(
             options,
             find_node_limit(binding),
             MIN_WEIGHTS_BYTES,
-            lambda size: estimate(config_of_size(size, VOCAB, int8=int8)).total,
+            lambda size: estimate(make_config_of_size(size, VOCAB, int8=int8)).total,
         )
         checkpoint = create_seeded(size, options.seed, int8=int8)
     else:

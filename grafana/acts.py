@@ -9,7 +9,7 @@ from grafana.healthy import CRITICAL, HEADROOM, WARNING
 from grafana.panels import (
     HOST,
     FieldOptions,
-    Panel,
+    PanelJson,
     PanelTarget,
     RightAxis,
     Thresholds,
@@ -39,7 +39,7 @@ def build() -> dict[str, Any]:
     )
 
 
-def _build_status_panels() -> list[Panel]:
+def _build_status_panels() -> list[PanelJson]:
     mode: tuple[ValueMapping, ...] = (("0", "observing", "text"), ("1", "enforcing", "blue"))
     yes_no: tuple[ValueMapping, ...] = (("0", "no", "green"), ("1", "yes", "orange"))
     halted: tuple[ValueMapping, ...] = (("0", "no", "green"), ("1", "yes", "red"))
@@ -64,7 +64,7 @@ def _build_status_panels() -> list[Panel]:
     ]
 
 
-def _build_totals_panel() -> Panel:
+def _build_totals_panel() -> PanelJson:
     return build_table(
         "By remedy since the agent started",
         "Events of the audit log; steadytok remedies audit lists each entry with its reason.",
@@ -77,7 +77,7 @@ def _build_totals_panel() -> Panel:
     )
 
 
-def _build_alerts_panel() -> Panel:
+def _build_alerts_panel() -> PanelJson:
     def format_state(name: str) -> str:
         return f'max by (alertname) (sgn(steadytok_alerts{{{HOST},severity!="none",alertstate="{name}"}}))'
 
@@ -89,7 +89,7 @@ def _build_alerts_panel() -> Panel:
     )
 
 
-def _build_remedies_panel() -> Panel:
+def _build_remedies_panel() -> PanelJson:
     return build_state_timeline(
         "Remedies",
         "Each remedy's state over time: acting, failed, or gave up.",
@@ -104,7 +104,7 @@ def _build_remedies_panel() -> Panel:
     )
 
 
-def _build_events_panel() -> Panel:
+def _build_events_panel() -> PanelJson:
     return build_time_series(
         "Remedy events",
         "Entries of the audit log within the minute (or longer step) before each point.",
@@ -118,7 +118,7 @@ def _build_events_panel() -> Panel:
     )
 
 
-def _build_effect_panels() -> list[Panel]:
+def _build_effect_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Duty and speed",
@@ -138,7 +138,7 @@ def _build_effect_panels() -> list[Panel]:
     ]
 
 
-def _build_notification_panels() -> list[Panel]:
+def _build_notification_panels() -> list[PanelJson]:
     def format_rate(outcome: str) -> str:
         return f"sum by (alertmanager) (rate(steadytok_notifications_{outcome}_total{{{HOST}}}[$__rate_interval]))"
 
@@ -161,7 +161,7 @@ def _build_notification_panels() -> list[Panel]:
     ]
 
 
-def _build_cost_panels() -> list[Panel]:
+def _build_cost_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Processors",

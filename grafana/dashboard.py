@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from grafana.panels import DATASOURCE, Panel
+from grafana.panels import DATASOURCE, PanelJson
 
 WIDTH = 24  # columns of Grafana's grid
 TAG = "steadytok"
@@ -16,7 +16,7 @@ class DashboardRow(NamedTuple):
     """A heading with panels below it; Grafana queries the panels of a `collapsed` row only when it is opened."""
 
     title: str
-    panels: Sequence[Panel]
+    panels: Sequence[PanelJson]
     collapsed: bool = False
 
 
@@ -149,8 +149,8 @@ def _build_links() -> dict[str, Any]:
     }
 
 
-def _place_panels(rows: Sequence[DashboardRow]) -> list[Panel]:
-    panels: list[Panel] = []
+def _place_panels(rows: Sequence[DashboardRow]) -> list[PanelJson]:
+    panels: list[PanelJson] = []
     top, numbers = 0, iter(range(1, 1000))
     for row in rows:
         heading = {"type": "row", "title": row.title, "collapsed": row.collapsed, "id": next(numbers), "panels": []}
@@ -163,9 +163,9 @@ def _place_panels(rows: Sequence[DashboardRow]) -> list[Panel]:
     return panels
 
 
-def _arrange_in_lines(panels: Iterable[Panel], top: int) -> tuple[list[Panel], int]:
+def _arrange_in_lines(panels: Iterable[PanelJson], top: int) -> tuple[list[PanelJson], int]:
     """Arranges panels from left to right, in a new line when one does not fit; also returns the next free line."""
-    positioned: list[Panel] = []
+    positioned: list[PanelJson] = []
     x = line_height = 0
     for panel in panels:
         size = panel["gridPos"]

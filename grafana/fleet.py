@@ -6,7 +6,7 @@ from typing import Any
 
 from grafana.dashboard import DashboardRow, DashboardVariable, build_dashboard
 from grafana.healthy import CRITICAL, HEADROOM, WARNING
-from grafana.panels import FieldOptions, Panel, PanelTarget, Thresholds, build_stat, build_table, build_time_series
+from grafana.panels import FieldOptions, PanelJson, PanelTarget, Thresholds, build_stat, build_table, build_time_series
 from grafana.slow import OF_BASELINE
 
 HOSTS = 'job="steadytok",instance=~"$instance"'
@@ -33,7 +33,7 @@ def build() -> dict[str, Any]:
     )
 
 
-def _build_glance_panels() -> list[Panel]:
+def _build_glance_panels() -> list[PanelJson]:
     exprs = {
         "alerts": f"instance:steadytok_alerts:sum{{{HOSTS}}}",
         "speed": f"instance:steadytok_engine_speed_of_baseline_ratio:min{{{HOSTS}}}",
@@ -63,7 +63,7 @@ def _build_glance_panels() -> list[Panel]:
     ]
 
 
-def _build_hosts_panel() -> Panel:
+def _build_hosts_panel() -> PanelJson:
     def query_recorded(name: str) -> PanelTarget:
         return PanelTarget(f"max by (instance) (instance:steadytok_{name}{{{HOSTS}}})", "")
 
@@ -117,7 +117,7 @@ def _to_ratio(percent: Thresholds) -> Thresholds:
     return Thresholds(percent.base, tuple((value / 100, colour) for value, colour in percent.steps))
 
 
-def _build_worst_panels() -> list[Panel]:
+def _build_worst_panels() -> list[PanelJson]:
     def query_lowest(name: str) -> PanelTarget:
         return PanelTarget(f"bottomk({MAX_HOSTS}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
 
@@ -164,7 +164,7 @@ def _build_worst_panels() -> list[Panel]:
     ]
 
 
-def _build_agent_panels() -> list[Panel]:
+def _build_agent_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Versions",

@@ -9,7 +9,7 @@ from grafana.panels import (
     HOST,
     NO_THRESHOLDS,
     FieldOptions,
-    Panel,
+    PanelJson,
     PanelTarget,
     Thresholds,
     ValueMapping,
@@ -63,7 +63,7 @@ def _format_count(alerts: str) -> str:
     return f"sum(steadytok_alerts{{{HOST},{alerts}}}) or vector(0)"
 
 
-def _build_glance_panels() -> list[Panel]:
+def _build_glance_panels() -> list[PanelJson]:
     available = f"steadytok_meminfo_mem_available_bytes{{{HOST}}} / steadytok_meminfo_mem_total_bytes{{{HOST}}}"
     node = f"steadytok_node_meminfo_available_bytes{{{HOST}}} / steadytok_node_meminfo_mem_total_bytes{{{HOST}}}"
     return [
@@ -106,7 +106,7 @@ def _build_glance_panels() -> list[Panel]:
     ]
 
 
-def _build_firing_panel() -> Panel:
+def _build_firing_panel() -> PanelJson:
     return build_table(
         "Active alerts",
         "Pending and firing alerts; each has a runbook.",
@@ -117,7 +117,7 @@ def _build_firing_panel() -> Panel:
     )
 
 
-def _build_headroom_panel() -> Panel:
+def _build_headroom_panel() -> PanelJson:
     return build_bar_gauge(
         "Degrees left, by DIMM",
         "Degrees until the limit of each module: the configured limit, else 85 °C or a lower critical limit.",
@@ -126,7 +126,7 @@ def _build_headroom_panel() -> Panel:
     )
 
 
-def _build_heat_panels() -> list[Panel]:
+def _build_heat_panels() -> list[PanelJson]:
     fans = f"steadytok_hwmon_fan_rpm{{{HOST}}}"
     bmc = f"steadytok_ipmi_fan_rpm{{{HOST}}}"
     return [
@@ -149,7 +149,9 @@ def _build_heat_panels() -> list[Panel]:
                 f'steadytok_hwmon_temperature_celsius{{{HOST},chip=~"coretemp|k10temp"}}',
                 "{{device}} {{label}}",
             ),
-            PanelTarget(f'min(steadytok_hwmon_temperature_critical_celsius{{{HOST},chip=~"coretemp|k10temp"}})', "critical"),
+            PanelTarget(
+                f'min(steadytok_hwmon_temperature_critical_celsius{{{HOST},chip=~"coretemp|k10temp"}})', "critical"
+            ),
             dashed_pattern="^critical$",
         ),
         build_time_series(
@@ -168,7 +170,7 @@ def _build_heat_panels() -> list[Panel]:
     ]
 
 
-def _build_processor_panels() -> list[Panel]:
+def _build_processor_panels() -> list[PanelJson]:
     busy = f'rate(steadytok_stat_cpu_seconds_total{{{HOST},mode!~"idle|guest|guest_nice"}}[$__rate_interval])'
     online = f"sum(steadytok_stat_cpus_online{{{HOST}}})"
     waiting = f"rate(steadytok_pressure_waiting_seconds_total{{{HOST}}}[$__rate_interval])"
@@ -208,7 +210,7 @@ def _build_processor_panels() -> list[Panel]:
     ]
 
 
-def _build_error_panels() -> list[Panel]:
+def _build_error_panels() -> list[PanelJson]:
     corrected = f"steadytok_dimm_correctable_errors_total{{{HOST}}}"
     uncorrected = f"steadytok_dimm_uncorrectable_errors_total{{{HOST}}}"
     return [
@@ -231,7 +233,7 @@ def _build_error_panels() -> list[Panel]:
     ]
 
 
-def _build_agent_panels() -> list[Panel]:
+def _build_agent_panels() -> list[PanelJson]:
     return [
         build_state_timeline(
             "Collectors",

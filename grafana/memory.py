@@ -9,7 +9,7 @@ from grafana.healthy import MEMORY_LEFT
 from grafana.panels import (
     HOST,
     FieldOptions,
-    Panel,
+    PanelJson,
     PanelTarget,
     RightAxis,
     Thresholds,
@@ -39,24 +39,24 @@ def build() -> dict[str, Any]:
     )
 
 
-def _meminfo(field: str) -> str:
+def _format_meminfo_query(field: str) -> str:
     return f"steadytok_meminfo_{field}_bytes{{{HOST}}}"
 
 
-def _build_glance_panels() -> list[Panel]:
-    total = _meminfo("mem_total")
+def _build_glance_panels() -> list[PanelJson]:
+    total = _format_meminfo_query("mem_total")
     stats = (
         ("Installed", "Memory that the kernel can use.", total, "bytes", Thresholds("text")),
-        ("Left", "Share of memory available without swapping.", f"100 * {_meminfo('mem_available')} / {total}",
+        ("Left", "Share of memory available without swapping.", f"100 * {_format_meminfo_query('mem_available')} / {total}",
          "percent", MEMORY_LEFT),
         ("Anonymous", "Memory that could only be swapped out: loaded weights, KV caches.",
-         f"{_meminfo('active_anon')} + {_meminfo('inactive_anon')}", "bytes", Thresholds("text")),
-        ("Files", "Page cache, mapped weights included.", f"{_meminfo('active_file')} + {_meminfo('inactive_file')}",
+         f"{_format_meminfo_query('active_anon')} + {_format_meminfo_query('inactive_anon')}", "bytes", Thresholds("text")),
+        ("Files", "Page cache, mapped weights included.", f"{_format_meminfo_query('active_file')} + {_format_meminfo_query('inactive_file')}",
          "bytes", Thresholds("text")),
-        ("Mapped files", "Page cache that processes map and read as memory: mmap'ed weights.", _meminfo("mapped"),
+        ("Mapped files", "Page cache that processes map and read as memory: mmap'ed weights.", _format_meminfo_query("mapped"),
          "bytes", Thresholds("text")),
         ("Huge pages", "Reserved for huge pages, used or not.",
-         f'steadytok_meminfo_huge_pages{{{HOST},state="total"}} * on (instance) {_meminfo("hugepagesize")}',
+         f'steadytok_meminfo_huge_pages{{{HOST},state="total"}} * on (instance) {_format_meminfo_query("hugepagesize")}',
          "bytes", Thresholds("text")),
     )  # fmt: skip
     return [
@@ -65,22 +65,22 @@ def _build_glance_panels() -> list[Panel]:
     ]
 
 
-def _build_host_panel() -> Panel:
-    unmapped = f"{_meminfo('active_file')} + {_meminfo('inactive_file')} - {_meminfo('mapped')}"
+def _build_host_panel() -> PanelJson:
+    unmapped = f"{_format_meminfo_query('active_file')} + {_format_meminfo_query('inactive_file')} - {_format_meminfo_query('mapped')}"
     return build_time_series(
         "Use of the host's memory",
         "Anonymous memory, mapped files, cached files, the kernel's slab, and free memory.",
         FieldOptions("bytes", min=0),
-        PanelTarget(f"{_meminfo('active_anon')} + {_meminfo('inactive_anon')}", "anonymous"),
-        PanelTarget(_meminfo("mapped"), "mapped files"),
+        PanelTarget(f"{_format_meminfo_query('active_anon')} + {_format_meminfo_query('inactive_anon')}", "anonymous"),
+        PanelTarget(_format_meminfo_query("mapped"), "mapped files"),
         PanelTarget(f"clamp_min({unmapped}, 0)", "cached files"),
-        PanelTarget(f"{_meminfo('sreclaimable')} + {_meminfo('sunreclaim')}", "kernel"),
-        PanelTarget(_meminfo("mem_free"), "free"),
+        PanelTarget(f"{_format_meminfo_query('sreclaimable')} + {_format_meminfo_query('sunreclaim')}", "kernel"),
+        PanelTarget(_format_meminfo_query("mem_free"), "free"),
         stacked=True,
     )
 
 
-def _build_reclaim_panel() -> Panel:
+def _build_reclaim_panel() -> PanelJson:
     def format_rate(name: str) -> str:
         return f"rate(steadytok_vmstat_{name}_total{{{HOST}}}[$__rate_interval])"
 
@@ -95,7 +95,7 @@ def _build_reclaim_panel() -> Panel:
     )
 
 
-def _build_available_panel() -> Panel:
+def _build_available_panel() -> PanelJson:
     return build_time_series(
         "Available memory by node",
         "Free memory, reclaimable cache and reclaimable slab above the low watermark. An engine bound to a node is "
@@ -109,7 +109,7 @@ def _build_available_panel() -> Panel:
     )
 
 
-def _build_nodes_panel() -> Panel:
+def _build_nodes_panel() -> PanelJson:
     def query_field(field: str) -> PanelTarget:
         return PanelTarget(f"sum by (node) (steadytok_node_meminfo_{field}_bytes{{{HOST}}})", "")
 
@@ -141,7 +141,7 @@ def _build_nodes_panel() -> Panel:
     )
 
 
-def _build_allocation_panels() -> list[Panel]:
+def _build_allocation_panels() -> list[PanelJson]:
     def format_rate(name: str) -> str:
         return f"rate(steadytok_numastat_{name}_total{{{HOST}}}[$__rate_interval])"
 
@@ -156,13 +156,15 @@ def _build_allocation_panels() -> list[Panel]:
             "Pages that the kernel moved",
             "Pages per second: by NUMA balancing, and by all causes together.",
             FieldOptions("ops", min=0),
-            PanelTarget(f"rate(steadytok_vmstat_numa_pages_migrated_total{{{HOST}}}[$__rate_interval])", "NUMA balancing"),
+            PanelTarget(
+                f"rate(steadytok_vmstat_numa_pages_migrated_total{{{HOST}}}[$__rate_interval])", "NUMA balancing"
+            ),
             PanelTarget(f"rate(steadytok_vmstat_pgmigrate_success_total{{{HOST}}}[$__rate_interval])", "all causes"),
         ),
     ]
 
 
-def _build_engine_panels() -> list[Panel]:
+def _build_engine_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Memory of engines",
@@ -219,7 +221,7 @@ def _build_engine_panels() -> list[Panel]:
     ]
 
 
-def _build_limit_panels() -> list[Panel]:
+def _build_limit_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Memory of the limiting cgroup",
@@ -244,7 +246,7 @@ def _build_limit_panels() -> list[Panel]:
     ]
 
 
-def _build_modules_panel() -> Panel:
+def _build_modules_panel() -> PanelJson:
     return build_table(
         "Memory modules",
         "The module in each slot, as the firmware reports it.",
@@ -256,12 +258,14 @@ def _build_modules_panel() -> Panel:
             "part_number": "Part",
             "serial_number": "Serial number",
         },
-        PanelTarget(f"sum by (dimm, node, manufacturer, part_number, serial_number) (steadytok_dimm_info{{{HOST}}})", ""),
+        PanelTarget(
+            f"sum by (dimm, node, manufacturer, part_number, serial_number) (steadytok_dimm_info{{{HOST}}})", ""
+        ),
         sort=("Slot", False),
     )
 
 
-def _build_kills_panel() -> Panel:
+def _build_kills_panel() -> PanelJson:
     return build_table(
         "Out-of-memory kills",
         "The last kill of each kind. memory_policy and cpuset: a node was full; memcg: a cgroup; none: the whole host.",

@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-Panel = dict[str, Any]
+PanelJson = dict[str, Any]
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 HOST = 'job="steadytok",instance="$instance"'
@@ -70,7 +70,7 @@ def build_time_series(
     dashed_pattern: str | None = None,
     height: int = 8,
     width: int = 12,
-) -> Panel:
+) -> PanelJson:
     """Builds a panel of values over time; its legend is a table with the last, minimum and maximum value."""
     custom: dict[str, Any] = {
         "axisWidth": AXIS_WIDTH,
@@ -95,7 +95,7 @@ def build_time_series(
 
 def build_stat(
     title: str, description: str, field_options: FieldOptions, query: PanelTarget, *, width: int = 4, height: int = 4
-) -> Panel:
+) -> PanelJson:
     """Builds a panel with one large value in the colour of its threshold."""
     options = {
         "colorMode": "none" if field_options.thresholds.base == "text" else "background",
@@ -110,7 +110,7 @@ def build_stat(
 
 def build_text_stat(
     title: str, description: str, field_options: FieldOptions, query: PanelTarget, *, width: int = 4, height: int = 4
-) -> Panel:
+) -> PanelJson:
     """Builds a panel with the text of a label, such as a version, in place of the value."""
     panel = build_stat(title, description, field_options, query, width=width, height=height)
     panel["options"] |= {"textMode": "name", "colorMode": "none"}
@@ -119,7 +119,7 @@ def build_text_stat(
 
 def build_bar_gauge(
     title: str, description: str, field_options: FieldOptions, *queries: PanelTarget, width: int = 12, height: int = 8
-) -> Panel:
+) -> PanelJson:
     """Builds a panel with a bar for each series' newest value."""
     options = {
         "displayMode": "basic",
@@ -135,7 +135,7 @@ def build_bar_gauge(
 
 def build_state_timeline(
     title: str, description: str, field_options: FieldOptions, *queries: PanelTarget, width: int = 24, height: int = 8
-) -> Panel:
+) -> PanelJson:
     """Builds a panel with a row for each series, coloured by its value over time."""
     custom = {"fillOpacity": 70, "lineWidth": 0}
     options = {
@@ -168,7 +168,7 @@ def build_table(
     sort: tuple[str, bool] | None = None,
     width: int = 12,
     height: int = 8,
-) -> Panel:
+) -> PanelJson:
     """
     Builds a table of the newest values, joined by their labels; `columns` maps fields to displayed names, in order.
 
@@ -216,7 +216,7 @@ def _build_panel(
     options: dict[str, Any],
     height: int,
     width: int,
-) -> Panel:
+) -> PanelJson:
     return {
         "type": kind,
         "title": title,

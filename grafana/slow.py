@@ -9,7 +9,7 @@ from grafana.healthy import HEADROOM, format_throttled
 from grafana.panels import (
     HOST,
     FieldOptions,
-    Panel,
+    PanelJson,
     PanelTarget,
     RightAxis,
     Thresholds,
@@ -60,7 +60,7 @@ def format_baseline_percent(engines: str) -> str:
     )
 
 
-def _build_verdict_panels() -> list[Panel]:
+def _build_verdict_panels() -> list[PanelJson]:
     return [
         build_stat(
             "Of the usual speed",
@@ -87,14 +87,16 @@ def _build_verdict_panels() -> list[Panel]:
             "BindingIneffective placement; WeightsEvicted and MemoryPressure the page cache.",
             FieldOptions("short"),
             {"alertname": "Alert", "severity": "Severity", "alertstate": "State", "Value": "Number"},
-            PanelTarget(f'sum by (alertname, severity, alertstate) (steadytok_alerts{{{HOST},severity!="none"}}) > 0', ""),
+            PanelTarget(
+                f'sum by (alertname, severity, alertstate) (steadytok_alerts{{{HOST},severity!="none"}}) > 0', ""
+            ),
             sort=("Severity", False),
             height=4,
         ),
     ]
 
 
-def _build_overlay_panel() -> Panel:
+def _build_overlay_panel() -> PanelJson:
     """Builds the panel with speed and all causes on one scale: the cause that falls with the speed stands out."""
     frequency = (
         f"100 * quantile(0.75, steadytok_cpufreq_frequency_hertz{{{HOST}}})"
@@ -126,7 +128,7 @@ def _build_strip(
     *queries: PanelTarget,
     right_axis: RightAxis | None = None,
     dashed_pattern: str | None = None,
-) -> Panel:
+) -> PanelJson:
     return build_time_series(
         title,
         description,
@@ -139,20 +141,22 @@ def _build_strip(
     )
 
 
-def _build_speed_panel() -> Panel:
+def _build_speed_panel() -> PanelJson:
     return _build_strip(
         "Tokens per second",
         "Speed of each engine, and its baseline (dashed). Right: the duty that the agent sets.",
         FieldOptions("short", min=0),
         PanelTarget(f"max by (engine) (steadytok_engine_tokens_per_second{{{ENGINES}}})", "{{engine}}"),
-        PanelTarget(f"max by (engine) (steadytok_engine_baseline_tokens_per_second{{{ENGINES}}})", "{{engine}} baseline"),
+        PanelTarget(
+            f"max by (engine) (steadytok_engine_baseline_tokens_per_second{{{ENGINES}}})", "{{engine}} baseline"
+        ),
         PanelTarget(f"min by (engine) (steadytok_pace_duty{{{ENGINES}}})", "{{engine}} duty"),
         right_axis=RightAxis("duty$", "percentunit"),
         dashed_pattern="baseline$",
     )
 
 
-def _build_heat_panel() -> Panel:
+def _build_heat_panel() -> PanelJson:
     return _build_strip(
         "Heat",
         "The hottest memory module of each node and the lowest limit (dashed). Right: share of the time in which "
@@ -166,7 +170,7 @@ def _build_heat_panel() -> Panel:
     )
 
 
-def _build_frequency_panel() -> Panel:
+def _build_frequency_panel() -> PanelJson:
     return _build_strip(
         "Frequency",
         "Upper quartile of each node's CPUs, which are the busy ones. Dashed: the highest permitted frequency.",
@@ -177,7 +181,7 @@ def _build_frequency_panel() -> Panel:
     )
 
 
-def _build_placement_panel() -> Panel:
+def _build_placement_panel() -> PanelJson:
     missed = f"sum by (node) (rate(steadytok_numastat_numa_foreign_total{{{HOST}}}[$__rate_interval]))"
     return _build_strip(
         "Placement",
@@ -191,7 +195,7 @@ def _build_placement_panel() -> Panel:
     )
 
 
-def _build_traffic_panel() -> Panel:
+def _build_traffic_panel() -> PanelJson:
     return _build_strip(
         "Memory traffic",
         "Bytes per second of each L3 domain to its own node and to others (resctrl), or of a socket (HSMP). No value: "
@@ -209,7 +213,7 @@ def _build_traffic_panel() -> Panel:
     )
 
 
-def _build_cache_panel() -> Panel:
+def _build_cache_panel() -> PanelJson:
     refaults = f"rate(steadytok_vmstat_workingset_refault_file_total{{{HOST}}}[$__rate_interval])"
     return _build_strip(
         "Page cache",
@@ -224,7 +228,7 @@ def _build_cache_panel() -> Panel:
     )
 
 
-def _build_request_panels() -> list[Panel]:
+def _build_request_panels() -> list[PanelJson]:
     def format_rate(name: str) -> str:
         return f"rate(steadytok_engine_{name}_total{{{ENGINES}}}[$__rate_interval])"
 
@@ -279,7 +283,7 @@ def _build_request_panels() -> list[Panel]:
     ]
 
 
-def _build_contention_panels() -> list[Panel]:
+def _build_contention_panels() -> list[PanelJson]:
     contended = (
         f'rate(steadytok_stat_cpu_seconds_total{{{HOST},mode=~"steal|iowait|system|softirq"}}[$__rate_interval])'
     )

@@ -117,9 +117,7 @@ class _Engine:
             for name, value in values.items()
             if name.startswith("inter_token_latency_seconds_bucket")
         }
-        return PaceCounters(
-            values["generated_tokens_total"], sum(phases), values["cpu_seconds_total"], latency_buckets
-        )
+        return PaceCounters(values["generated_tokens_total"], sum(phases), values["cpu_seconds_total"], latency_buckets)
 
     def stream(self, ready_event: threading.Event, stop_event: threading.Event) -> None:
         """Reads one long stream."""

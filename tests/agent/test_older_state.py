@@ -67,7 +67,7 @@ def test_alerts_and_readings_are_restored(folder: Path) -> None:
     persistence.restore(history, rules, notifier, ["hwmon", "meminfo"], NOW_MS)
     rules.evaluate(history, NOW_MS)
 
-    alerts = {dict(alert.labels)["alertname"]: alert for alert in rules.alerts()}
+    alerts = {dict(alert.labels)["alertname"]: alert for alert in rules.list_alerts()}
     assert {name: (alert.state, alert.active_at_ms) for name, alert in alerts.items()} == {
         "Hot": (AlertState.FIRING, STARTED_MS),
         "HotForLong": (AlertState.PENDING, STARTED_MS),
