@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.decoder.matmul import multiply
 from engine.decoder.model import Model, estimate_memory
-from engine.decoder.weights import Array, WeightMatrix, ModelConfig, create_seeded_weights
+from engine.decoder.weights import Array, ModelConfig, WeightMatrix, create_seeded_weights
 from engine.memory.sizing import read_available_memory
 
 SHAPES = {

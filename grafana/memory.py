@@ -39,24 +39,24 @@ def build() -> dict[str, Any]:
     )
 
 
-def _format_meminfo_query(field: str) -> str:
+def _meminfo(field: str) -> str:
     return f"steadytok_meminfo_{field}_bytes{{{HOST}}}"
 
 
 def _build_glance_panels() -> list[PanelJson]:
-    total = _format_meminfo_query("mem_total")
+    total = _meminfo("mem_total")
     stats = (
         ("Installed", "Memory that the kernel can use.", total, "bytes", Thresholds("text")),
-        ("Left", "Share of memory available without swapping.", f"100 * {_format_meminfo_query('mem_available')} / {total}",
+        ("Left", "Share of memory available without swapping.", f"100 * {_meminfo('mem_available')} / {total}",
          "percent", MEMORY_LEFT),
         ("Anonymous", "Memory that could only be swapped out: loaded weights, KV caches.",
-         f"{_format_meminfo_query('active_anon')} + {_format_meminfo_query('inactive_anon')}", "bytes", Thresholds("text")),
-        ("Files", "Page cache, mapped weights included.", f"{_format_meminfo_query('active_file')} + {_format_meminfo_query('inactive_file')}",
+         f"{_meminfo('active_anon')} + {_meminfo('inactive_anon')}", "bytes", Thresholds("text")),
+        ("Files", "Page cache, mapped weights included.", f"{_meminfo('active_file')} + {_meminfo('inactive_file')}",
          "bytes", Thresholds("text")),
-        ("Mapped files", "Page cache that processes map and read as memory: mmap'ed weights.", _format_meminfo_query("mapped"),
+        ("Mapped files", "Page cache that processes map and read as memory: mmap'ed weights.", _meminfo("mapped"),
          "bytes", Thresholds("text")),
         ("Huge pages", "Reserved for huge pages, used or not.",
-         f'steadytok_meminfo_huge_pages{{{HOST},state="total"}} * on (instance) {_format_meminfo_query("hugepagesize")}',
+         f'steadytok_meminfo_huge_pages{{{HOST},state="total"}} * on (instance) {_meminfo("hugepagesize")}',
          "bytes", Thresholds("text")),
     )  # fmt: skip
     return [
@@ -66,16 +66,16 @@ def _build_glance_panels() -> list[PanelJson]:
 
 
 def _build_host_panel() -> PanelJson:
-    unmapped = f"{_format_meminfo_query('active_file')} + {_format_meminfo_query('inactive_file')} - {_format_meminfo_query('mapped')}"
+    unmapped = f"{_meminfo('active_file')} + {_meminfo('inactive_file')} - {_meminfo('mapped')}"
     return build_time_series(
         "Use of the host's memory",
         "Anonymous memory, mapped files, cached files, the kernel's slab, and free memory.",
         FieldOptions("bytes", min=0),
-        PanelTarget(f"{_format_meminfo_query('active_anon')} + {_format_meminfo_query('inactive_anon')}", "anonymous"),
-        PanelTarget(_format_meminfo_query("mapped"), "mapped files"),
+        PanelTarget(f"{_meminfo('active_anon')} + {_meminfo('inactive_anon')}", "anonymous"),
+        PanelTarget(_meminfo("mapped"), "mapped files"),
         PanelTarget(f"clamp_min({unmapped}, 0)", "cached files"),
-        PanelTarget(f"{_format_meminfo_query('sreclaimable')} + {_format_meminfo_query('sunreclaim')}", "kernel"),
-        PanelTarget(_format_meminfo_query("mem_free"), "free"),
+        PanelTarget(f"{_meminfo('sreclaimable')} + {_meminfo('sunreclaim')}", "kernel"),
+        PanelTarget(_meminfo("mem_free"), "free"),
         stacked=True,
     )
 

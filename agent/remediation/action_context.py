@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.actions import PATIENCE, ActionContext, FailedError, Http, UnknownError, QueryRows
+from agent.actions import PATIENCE, ActionContext, FailedError, Http, QueryRows, UnknownError
 from agent.remediation import hand as hand_client
 from agent.text.units import url_origin
 from collectors import Host

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from engine.checkpoints.tokenizer import VOCAB, ByteTokenizer, Tokenizer
 from engine.decoder.int8 import compile_kernels
-from engine.decoder.weights import ModelConfig, Weights, make_config_of_size, create_seeded_weights
+from engine.decoder.weights import ModelConfig, Weights, create_seeded_weights, make_config_of_size
 
 
 @dataclass(frozen=True, slots=True)

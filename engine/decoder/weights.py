@@ -113,9 +113,7 @@ class Layer:
     """The weights of one block; a matrix is (output, input), so a row gives one output."""
 
     attention_norm: Array  # (dim,)
-    query_key_value: (
-        WeightMatrix  # (query_dim + 2 * kv_dim, dim): three matrices as one, because a long gemv streams better
-    )
+    query_key_value: WeightMatrix  # (query_dim + 2 * kv_dim, dim): three matrices as one, since a long gemv is faster
     output: WeightMatrix  # (dim, query_dim)
     feed_forward_norm: Array  # (dim,)
     gate_up: WeightMatrix  # (2 * hidden, dim)

@@ -28,7 +28,7 @@ from rules.history.snapshot import Index, Snapshot, as_columns
 from rules.matchers import NAME, Matchers, build_labels_test, find_exact_name, matches_name
 
 _MAX_SELECTIONS = 1024  # cached selections; a page that keeps inventing selectors must not grow the agent
-_SEALED_CELL_BYTES = 4.5  # of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
+_SEALED_CELL_BYTES = 4.5  # bytes of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
 _SERIES_BYTES = 900  # labels, keys and per-column arrays of one series
 
 RECORDED_PREFIX = "rule:"

@@ -13,8 +13,8 @@ from rules.promql.selectors import select_instant, select_windows
 from rules.promql.values import (
     EvaluationContext,
     QueryBudget,
-    Series,
     SampleSource,
+    Series,
     Windows,
     drop_metric_names,
     merge_same_labels,

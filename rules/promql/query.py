@@ -18,18 +18,18 @@ from rules.promql.parse import parse
 from rules.promql.plan import (
     Aggregate,
     Call,
-    ValueKind,
     Node,
     PromqlError,
     Text,
     TimeModifiers,
+    ValueKind,
     VectorSelector,
     compute_reach_ms,
     infer_kind,
     iter_selectors,
 )
 from rules.promql.selectors import MAX_STEPS
-from rules.promql.values import Bools, LabelSets, QueryBudget, Series, SampleSource
+from rules.promql.values import Bools, LabelSets, QueryBudget, SampleSource, Series
 
 Samples = tuple[Labels, Times, Floats]
 """A series with the times (ms) and values of its samples."""

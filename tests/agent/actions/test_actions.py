@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, QueryRows
+from agent.actions import ChangedError, FailedError, Http, Moment, Plan, QueryRows, RefusedError, Task
 from agent.remediation import plugins
 from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import overlaps

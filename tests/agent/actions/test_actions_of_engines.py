@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.actions import ChangedError, FailedError, Http, Moment, RefusedError, Task, QueryRows
+from agent.actions import ChangedError, FailedError, Http, Moment, QueryRows, RefusedError, Task
 from agent.remediation.action_context import LiveActionContext
 from rules.history.history import History
 from tests import processes

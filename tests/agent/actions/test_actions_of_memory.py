@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.actions import FailedError, Plan, RefusedError, Task, QueryRows
+from agent.actions import FailedError, Plan, QueryRows, RefusedError, Task
 from tests.agent.actions.test_actions import ACTIONS, MEMORY, FakeContext, make_task
 
 RECLAIM, MIGRATE, COMPACT = (ACTIONS[name] for name in ("reclaim", "migrate_pages", "compact_memory"))

@@ -13,7 +13,7 @@ import pytest
 from engine.decoder.int8 import Int8Matrix, quantize
 from engine.decoder.matmul import BLOCK_FLOATS, MIN_GEMM_ROWS, multiply, take_rows
 from engine.decoder.model import Model, estimate_memory
-from engine.decoder.weights import Array, Layer, ModelConfig, Weights, make_config_of_size, create_seeded_weights
+from engine.decoder.weights import Array, Layer, ModelConfig, Weights, create_seeded_weights, make_config_of_size
 from tests.engine.greedy import measure_difference
 
 ROOT = Path(__file__).parents[3]

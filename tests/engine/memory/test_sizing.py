@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoints.tokenizer import VOCAB
 from engine.decoder.model import estimate_memory
-from engine.decoder.weights import MIN_WEIGHTS_BYTES, ModelConfig, make_config_of_size, create_seeded_weights
+from engine.decoder.weights import MIN_WEIGHTS_BYTES, ModelConfig, create_seeded_weights, make_config_of_size
 from engine.memory.sizing import (
     INTERPRETER_BYTES,
     Size,
