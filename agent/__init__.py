@@ -1,5 +1,4 @@
 """
-The agent: samples the host, evaluates rules, sends alerts and acts on them.
-
-Imports `rules` and `collectors`; nothing imports the agent.
+Samples the host, evaluates rules, sends alerts and acts on them. It imports `rules` and `collectors`, and neither
+imports it; engine and hand are reached only over a socket.
 """

@@ -191,7 +191,7 @@ class Agent:
     def _build_presenter(self, screen: Screen | None) -> Presenter:
         context = HostContext(
             history=self.history,
-            alerts=lambda: self.loop.rules.alerts(),
+            alerts=lambda: self.loop.rules.list_alerts(),
             pacing=lambda: [memory.says for _, memory in self.remediator.iter_steered()],
             learning_progress=self.learning.baseline.learning_progress,
             identity=self.config.build_identity_labels(),
@@ -307,7 +307,7 @@ class Agent:
 
     def render_metrics(self) -> str:
         """Renders /metrics: the newest value of every series in History, and the counters of the registry."""
-        series = self.history.latest()
+        series = self.history.get_latest()
         exported = compact_series(series) if self.config.web.metrics == "compact" else series
         return self._exposition.render(exported) + generate_latest(self._registry).decode()
 

@@ -98,7 +98,7 @@ class Loop:
         now_ms = self.clock.from_monotonic_ms(sampled_at)
         self._record(now_ms)
         self._evaluate(now_ms)
-        self.notifier.enqueue_due(self.rules.alerts(), now_ms)
+        self.notifier.enqueue_due(self.rules.list_alerts(), now_ms)
         self._measure_tick(sampled_at)
         self.remediator.tick(now_ms)
         self.persistence.save(self.history, self.rules, self.notifier, now_ms)

@@ -31,7 +31,7 @@ class Persistence:
         self, history: History, rules: RuleEvaluator, notifier: Notifier, collectors: Iterable[str], now_ms: int
     ) -> None:
         """Restores the state that the previous process saved; called before the first tick."""
-        other_groups = {SAMPLING_GROUP, *rules.sampling_groups()}
+        other_groups = {SAMPLING_GROUP, *rules.list_sampling_groups()}
         replayed = self._recorder.replay(history, now_ms, collectors=set(collectors), others=other_groups)
         saved = self._alert_store.saved_state
         alerts = rules.restore_alerts(saved.alerts, now_ms, saved.saved_ms)

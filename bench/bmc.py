@@ -128,11 +128,11 @@ class SimulatedBmc:
 
     def set_reading(self, name: str, raw: int) -> None:
         """Sets a sensor's raw reading; the simulator sees it within 0.4 s."""
-        path = self._sensor_path(name)
+        path = self._get_sensor_path(name)
         path.with_suffix(".new").write_text(f"{raw}\n")
         path.with_suffix(".new").rename(path)  # atomic: the simulator must not read an empty file
 
-    def _sensor_path(self, name: str) -> Path:
+    def _get_sensor_path(self, name: str) -> Path:
         return self.folder / "sensors" / "".join(letter if letter.isalnum() else "_" for letter in name)
 
     def add_sensor(self, sensor: SimulatedSensor) -> None:
@@ -157,9 +157,8 @@ class SimulatedBmc:
     def _iter_sensor_commands(self, number: int, sensor: SimulatedSensor) -> Iterator[str]:
         record = sensor.encode_record(number, number)
         yield f"main_sdr_add 0x20 {' '.join(f'0x{byte:02x}' for byte in record)}"
-        yield (
-            f'sensor_add 0x20 0 {number} {sensor.type:#x} 0x01 poll {_POLL_MS} file "{self._sensor_path(sensor.name)}"'
-        )
+        path = self._get_sensor_path(sensor.name)
+        yield f'sensor_add 0x20 0 {number} {sensor.type:#x} 0x01 poll {_POLL_MS} file "{path}"'
         settable_mask = ("111" if any(sensor.upper) else "000") + ("111" if any(sensor.lower) else "000")
         thresholds = " ".join(f"0x{raw:02x}" for raw in (*sensor.upper, *sensor.lower))
         yield f"sensor_set_threshold 0x20 0 {number} settable {settable_mask} {thresholds}"

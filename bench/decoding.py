@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.decoder.matmul import multiply
 from engine.decoder.model import Model, estimate_memory
-from engine.decoder.weights import Array, Matrix, ModelConfig, create_seeded_weights
+from engine.decoder.weights import Array, ModelConfig, WeightMatrix, create_seeded_weights
 from engine.memory.sizing import read_available_memory
 
 SHAPES = {
@@ -29,7 +29,7 @@ def build_config(name: str, weights: str) -> ModelConfig:
     return dataclasses.replace(SHAPES[name], int8=weights == "int8", tied=True)
 
 
-def list_matrices(model: Model) -> list[Matrix]:
+def list_matrices(model: Model) -> list[WeightMatrix]:
     """Returns the matrices that decoding a token reads, in order."""
     layers = model.weights.layers
     blocks = [[block.query_key_value, block.output, block.gate_up, block.down] for block in layers]
@@ -58,7 +58,7 @@ def measure_passes(name: str, weights: str, seconds: float) -> dict[str, float]:
         raise ValueError(f"{needed_bytes / 1e9:.1f} GB are needed, and {free_bytes / 1e9:.1f} GB are available")
     model = Model(create_seeded_weights(config, 0), CONTEXT, BATCH)
     vectors = {width: np.ones((1, width), np.float32) for width in (config.dim, config.query_dim, config.hidden)}
-    operands: list[tuple[Array, Matrix]] = [
+    operands: list[tuple[Array, WeightMatrix]] = [
         (vectors[(m if isinstance(m, np.ndarray) else m.rows).shape[1]], m) for m in list_matrices(model)
     ]
     jobs: dict[str, Callable[[], object]] = {

@@ -90,7 +90,7 @@ def find_free_port() -> int:
 
 
 @contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
+def make_temporary_folder() -> Iterator[Path]:
     """Yields a temporary folder, in memory like /proc and /sys if possible."""
     memory_folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="steadytok-bench-", dir=memory_folder) as path:

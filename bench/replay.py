@@ -28,7 +28,7 @@ class SamplingGroup(NamedTuple):
     samples: tuple[Sample, ...]
     gains: tuple[float, ...]
 
-    def samples_at(self, second: int) -> list[Sample]:
+    def make_samples(self, second: int) -> list[Sample]:
         """Returns the samples of this second; gauges alternate between two values."""
         return [
             sample._replace(value=sample.value + gain * (second if sample.metric.kind == "counter" else second % 2))
@@ -102,4 +102,4 @@ def record(history: History, groups: list[SamplingGroup], start_ms: int, second:
     """Records one second: every group that is due in it."""
     for group in groups:
         if second % group.interval == 0:
-            history.record(group.name, start_ms + second * 1000, group.samples_at(second))
+            history.record(group.name, start_ms + second * 1000, group.make_samples(second))

@@ -38,7 +38,7 @@ class ResourceSnapshot(NamedTuple):
 def main(minutes: float, looks: int) -> None:
     """Run the agent with every built-in rule on a moving tree and print its resources; exit 1 if a scrape failed."""
     with ExitStack() as stack:
-        folder = stack.enter_context(processes.temporary_folder())
+        folder = stack.enter_context(processes.make_temporary_folder())
         root = folder / "root"
         build_tree(root, HostShape())
         stack.enter_context(processes.run_python("-m", "bench.mover", str(root)))

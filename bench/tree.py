@@ -64,15 +64,11 @@ class HostShape:
         """Physical cores of the host."""
         return self.cpus // _THREADS
 
-    def node_of(self, cpu: int) -> int:
-        """Returns the node of a CPU."""
-        return cpu % self.cores * self.nodes // self.cores
-
-    def package_of(self, cpu: int) -> int:
+    def find_package(self, cpu: int) -> int:
         """Returns the package of a CPU."""
         return cpu % self.cores * _PACKAGES // self.cores
 
-    def core_of(self, cpu: int) -> int:
+    def find_core(self, cpu: int) -> int:
         """Returns the number of a CPU's core within its package."""
         return cpu % self.cores % (self.cores // _PACKAGES)
 
@@ -193,7 +189,7 @@ def _build_sensor_files(shape: HostShape, second: int) -> Files:
         for cpu in range(shape.cpus)
     }
     for dimm, device in enumerate(shape.list_devices()):
-        files[f"{_spd_path(device)}/hwmon/hwmon{dimm + _PACKAGES}/temp1_input"] = (
+        files[f"{_get_spd_path(device)}/hwmon/hwmon{dimm + _PACKAGES}/temp1_input"] = (
             f"{60_000 + (dimm * 7 + second) % 80 * 250}\n"
         )
     for package in range(_PACKAGES):
@@ -216,7 +212,7 @@ def _list_zones(package: int) -> tuple[tuple[str, str], ...]:
     return ((parent, f"package-{package}"), (f"{parent}/{parent}:0", "dram"))
 
 
-def _spd_path(device: str) -> str:
+def _get_spd_path(device: str) -> str:
     return f"sys/devices/pci0000:00/0000:00:1f.4/i2c-{device[0]}/{device}"
 
 
@@ -267,8 +263,8 @@ def _list_cpu_values(shape: HostShape, cpu: int) -> dict[str, object]:
         for file, value in (("count", 10 + cpu), ("total_time_ms", 2500 + cpu), ("max_time_ms", 250))
     }
     return {
-        "topology/physical_package_id": shape.package_of(cpu),
-        "topology/core_id": shape.core_of(cpu),
+        "topology/physical_package_id": shape.find_package(cpu),
+        "topology/core_id": shape.find_core(cpu),
         "topology/die_id": 0,
         "topology/thread_siblings_list": f"{core},{core + shape.cores}",
         "topology/core_siblings_list": f"0-{shape.cpus - 1}",
@@ -320,7 +316,7 @@ def _build_hwmon_files(shape: HostShape) -> Files:
     alarms = {f"{limit}_alarm": 0 for limit in limits}
     spd = {"name": "spd5118"} | {f"temp1_{file}": str(value) for file, value in (limits | alarms).items()}
     for dimm, device in enumerate(shape.list_devices()):
-        tree_files |= _build_chip_files(_spd_path(device), dimm + _PACKAGES, spd)
+        tree_files |= _build_chip_files(_get_spd_path(device), dimm + _PACKAGES, spd)
     return tree_files
 
 

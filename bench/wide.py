@@ -115,22 +115,22 @@ class MovingSeries:
         self._specs = list(generate_specs())
         self._prefixes = [f"{spec.metric.name}{{{_format_labels(dict(spec.labels))}}} " for spec in self._specs]
 
-    def values_at(self, second: int) -> list[float]:
+    def make_values(self, second: int) -> list[float]:
         """Returns one value per series."""
         return [
             spec.start + spec.step * (second if spec.metric.kind == "counter" else second % 5) for spec in self._specs
         ]
 
-    def samples_at(self, second: int) -> list[Sample]:
+    def make_samples(self, second: int) -> list[Sample]:
         """Returns the samples of a collector."""
         return [
             Sample(spec.metric, spec.labels, value)
-            for spec, value in zip(self._specs, self.values_at(second), strict=True)
+            for spec, value in zip(self._specs, self.make_values(second), strict=True)
         ]
 
     def render_page(self, second: int) -> bytes:
         """Renders a page for Prometheus to scrape."""
-        pairs = zip(self._prefixes, self.values_at(second), strict=True)
+        pairs = zip(self._prefixes, self.make_values(second), strict=True)
         return "".join(f"{prefix}{value!r}\n" for prefix, value in pairs).encode()
 
 

@@ -1,7 +1,8 @@
 """
-The lowest room: collectors read kernel files and yield Samples. One file per subsystem, named as the kernel names it.
+The lowest room: collectors read kernel files and yield Samples, one file per subsystem, named as the kernel names it.
+They import no other collector and no other room, and decide nothing about the values that they read.
 
-The folder is the list: every file without a leading underscore is a collector. Collectors do not import each other.
+The folder is the list: every file without a leading underscore is a collector.
 
 The contract of a collector module, all of it. Required:
 

@@ -8,7 +8,7 @@ from agent.config import schema
 from agent.remediation.action_defaults import complete_action
 from agent.remediation.plugins import load_actions
 from agent.sampling import plugins
-from docs.fields import Field, list_fields
+from docs.fields import DocumentedField, list_fields
 
 HEAD = """# Configuration reference
 
@@ -31,7 +31,7 @@ def render_page() -> str:
     for name, module in sorted(load_actions().items()):
         parts += [
             f"### {name}\n\n",
-            f"{_first_paragraph(module.__doc__)}\n\n",
+            f"{_get_first_paragraph(module.__doc__)}\n\n",
             *_render_tables(complete_action(module).Config, ""),
         ]
     return "".join(parts).rstrip() + "\n"
@@ -41,7 +41,7 @@ def _render_collector(name: str, module: object) -> Iterator[str]:
     config = getattr(module, "Config", None)
     if config is None or name == "engine":  # `engines:` at the top is where engines are named
         return
-    yield f"### collectors.{name}\n\n{_first_paragraph(config.__doc__)}\n\n"
+    yield f"### collectors.{name}\n\n{_get_first_paragraph(config.__doc__)}\n\n"
     yield from _render_tables(config, f"collectors.{name}.")
 
 
@@ -55,7 +55,7 @@ def _render_tables(kind: type, path: str) -> Iterator[str]:
 
 
 def _render_section(title: str, path: str, kind: type) -> Iterator[str]:
-    yield f"## {title}\n\n{_first_paragraph(kind.__doc__) if path else 'The keys at the top of the file.'}\n\n"
+    yield f"## {title}\n\n{_get_first_paragraph(kind.__doc__) if path else 'The keys at the top of the file.'}\n\n"
     section_fields = [field for field in list_fields(kind) if field.name != "own"]
     yield from _render_table(section_fields)
     for field in section_fields:
@@ -64,7 +64,7 @@ def _render_section(title: str, path: str, kind: type) -> Iterator[str]:
             yield from _render_section(section_path, section_path, field.section)
 
 
-def _render_table(table_fields: Iterator[Field] | list[Field]) -> Iterator[str]:
+def _render_table(table_fields: Iterator[DocumentedField] | list[DocumentedField]) -> Iterator[str]:
     rows = list(table_fields)
     if not rows:
         yield "No keys.\n\n"
@@ -75,5 +75,5 @@ def _render_table(table_fields: Iterator[Field] | list[Field]) -> Iterator[str]:
     yield "\n"
 
 
-def _first_paragraph(text: str | None) -> str:
+def _get_first_paragraph(text: str | None) -> str:
     return (text or "").strip().split("\n\n")[0].replace("\n", " ")

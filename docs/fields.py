@@ -22,7 +22,7 @@ TYPE_NAMES = {
 }
 
 
-class Field(NamedTuple):
+class DocumentedField(NamedTuple):
     """One key; `section` is the type of a subsection, or of the items of a list of subsections."""
 
     name: str
@@ -32,7 +32,7 @@ class Field(NamedTuple):
     section: type | None
 
 
-def list_fields(kind: type) -> Iterator[Field]:
+def list_fields(kind: type) -> Iterator[DocumentedField]:
     """Yields every key of a section in source order; a key without docstring has that of its subsection, if any."""
     hints = typing.get_type_hints(kind, include_extras=True)
     descriptions = _read_descriptions(kind)
@@ -40,7 +40,7 @@ def list_fields(kind: type) -> Iterator[Field]:
         hint = hints[field.name]
         section = _find_section(hint)
         description = descriptions.get(field.name) or (section.__doc__ if section else "") or ""
-        yield Field(
+        yield DocumentedField(
             field.name, _describe_type(hint), _describe_default(field, hint), " ".join(description.split()), section
         )
 

@@ -71,9 +71,11 @@ def _build_parser() -> argparse.ArgumentParser:
         help="format of the matrices (default %(default)s); int8 is less exact, smaller and faster",
     )
     parser.add_argument(
+        "--memory-share",
         "--most",
         type=float,
-        help=f"largest share of its node's available memory to use (default {MEMORY_SHARE} with auto)",
+        metavar="SHARE",
+        help=f"largest share of the node's available memory to use, from 0 to 1 (default {MEMORY_SHARE} with auto)",
     )
     parser.add_argument("--no-pin", action="store_true", help="do not restrict the CPUs to one node")
     parser.add_argument("--numa", help=f"{NUMA_CHOICES} (default: the CPUs of one node, memory near them)")
@@ -172,7 +174,7 @@ def _open_checkpoint(
     from engine.checkpoints.checkpoint import create_seeded
     from engine.checkpoints.opening import open_checkpoint
     from engine.checkpoints.tokenizer import VOCAB
-    from engine.decoder.weights import MIN_WEIGHTS_BYTES, config_of_size
+    from engine.decoder.weights import MIN_WEIGHTS_BYTES, make_config_of_size
     from engine.memory.budget import estimate_footprint
 
     int8 = bool(options.weights == "int8")
@@ -185,7 +187,7 @@ def _open_checkpoint(
             options,
             find_node_limit(binding),
             MIN_WEIGHTS_BYTES,
-            lambda size: estimate(config_of_size(size, VOCAB, int8=int8)).total,
+            lambda size: estimate(make_config_of_size(size, VOCAB, int8=int8)).total,
         )
         checkpoint = create_seeded(size, options.seed, int8=int8)
     else:
@@ -199,9 +201,9 @@ def _open_checkpoint(
     footprint = estimate(checkpoint.config)
     limits = binding.read_memory_limits()
     _log(footprint.describe(options.slots, limits))
-    if options.most is not None:
+    if options.memory_share is not None:
         limits = [find_node_limit(binding), *limits]
-    check_fits(footprint.total, limits, options.most or 1.0, times=times)
+    check_fits(footprint.total, limits, options.memory_share or 1.0, times=times)
     return checkpoint, footprint
 
 
@@ -230,8 +232,8 @@ def _check_options(options: argparse.Namespace) -> None:
     ):
         if not minimum <= getattr(options, name) <= maximum:
             raise ValueError(f"--{name} must be from {minimum} to {maximum}, not {getattr(options, name)}")
-    if options.most is not None and not 0 < options.most <= 1:
-        raise ValueError(f"--most must be more than 0 and at most 1, not {options.most:g}")
+    if options.memory_share is not None and not 0 < options.memory_share <= 1:
+        raise ValueError(f"--memory-share must be more than 0 and at most 1, not {options.memory_share:g}")
     if not 0 <= options.drain <= 3600:
         raise ValueError(f"--drain must be from 0 to 3600 seconds, not {options.drain:g}")
     if options.model is not None and options.size != "auto":
@@ -244,7 +246,7 @@ def _choose_size(options: argparse.Namespace, limit: MemoryLimit, minimum: int, 
     if options.size != "auto":
         return parse_size(options.size)
     cache = read_last_level_cache()
-    share = MEMORY_SHARE if options.most is None else options.most
+    share = MEMORY_SHARE if options.memory_share is None else options.memory_share
     available = None if limit.available is None else int(limit.available * share)
     size, is_reduced = choose_automatic_size(cache, available, minimum, estimate)
     if is_reduced:

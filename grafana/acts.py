@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from grafana.dashboard import Row, build_annotations, build_dashboard, format_growth
+from grafana.dashboard import DashboardRow, build_annotations, build_dashboard, format_growth
 from grafana.healthy import CRITICAL, HEADROOM, WARNING
 from grafana.panels import (
     HOST,
     FieldOptions,
-    Panel,
-    Query,
+    PanelJson,
+    PanelTarget,
     RightAxis,
     Thresholds,
     ValueMapping,
@@ -28,18 +28,18 @@ def build() -> dict[str, Any]:
         "What did the agent do?",
         "Which alerts fired, which remedies acted on them, whether they helped, and what the agent itself costs.",
         [
-            Row("Remedies now", [*_build_status_panels(), _build_totals_panel()]),
-            Row("What happened", [_build_alerts_panel(), _build_remedies_panel(), _build_events_panel()]),
-            Row("Did it help?", _build_effect_panels()),
-            Row("Who was notified?", _build_notification_panels()),
-            Row("What does the agent cost?", _build_cost_panels()),
+            DashboardRow("Remedies now", [*_build_status_panels(), _build_totals_panel()]),
+            DashboardRow("What happened", [_build_alerts_panel(), _build_remedies_panel(), _build_events_panel()]),
+            DashboardRow("Did it help?", _build_effect_panels()),
+            DashboardRow("Who was notified?", _build_notification_panels()),
+            DashboardRow("What does the agent cost?", _build_cost_panels()),
         ],
         annotations=build_annotations(HOST),
         since="now-6h",
     )
 
 
-def _build_status_panels() -> list[Panel]:
+def _build_status_panels() -> list[PanelJson]:
     mode: tuple[ValueMapping, ...] = (("0", "observing", "text"), ("1", "enforcing", "blue"))
     yes_no: tuple[ValueMapping, ...] = (("0", "no", "green"), ("1", "yes", "orange"))
     halted: tuple[ValueMapping, ...] = (("0", "no", "green"), ("1", "yes", "red"))
@@ -59,25 +59,25 @@ def _build_status_panels() -> list[Panel]:
          f"count(steadytok_remedy_gave_up{{{HOST}}}) or vector(0)", FieldOptions("short", CRITICAL)),
     )  # fmt: skip
     return [
-        build_stat(title, description, field_options, Query(expr, title))
+        build_stat(title, description, field_options, PanelTarget(expr, title))
         for title, description, expr, field_options in stats
     ]
 
 
-def _build_totals_panel() -> Panel:
+def _build_totals_panel() -> PanelJson:
     return build_table(
         "By remedy since the agent started",
         "Events of the audit log; steadytok remedies audit lists each entry with its reason.",
         FieldOptions("short", decimals=0),
         {"remedy": "Remedy", "event": "Event", "Value": "Times"},
-        Query(f"sum by (remedy, event) (steadytok_remedy_events_total{{{HOST}}}) > 0", ""),
+        PanelTarget(f"sum by (remedy, event) (steadytok_remedy_events_total{{{HOST}}}) > 0", ""),
         sort=("Times", True),
         width=24,
         height=6,
     )
 
 
-def _build_alerts_panel() -> Panel:
+def _build_alerts_panel() -> PanelJson:
     def format_state(name: str) -> str:
         return f'max by (alertname) (sgn(steadytok_alerts{{{HOST},severity!="none",alertstate="{name}"}}))'
 
@@ -85,16 +85,16 @@ def _build_alerts_panel() -> Panel:
         "Alerts",
         "Each alert's state over time: pending (1) and firing (2).",
         FieldOptions("short", mappings=(("1", "pending", "yellow"), ("2", "firing", "red"))),
-        Query(f"2 * {format_state('firing')} or {format_state('pending')}", "{{alertname}}"),
+        PanelTarget(f"2 * {format_state('firing')} or {format_state('pending')}", "{{alertname}}"),
     )
 
 
-def _build_remedies_panel() -> Panel:
+def _build_remedies_panel() -> PanelJson:
     return build_state_timeline(
         "Remedies",
         "Each remedy's state over time: acting, failed, or gave up.",
         FieldOptions("short", mappings=(("1", "acting", "blue"), ("2", "failed", "orange"), ("3", "gave up", "red"))),
-        Query(
+        PanelTarget(
             f"3 * max by (remedy, for_alert) (steadytok_remedy_gave_up{{{HOST}}}) or "
             f"2 * max by (remedy, for_alert) (steadytok_remedy_failed{{{HOST}}}) or "
             f"max by (remedy, for_alert) (steadytok_remedy_running{{{HOST}}})",
@@ -104,12 +104,12 @@ def _build_remedies_panel() -> Panel:
     )
 
 
-def _build_events_panel() -> Panel:
+def _build_events_panel() -> PanelJson:
     return build_time_series(
         "Remedy events",
         "Entries of the audit log within the minute (or longer step) before each point.",
         FieldOptions("short", min=0, decimals=0),
-        Query(
+        PanelTarget(
             f"sum by (remedy, event) ({format_growth(f'steadytok_remedy_events_total{{{HOST}}}', '$__rate_interval')})",
             "{{remedy}}: {{event}}",
         ),
@@ -118,27 +118,27 @@ def _build_events_panel() -> Panel:
     )
 
 
-def _build_effect_panels() -> list[Panel]:
+def _build_effect_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Duty and speed",
             "Tokens per second of each engine. Right: the duty that the agent sets, and the engine's reported duty.",
             FieldOptions("short", min=0),
-            Query(f"max by (engine) (steadytok_engine_tokens_per_second{{{HOST}}})", "{{engine}}"),
-            Query(f"min by (engine) (steadytok_pace_duty{{{HOST}}})", "{{engine}}: set duty"),
-            Query(f"min by (engine) (steadytok_engine_duty{{{HOST}}})", "{{engine}}: reported duty"),
+            PanelTarget(f"max by (engine) (steadytok_engine_tokens_per_second{{{HOST}}})", "{{engine}}"),
+            PanelTarget(f"min by (engine) (steadytok_pace_duty{{{HOST}}})", "{{engine}}: set duty"),
+            PanelTarget(f"min by (engine) (steadytok_engine_duty{{{HOST}}})", "{{engine}}: reported duty"),
             right_axis=RightAxis("duty$", "percentunit"),
         ),
         build_time_series(
             "Degrees left of the hottest modules",
             "The five modules that are closest to their limits; below 0 firmware slows memory.",
             FieldOptions("celsius", Thresholds(HEADROOM.base, HEADROOM.steps, area=True)),
-            Query(f"bottomk(5, min by (dimm) (steadytok_dimm_headroom_celsius{{{HOST}}}))", "{{dimm}}"),
+            PanelTarget(f"bottomk(5, min by (dimm) (steadytok_dimm_headroom_celsius{{{HOST}}}))", "{{dimm}}"),
         ),
     ]
 
 
-def _build_notification_panels() -> list[Panel]:
+def _build_notification_panels() -> list[PanelJson]:
     def format_rate(outcome: str) -> str:
         return f"sum by (alertmanager) (rate(steadytok_notifications_{outcome}_total{{{HOST}}}[$__rate_interval]))"
 
@@ -147,28 +147,28 @@ def _build_notification_panels() -> list[Panel]:
             "Alerts sent to Alertmanager",
             "Alerts per second: sent, failed, and dropped from a full queue. Only /metrics has these.",
             FieldOptions("ops", min=0),
-            Query(format_rate("sent"), "{{alertmanager}}: sent"),
-            Query(format_rate("errors"), "{{alertmanager}}: failed"),
-            Query(format_rate("dropped"), "{{alertmanager}}: dropped"),
+            PanelTarget(format_rate("sent"), "{{alertmanager}}: sent"),
+            PanelTarget(format_rate("errors"), "{{alertmanager}}: failed"),
+            PanelTarget(format_rate("dropped"), "{{alertmanager}}: dropped"),
         ),
         build_time_series(
             "Failing rules and queued alerts",
             "Rules whose last evaluation failed; the log names them. Alerts queued for an Alertmanager.",
             FieldOptions("short", WARNING, min=0),
-            Query(f"steadytok_rules_failing{{{HOST}}}", "failing rules"),
-            Query(f"steadytok_notifications_queue_length{{{HOST}}}", "{{alertmanager}}: waiting"),
+            PanelTarget(f"steadytok_rules_failing{{{HOST}}}", "failing rules"),
+            PanelTarget(f"steadytok_notifications_queue_length{{{HOST}}}", "{{alertmanager}}: waiting"),
         ),
     ]
 
 
-def _build_cost_panels() -> list[Panel]:
+def _build_cost_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Processors",
             "Processor time of the agent, of its eye (reads that block or need privilege) and of its canary. 100 % is "
             "one CPU.",
             FieldOptions("percentunit", min=0),
-            Query(
+            PanelTarget(
                 f"sum by (process) (rate(steadytok_process_cpu_seconds_total{{{HOST}}}[$__rate_interval]))",
                 "{{process}}",
             ),
@@ -178,23 +178,23 @@ def _build_cost_panels() -> list[Panel]:
             "Memory",
             "Resident memory of each process; history is the part for stored samples.",
             FieldOptions("bytes", min=0),
-            Query(f"sum by (process) (steadytok_process_resident_bytes{{{HOST}}})", "{{process}}"),
-            Query(f"steadytok_history_bytes{{{HOST}}}", "history"),
+            PanelTarget(f"sum by (process) (steadytok_process_resident_bytes{{{HOST}}})", "{{process}}"),
+            PanelTarget(f"steadytok_history_bytes{{{HOST}}}", "history"),
         ),
         build_time_series(
             "Ticks",
             "Time of a tick and of all rules, and the delay of the tick. A delay of more than an interval means that "
             "the host is short of processors.",
             FieldOptions("s", min=0),
-            Query(f"steadytok_tick_seconds{{{HOST}}}", "tick"),
-            Query(f"steadytok_rules_evaluation_seconds{{{HOST}}}", "rules"),
-            Query(f"steadytok_tick_late_seconds{{{HOST}}}", "late"),
+            PanelTarget(f"steadytok_tick_seconds{{{HOST}}}", "tick"),
+            PanelTarget(f"steadytok_rules_evaluation_seconds{{{HOST}}}", "rules"),
+            PanelTarget(f"steadytok_tick_late_seconds{{{HOST}}}", "late"),
         ),
         build_time_series(
             "Series",
             "Series in the history, and series dropped because there are too many.",
             FieldOptions("short", min=0),
-            Query(f"steadytok_history_series{{{HOST}}}", "stored"),
-            Query(f"steadytok_history_dropped_series{{{HOST}}}", "dropped"),
+            PanelTarget(f"steadytok_history_series{{{HOST}}}", "stored"),
+            PanelTarget(f"steadytok_history_dropped_series{{{HOST}}}", "dropped"),
         ),
     ]

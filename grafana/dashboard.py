@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from grafana.panels import DATASOURCE, Panel
+from grafana.panels import DATASOURCE, PanelJson
 
 WIDTH = 24  # columns of Grafana's grid
 TAG = "steadytok"
 SCHEMA_VERSION = 41  # Grafana 11.6; newer versions migrate it on loading
 
 
-class Row(NamedTuple):
+class DashboardRow(NamedTuple):
     """A heading with panels below it; Grafana queries the panels of a `collapsed` row only when it is opened."""
 
     title: str
-    panels: Sequence[Panel]
+    panels: Sequence[PanelJson]
     collapsed: bool = False
 
 
-class Variable(NamedTuple):
+class DashboardVariable(NamedTuple):
     """A drop-down above the dashboard with the values of a label of some series."""
 
     name: str
@@ -29,17 +29,17 @@ class Variable(NamedTuple):
     multi: bool = False
 
 
-INSTANCE = Variable("instance", "Host", 'steadytok_build_info{job="steadytok"}')
-ENGINE = Variable("engine", "Engine", 'steadytok_engine_up{job="steadytok",instance="$instance"}', multi=True)
+INSTANCE = DashboardVariable("instance", "Host", 'steadytok_build_info{job="steadytok"}')
+ENGINE = DashboardVariable("engine", "Engine", 'steadytok_engine_up{job="steadytok",instance="$instance"}', multi=True)
 
 
 def build_dashboard(
     uid: str,
     title: str,
     description: str,
-    rows: Sequence[Row],
+    rows: Sequence[DashboardRow],
     *,
-    variables: Sequence[Variable] = (INSTANCE,),
+    variables: Sequence[DashboardVariable] = (INSTANCE,),
     annotations: Sequence[dict[str, Any]] = (),
     since: str = "now-1h",
 ) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _build_datasource() -> dict[str, Any]:
     }
 
 
-def _build_variable(variable: Variable) -> dict[str, Any]:
+def _build_variable(variable: DashboardVariable) -> dict[str, Any]:
     query = f"label_values({variable.series},{variable.name})"
     return {
         "name": variable.name,
@@ -149,8 +149,8 @@ def _build_links() -> dict[str, Any]:
     }
 
 
-def _place_panels(rows: Sequence[Row]) -> list[Panel]:
-    panels: list[Panel] = []
+def _place_panels(rows: Sequence[DashboardRow]) -> list[PanelJson]:
+    panels: list[PanelJson] = []
     top, numbers = 0, iter(range(1, 1000))
     for row in rows:
         heading = {"type": "row", "title": row.title, "collapsed": row.collapsed, "id": next(numbers), "panels": []}
@@ -163,9 +163,9 @@ def _place_panels(rows: Sequence[Row]) -> list[Panel]:
     return panels
 
 
-def _arrange_in_lines(panels: Iterable[Panel], top: int) -> tuple[list[Panel], int]:
+def _arrange_in_lines(panels: Iterable[PanelJson], top: int) -> tuple[list[PanelJson], int]:
     """Arranges panels from left to right, in a new line when one does not fit; also returns the next free line."""
-    positioned: list[Panel] = []
+    positioned: list[PanelJson] = []
     x = line_height = 0
     for panel in panels:
         size = panel["gridPos"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from grafana.dashboard import Row, Variable, build_dashboard
+from grafana.dashboard import DashboardRow, DashboardVariable, build_dashboard
 from grafana.healthy import CRITICAL, HEADROOM, WARNING
-from grafana.panels import FieldOptions, Panel, Query, Thresholds, build_stat, build_table, build_time_series
+from grafana.panels import FieldOptions, PanelJson, PanelTarget, Thresholds, build_stat, build_table, build_time_series
 from grafana.slow import OF_BASELINE
 
 HOSTS = 'job="steadytok",instance=~"$instance"'
-INSTANCES = Variable("instance", "Hosts", 'steadytok_build_info{job="steadytok"}', multi=True)
+INSTANCES = DashboardVariable("instance", "Hosts", 'steadytok_build_info{job="steadytok"}', multi=True)
 MEMORY_LEFT_RATIO = Thresholds("red", ((0.04, "orange"), (0.1, "green")))
 MAX_HOSTS = 15  # hosts in a panel; nobody reads more
 
@@ -22,10 +22,10 @@ def build() -> dict[str, Any]:
         "Which host needs me?",
         "All inference hosts: which are silent, slow, hot or full, and what remedies do about it.",
         [
-            Row("At a glance", _build_glance_panels()),
-            Row("Hosts, the worst first", [_build_hosts_panel()]),
-            Row("The worst over time", _build_worst_panels()),
-            Row("Agents", _build_agent_panels()),
+            DashboardRow("At a glance", _build_glance_panels()),
+            DashboardRow("Hosts, the worst first", [_build_hosts_panel()]),
+            DashboardRow("The worst over time", _build_worst_panels()),
+            DashboardRow("Agents", _build_agent_panels()),
         ],
         variables=[INSTANCES],
         annotations=[],
@@ -33,7 +33,7 @@ def build() -> dict[str, Any]:
     )
 
 
-def _build_glance_panels() -> list[Panel]:
+def _build_glance_panels() -> list[PanelJson]:
     exprs = {
         "alerts": f"instance:steadytok_alerts:sum{{{HOSTS}}}",
         "speed": f"instance:steadytok_engine_speed_of_baseline_ratio:min{{{HOSTS}}}",
@@ -58,14 +58,14 @@ def _build_glance_panels() -> list[Panel]:
          f"count({exprs['gave up']} > 0) or vector(0)", FieldOptions("short", CRITICAL)),
     )  # fmt: skip
     return [
-        build_stat(title, description, field_options, Query(expr, title))
+        build_stat(title, description, field_options, PanelTarget(expr, title))
         for title, description, expr, field_options in stats
     ]
 
 
-def _build_hosts_panel() -> Panel:
-    def query_recorded(name: str) -> Query:
-        return Query(f"max by (instance) (instance:steadytok_{name}{{{HOSTS}}})", "")
+def _build_hosts_panel() -> PanelJson:
+    def query_recorded(name: str) -> PanelTarget:
+        return PanelTarget(f"max by (instance) (instance:steadytok_{name}{{{HOSTS}}})", "")
 
     panel = build_table(
         "Hosts",
@@ -83,7 +83,7 @@ def _build_hosts_panel() -> Panel:
             "Value #G": "Local",
             "Value #H": "Duty",
         },
-        Query(f"sum by (instance) (instance:steadytok_alerts:sum{{{HOSTS}}})", ""),
+        PanelTarget(f"sum by (instance) (instance:steadytok_alerts:sum{{{HOSTS}}})", ""),
         query_recorded("engine_speed_of_baseline_ratio:min"),
         query_recorded("engine_tokens_per_second:sum"),
         query_recorded("dimm_headroom_celsius:min"),
@@ -117,12 +117,12 @@ def _to_ratio(percent: Thresholds) -> Thresholds:
     return Thresholds(percent.base, tuple((value / 100, colour) for value, colour in percent.steps))
 
 
-def _build_worst_panels() -> list[Panel]:
-    def query_lowest(name: str) -> Query:
-        return Query(f"bottomk({MAX_HOSTS}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
+def _build_worst_panels() -> list[PanelJson]:
+    def query_lowest(name: str) -> PanelTarget:
+        return PanelTarget(f"bottomk({MAX_HOSTS}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
 
-    def query_highest(name: str) -> Query:
-        return Query(f"topk({MAX_HOSTS}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
+    def query_highest(name: str) -> PanelTarget:
+        return PanelTarget(f"topk({MAX_HOSTS}, instance:steadytok_{name}{{{HOSTS}}})", "{{instance}}")
 
     return [
         build_time_series(
@@ -159,18 +159,18 @@ def _build_worst_panels() -> list[Panel]:
             "Tokens per second of the fleet",
             "Total of all hosts, independent of the selection above.",
             FieldOptions("short", min=0),
-            Query('job:steadytok_engine_tokens_per_second:sum{job="steadytok"}', "all hosts"),
+            PanelTarget('job:steadytok_engine_tokens_per_second:sum{job="steadytok"}', "all hosts"),
         ),
     ]
 
 
-def _build_agent_panels() -> list[Panel]:
+def _build_agent_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Versions",
             "Number of agents by version.",
             FieldOptions("short", min=0, decimals=0),
-            Query('job:steadytok_build_info:count{job="steadytok"}', "{{version}}"),
+            PanelTarget('job:steadytok_build_info:count{job="steadytok"}', "{{version}}"),
             stacked=True,
         ),
         build_table(
@@ -178,6 +178,6 @@ def _build_agent_panels() -> list[Panel]:
             "Agents that the last scrape did not reach; 0 is silent.",
             FieldOptions("short", Thresholds("red", ((1, "green"),))),
             {"instance": "Host", "Value": "Answers"},
-            Query(f"sum by (instance) (up{{{HOSTS}}}) == 0", ""),
+            PanelTarget(f"sum by (instance) (up{{{HOSTS}}}) == 0", ""),
         ),
     ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from grafana.dashboard import ENGINE, INSTANCE, Row, build_annotations, build_dashboard
+from grafana.dashboard import ENGINE, INSTANCE, DashboardRow, build_annotations, build_dashboard
 from grafana.healthy import MEMORY_LEFT
 from grafana.panels import (
     HOST,
     FieldOptions,
-    Panel,
-    Query,
+    PanelJson,
+    PanelTarget,
     RightAxis,
     Thresholds,
     build_stat,
@@ -19,7 +19,6 @@ from grafana.panels import (
 )
 
 ENGINES = f'{HOST},engine=~"$engine"'
-SHARE_OPTIONS = FieldOptions("percentunit", min=0, max=1, decimals=1)
 
 
 def build() -> dict[str, Any]:
@@ -29,11 +28,11 @@ def build() -> dict[str, Any]:
         "Where is the memory?",
         "Who uses the host's memory, on which NUMA node it is, which placement was requested, and what is left.",
         [
-            Row("The host", [*_build_glance_panels(), _build_host_panel(), _build_reclaim_panel()]),
-            Row("NUMA nodes", [_build_available_panel(), _build_nodes_panel(), *_build_allocation_panels()]),
-            Row("Engines", _build_engine_panels()),
-            Row("Limits", _build_limit_panels()),
-            Row("Modules", [_build_modules_panel(), _build_kills_panel()]),
+            DashboardRow("The host", [*_build_glance_panels(), _build_host_panel(), _build_reclaim_panel()]),
+            DashboardRow("NUMA nodes", [_build_available_panel(), _build_nodes_panel(), *_build_allocation_panels()]),
+            DashboardRow("Engines", _build_engine_panels()),
+            DashboardRow("Limits", _build_limit_panels()),
+            DashboardRow("Modules", [_build_modules_panel(), _build_kills_panel()]),
         ],
         variables=[INSTANCE, ENGINE],
         annotations=build_annotations(HOST),
@@ -44,7 +43,7 @@ def _meminfo(field: str) -> str:
     return f"steadytok_meminfo_{field}_bytes{{{HOST}}}"
 
 
-def _build_glance_panels() -> list[Panel]:
+def _build_glance_panels() -> list[PanelJson]:
     total = _meminfo("mem_total")
     stats = (
         ("Installed", "Memory that the kernel can use.", total, "bytes", Thresholds("text")),
@@ -61,27 +60,27 @@ def _build_glance_panels() -> list[Panel]:
          "bytes", Thresholds("text")),
     )  # fmt: skip
     return [
-        build_stat(title, description, FieldOptions(unit, thresholds, decimals=1), Query(expr, title))
+        build_stat(title, description, FieldOptions(unit, thresholds, decimals=1), PanelTarget(expr, title))
         for title, description, expr, unit, thresholds in stats
     ]
 
 
-def _build_host_panel() -> Panel:
+def _build_host_panel() -> PanelJson:
     unmapped = f"{_meminfo('active_file')} + {_meminfo('inactive_file')} - {_meminfo('mapped')}"
     return build_time_series(
         "Use of the host's memory",
         "Anonymous memory, mapped files, cached files, the kernel's slab, and free memory.",
         FieldOptions("bytes", min=0),
-        Query(f"{_meminfo('active_anon')} + {_meminfo('inactive_anon')}", "anonymous"),
-        Query(_meminfo("mapped"), "mapped files"),
-        Query(f"clamp_min({unmapped}, 0)", "cached files"),
-        Query(f"{_meminfo('sreclaimable')} + {_meminfo('sunreclaim')}", "kernel"),
-        Query(_meminfo("mem_free"), "free"),
+        PanelTarget(f"{_meminfo('active_anon')} + {_meminfo('inactive_anon')}", "anonymous"),
+        PanelTarget(_meminfo("mapped"), "mapped files"),
+        PanelTarget(f"clamp_min({unmapped}, 0)", "cached files"),
+        PanelTarget(f"{_meminfo('sreclaimable')} + {_meminfo('sunreclaim')}", "kernel"),
+        PanelTarget(_meminfo("mem_free"), "free"),
         stacked=True,
     )
 
 
-def _build_reclaim_panel() -> Panel:
+def _build_reclaim_panel() -> PanelJson:
     def format_rate(name: str) -> str:
         return f"rate(steadytok_vmstat_{name}_total{{{HOST}}}[$__rate_interval])"
 
@@ -89,20 +88,20 @@ def _build_reclaim_panel() -> Panel:
         "Reclaim",
         "Pages per second: swapped, read again after an eviction, and scanned by allocations that wait.",
         FieldOptions("ops", min=0),
-        Query(format_rate("pswpin"), "swapped in"),
-        Query(format_rate("pswpout"), "swapped out"),
-        Query(format_rate("workingset_refault_file"), "files read again"),
-        Query(format_rate("pgscan_direct"), "direct reclaim scans"),
+        PanelTarget(format_rate("pswpin"), "swapped in"),
+        PanelTarget(format_rate("pswpout"), "swapped out"),
+        PanelTarget(format_rate("workingset_refault_file"), "files read again"),
+        PanelTarget(format_rate("pgscan_direct"), "direct reclaim scans"),
     )
 
 
-def _build_available_panel() -> Panel:
+def _build_available_panel() -> PanelJson:
     return build_time_series(
         "Available memory by node",
         "Free memory, reclaimable cache and reclaimable slab above the low watermark. An engine bound to a node is "
         "killed when this runs out, even if other nodes have memory.",
         FieldOptions("percent", Thresholds("red", ((4, "orange"), (10, "green")), area=True), min=0, max=100),
-        Query(
+        PanelTarget(
             f"100 * steadytok_node_meminfo_available_bytes{{{HOST}}}"
             f" / steadytok_node_meminfo_mem_total_bytes{{{HOST}}}",
             "node {{node}}",
@@ -110,9 +109,9 @@ def _build_available_panel() -> Panel:
     )
 
 
-def _build_nodes_panel() -> Panel:
-    def query_field(field: str) -> Query:
-        return Query(f"sum by (node) (steadytok_node_meminfo_{field}_bytes{{{HOST}}})", "")
+def _build_nodes_panel() -> PanelJson:
+    def query_field(field: str) -> PanelTarget:
+        return PanelTarget(f"sum by (node) (steadytok_node_meminfo_{field}_bytes{{{HOST}}})", "")
 
     anonymous = (
         f"sum by (node) (steadytok_node_meminfo_active_anon_bytes{{{HOST}}} + "
@@ -134,15 +133,15 @@ def _build_nodes_panel() -> Panel:
         query_field("mem_total"),
         query_field("available"),
         query_field("mem_free"),
-        Query(anonymous, ""),
+        PanelTarget(anonymous, ""),
         query_field("mapped"),
-        Query(f"sum by (node) (steadytok_topology_node_cpus{{{HOST}}})", ""),
+        PanelTarget(f"sum by (node) (steadytok_topology_node_cpus{{{HOST}}})", ""),
         column_options={"CPUs": FieldOptions("short", decimals=0)},
         sort=("Node", False),
     )
 
 
-def _build_allocation_panels() -> list[Panel]:
+def _build_allocation_panels() -> list[PanelJson]:
     def format_rate(name: str) -> str:
         return f"rate(steadytok_numastat_{name}_total{{{HOST}}}[$__rate_interval])"
 
@@ -151,45 +150,47 @@ def _build_allocation_panels() -> list[Panel]:
             "Allocations that missed their node",
             "Allocations per second, of any size, by the requested node that was full.",
             FieldOptions("ops", min=0),
-            Query(f"sum by (node) ({format_rate('numa_foreign')})", "requested node {{node}}"),
+            PanelTarget(f"sum by (node) ({format_rate('numa_foreign')})", "requested node {{node}}"),
         ),
         build_time_series(
             "Pages that the kernel moved",
             "Pages per second: by NUMA balancing, and by all causes together.",
             FieldOptions("ops", min=0),
-            Query(f"rate(steadytok_vmstat_numa_pages_migrated_total{{{HOST}}}[$__rate_interval])", "NUMA balancing"),
-            Query(f"rate(steadytok_vmstat_pgmigrate_success_total{{{HOST}}}[$__rate_interval])", "all causes"),
+            PanelTarget(
+                f"rate(steadytok_vmstat_numa_pages_migrated_total{{{HOST}}}[$__rate_interval])", "NUMA balancing"
+            ),
+            PanelTarget(f"rate(steadytok_vmstat_pgmigrate_success_total{{{HOST}}}[$__rate_interval])", "all causes"),
         ),
     ]
 
 
-def _build_engine_panels() -> list[Panel]:
+def _build_engine_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Memory of engines",
             "Resident memory of each process by kind. file: mmap'ed weights; anon: loaded weights and the KV cache.",
             FieldOptions("bytes", min=0),
-            Query(f"steadytok_process_memory_bytes{{{ENGINES}}} > 0", "{{engine}} rank {{rank}}: {{kind}}"),
+            PanelTarget(f"steadytok_process_memory_bytes{{{ENGINES}}} > 0", "{{engine}} rank {{rank}}: {{kind}}"),
             stacked=True,
         ),
         build_time_series(
             "Memory of engines by node",
             "Share of each process's resident pages by node, from a sample of the pages.",
             FieldOptions("percentunit", min=0, max=1),
-            Query(f"steadytok_process_node_share_ratio{{{ENGINES}}}", "{{engine}} rank {{rank}}: node {{node}}"),
+            PanelTarget(f"steadytok_process_node_share_ratio{{{ENGINES}}}", "{{engine}} rank {{rank}}: node {{node}}"),
         ),
         build_time_series(
             "Local and moved memory",
             "Share on the nodes where the threads run, and share that has moved since the engine was fast.",
             FieldOptions("percentunit", min=0, max=1),
-            Query(f"steadytok_process_local_ratio{{{ENGINES}}}", "{{engine}} rank {{rank}}: local"),
-            Query(f"steadytok_process_placement_drift{{{ENGINES}}}", "{{engine}} rank {{rank}}: moved"),
+            PanelTarget(f"steadytok_process_local_ratio{{{ENGINES}}}", "{{engine}} rank {{rank}}: local"),
+            PanelTarget(f"steadytok_process_placement_drift{{{ENGINES}}}", "{{engine}} rank {{rank}}: moved"),
         ),
         build_time_series(
             "Threads by node",
             "The node on which each engine's threads ran last.",
             FieldOptions("short", min=0),
-            Query(f"sum by (engine, node) (steadytok_process_threads{{{ENGINES}}})", "{{engine}}: node {{node}}"),
+            PanelTarget(f"sum by (engine, node) (steadytok_process_threads{{{ENGINES}}})", "{{engine}}: node {{node}}"),
         ),
         build_table(
             "Requested placement",
@@ -204,7 +205,7 @@ def _build_engine_panels() -> list[Panel]:
                 "nodes": "Nodes",
                 "cpus": "CPUs",
             },
-            Query(
+            PanelTarget(
                 f"sum by (engine, rank, source, policy, nodes, cpus) (steadytok_process_asked_info{{{ENGINES}}})", ""
             ),
             sort=("Engine", False),
@@ -214,28 +215,28 @@ def _build_engine_panels() -> list[Panel]:
             "The engines' processes, for steadytok placement and numastat -p.",
             FieldOptions("short"),
             {"engine": "Engine", "rank": "Rank", "kind": "Kind", "command": "Command", "pid": "PID"},
-            Query(f"sum by (engine, rank, kind, command, pid) (steadytok_process_info{{{ENGINES}}})", ""),
+            PanelTarget(f"sum by (engine, rank, kind, command, pid) (steadytok_process_info{{{ENGINES}}})", ""),
             sort=("Engine", False),
         ),
     ]
 
 
-def _build_limit_panels() -> list[Panel]:
+def _build_limit_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Memory of the limiting cgroup",
             "The cgroup with the smallest limit above a process. Above the dashed line the kernel kills.",
             FieldOptions("bytes", min=0),
-            Query(f"max by (engine) (steadytok_process_cgroup_current_bytes{{{ENGINES}}})", "{{engine}}"),
-            Query(f"min by (engine) (steadytok_process_cgroup_max_bytes{{{ENGINES}}})", "{{engine}} limit"),
+            PanelTarget(f"max by (engine) (steadytok_process_cgroup_current_bytes{{{ENGINES}}})", "{{engine}}"),
+            PanelTarget(f"min by (engine) (steadytok_process_cgroup_max_bytes{{{ENGINES}}})", "{{engine}} limit"),
             dashed_pattern="limit$",
         ),
         build_time_series(
             "Left below every limit",
             "Memory that a process can still allocate, reclaimable cache included. Right: how often the limit was met.",
             FieldOptions("bytes", min=0),
-            Query(f"min by (engine) (steadytok_process_cgroup_available_bytes{{{ENGINES}}})", "{{engine}}"),
-            Query(
+            PanelTarget(f"min by (engine) (steadytok_process_cgroup_available_bytes{{{ENGINES}}})", "{{engine}}"),
+            PanelTarget(
                 "max by (engine, event) (increase(steadytok_process_cgroup_memory_events_total"
                 f'{{{ENGINES},event=~"max|oom|oom_kill"}}[$__rate_interval]))',
                 "{{engine}} met {{event}}",
@@ -245,7 +246,7 @@ def _build_limit_panels() -> list[Panel]:
     ]
 
 
-def _build_modules_panel() -> Panel:
+def _build_modules_panel() -> PanelJson:
     return build_table(
         "Memory modules",
         "The module in each slot, as the firmware reports it.",
@@ -257,18 +258,20 @@ def _build_modules_panel() -> Panel:
             "part_number": "Part",
             "serial_number": "Serial number",
         },
-        Query(f"sum by (dimm, node, manufacturer, part_number, serial_number) (steadytok_dimm_info{{{HOST}}})", ""),
+        PanelTarget(
+            f"sum by (dimm, node, manufacturer, part_number, serial_number) (steadytok_dimm_info{{{HOST}}})", ""
+        ),
         sort=("Slot", False),
     )
 
 
-def _build_kills_panel() -> Panel:
+def _build_kills_panel() -> PanelJson:
     return build_table(
         "Out-of-memory kills",
         "The last kill of each kind. memory_policy and cpuset: a node was full; memcg: a cgroup; none: the whole host.",
         FieldOptions("dateTimeFromNow"),
         {"constraint": "Constraint", "nodes": "Nodes", "victim": "Process", "cgroup": "Cgroup", "Value": "When"},
-        Query(
+        PanelTarget(
             "1000 * max by (constraint, nodes, victim, cgroup) "
             f"(steadytok_kmsg_last_oom_kill_timestamp_seconds{{{HOST}}})",
             "",

@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-Panel = dict[str, Any]
+PanelJson = dict[str, Any]
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 HOST = 'job="steadytok",instance="$instance"'
@@ -22,7 +22,7 @@ ValueMapping = tuple[str, str, Colour]
 AXIS_WIDTH = 80  # pixels; equal widths align the time axes of panels below each other
 
 
-class Query(NamedTuple):
+class PanelTarget(NamedTuple):
     """One expression; `legend` is Grafana's template for a series' name; `instant` queries the newest value only."""
 
     expr: str
@@ -64,13 +64,13 @@ def build_time_series(
     title: str,
     description: str,
     field_options: FieldOptions,
-    *queries: Query,
+    *queries: PanelTarget,
     stacked: bool = False,
     right_axis: RightAxis | None = None,
     dashed_pattern: str | None = None,
     height: int = 8,
     width: int = 12,
-) -> Panel:
+) -> PanelJson:
     """Builds a panel of values over time; its legend is a table with the last, minimum and maximum value."""
     custom: dict[str, Any] = {
         "axisWidth": AXIS_WIDTH,
@@ -94,8 +94,8 @@ def build_time_series(
 
 
 def build_stat(
-    title: str, description: str, field_options: FieldOptions, query: Query, *, width: int = 4, height: int = 4
-) -> Panel:
+    title: str, description: str, field_options: FieldOptions, query: PanelTarget, *, width: int = 4, height: int = 4
+) -> PanelJson:
     """Builds a panel with one large value in the colour of its threshold."""
     options = {
         "colorMode": "none" if field_options.thresholds.base == "text" else "background",
@@ -109,8 +109,8 @@ def build_stat(
 
 
 def build_text_stat(
-    title: str, description: str, field_options: FieldOptions, query: Query, *, width: int = 4, height: int = 4
-) -> Panel:
+    title: str, description: str, field_options: FieldOptions, query: PanelTarget, *, width: int = 4, height: int = 4
+) -> PanelJson:
     """Builds a panel with the text of a label, such as a version, in place of the value."""
     panel = build_stat(title, description, field_options, query, width=width, height=height)
     panel["options"] |= {"textMode": "name", "colorMode": "none"}
@@ -118,8 +118,8 @@ def build_text_stat(
 
 
 def build_bar_gauge(
-    title: str, description: str, field_options: FieldOptions, *queries: Query, width: int = 12, height: int = 8
-) -> Panel:
+    title: str, description: str, field_options: FieldOptions, *queries: PanelTarget, width: int = 12, height: int = 8
+) -> PanelJson:
     """Builds a panel with a bar for each series' newest value."""
     options = {
         "displayMode": "basic",
@@ -134,8 +134,8 @@ def build_bar_gauge(
 
 
 def build_state_timeline(
-    title: str, description: str, field_options: FieldOptions, *queries: Query, width: int = 24, height: int = 8
-) -> Panel:
+    title: str, description: str, field_options: FieldOptions, *queries: PanelTarget, width: int = 24, height: int = 8
+) -> PanelJson:
     """Builds a panel with a row for each series, coloured by its value over time."""
     custom = {"fillOpacity": 70, "lineWidth": 0}
     options = {
@@ -163,12 +163,12 @@ def build_table(
     description: str,
     field_options: FieldOptions,
     columns: Mapping[str, str],
-    *queries: Query,
+    *queries: PanelTarget,
     column_options: Mapping[str, FieldOptions] | None = None,
     sort: tuple[str, bool] | None = None,
     width: int = 12,
     height: int = 8,
-) -> Panel:
+) -> PanelJson:
     """
     Builds a table of the newest values, joined by their labels; `columns` maps fields to displayed names, in order.
 
@@ -211,12 +211,12 @@ def _build_panel(
     kind: str,
     title: str,
     description: str,
-    queries: Sequence[Query],
+    queries: Sequence[PanelTarget],
     field_config: dict[str, Any],
     options: dict[str, Any],
     height: int,
     width: int,
-) -> Panel:
+) -> PanelJson:
     return {
         "type": kind,
         "title": title,
@@ -231,7 +231,7 @@ def _build_panel(
     }
 
 
-def _build_target(query: Query, letter: str) -> dict[str, Any]:
+def _build_target(query: PanelTarget, letter: str) -> dict[str, Any]:
     return {
         "datasource": DATASOURCE,
         "editorMode": "code",

@@ -1,5 +1,6 @@
 """
-Evaluates rules over the recent samples: a pure core whose only clock is the `now` that its caller passes in.
+Evaluates rules over the recent samples: expressions, alerts, templates, and unit tests of rules. It has no clock but
+the `now` of its caller, opens no socket, and imports no room but `collectors`, for the types of samples.
 
     history/    the columnar memory of recent samples
     promql/     Prometheus' query language over History

@@ -94,7 +94,7 @@ class RuleEvaluator:
             rule_state.health = replace(rule_state.health, **outcome, last_ms=now_ms, duration_seconds=seconds)
         state.schedule_next(now_ms)
 
-    def alerts(self) -> tuple[Alert, ...]:
+    def list_alerts(self) -> tuple[Alert, ...]:
         """Returns the alerts in the order of the rules: pending, firing, and resolved for up to 15 minutes."""
         return tuple(alert for group in self._groups for state in group.rules for alert in state.active.values())
 
@@ -118,7 +118,7 @@ class RuleEvaluator:
                 count += 1
         return count
 
-    def sampling_groups(self) -> tuple[str, ...]:
+    def list_sampling_groups(self) -> tuple[str, ...]:
         """Returns the groups of History that the rules record under."""
         return tuple(state.sampling_group for state in self._states)
 

@@ -67,11 +67,6 @@ class RuleSet:
         return max(reaches, default=0)
 
     @property
-    def alert_names(self) -> tuple[str, ...]:
-        """The names of the alerting rules, each once."""
-        return tuple(dict.fromkeys(rule.name for rule in self.rules if rule.kind == "alert"))
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The names of all rules, each once."""
         return tuple(dict.fromkeys(rule.name for rule in self.rules))

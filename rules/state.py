@@ -181,7 +181,7 @@ def inherit_states(groups: list[GroupState], old_groups: list[GroupState]) -> li
     """
     new_states = [(group, state) for group in groups for state in group.rules]
     old_states = [(group, state) for group in old_groups for state in group.rules]
-    for key in (_exact_key, _identity_key, _series_key):
+    for key in (_get_exact_key, _get_identity_key, _get_series_key):
         new_states, old_states = _match_states(new_states, old_states, key)
     by_key = {group.key: group for group in old_groups}
     for group in groups:
@@ -191,15 +191,15 @@ def inherit_states(groups: list[GroupState], old_groups: list[GroupState]) -> li
     return [state for _, state in old_states]
 
 
-def _exact_key(pair: _GroupAndRule) -> object:
-    return pair[0].key, _identity_key(pair)
+def _get_exact_key(pair: _GroupAndRule) -> object:
+    return pair[0].key, _get_identity_key(pair)
 
 
-def _identity_key(pair: _GroupAndRule) -> object:
+def _get_identity_key(pair: _GroupAndRule) -> object:
     return pair[1].rule.identity
 
 
-def _series_key(pair: _GroupAndRule) -> object:
+def _get_series_key(pair: _GroupAndRule) -> object:
     """Matches a rule that has changed, but whose series continue in the same sampling group."""
     return pair[0].key, pair[1].rule.name, pair[1].rule.kind
 
@@ -214,7 +214,7 @@ def _match_states(
     unmatched = []
     for new_state in new_states:
         if matches := candidates.get(key(new_state)):
-            _inherit_state(new_state[1], matches.popleft(), key is not _series_key)
+            _inherit_state(new_state[1], matches.popleft(), key is not _get_series_key)
         else:
             unmatched.append(new_state)
     remaining_ids = {id(state) for states in candidates.values() for state in states}

@@ -42,7 +42,7 @@ NOUNS_AND_VERBS = _split_words(
     sibling ceiling heading listing warning mapping binding routing building bring swing
     """
 )
-# A configuration class of a plug-in is called Config by contract, and each collector keeps its own `_State`.
+# A configuration class of a plug-in is called Config by contract.
 SHARED_CLASS_NAMES = frozenset({"Config"})
 
 
@@ -143,16 +143,34 @@ def test_functions_are_verbs(room: str) -> None:
     assert participles == []
 
 
-def test_a_class_name_is_one_class() -> None:
-    """Two classes of the running programs never share a name, so that a search finds the one that is meant."""
-    homes: dict[str, list[str]] = defaultdict(list)
-    for folder in ("agent", "rules", "collectors", "engine", "hand"):
-        for path in list_modules(folder):
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.ClassDef) and node.name not in SHARED_CLASS_NAMES:
-                    homes[node.name].append(describe(path, node.lineno, node.name))
+def list_classes(path: Path) -> Iterator[tuple[str, int]]:
+    """Yields the name and line of each class of a file."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name, node.lineno
 
-    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+def list_type_aliases(path: Path) -> Iterator[tuple[str, int]]:
+    """Yields the name and line of each alias of a type, such as `Rows = list[Row]`."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript | ast.BinOp):
+            names = (target.id for target in node.targets if isinstance(target, ast.Name))
+            yield from ((name, node.lineno) for name in names if re.fullmatch(r"_?[A-Z]+[a-z]\w*", name))
+
+
+def test_a_class_name_is_one_class() -> None:
+    """No class shares its name with another class or type alias, so that a search finds the one that is meant."""
+    classes: dict[str, list[str]] = defaultdict(list)
+    aliases: dict[str, list[str]] = defaultdict(list)
+    for path in (path for folder in FOLDERS if folder != "tests" for path in list_modules(folder)):
+        for name, line in list_classes(path):
+            if name not in SHARED_CLASS_NAMES:
+                classes[name].append(describe(path, line, name))
+        for name, line in list_type_aliases(path):
+            aliases[name].append(describe(path, line, name))
+    shared = [places + aliases[name] for name, places in classes.items() if len(places + aliases[name]) > 1]
+
+    assert shared == []
 
 
 def test_a_moved_clock_is_a_shift() -> None:

@@ -1,6 +1,9 @@
 """
-The contract of an action, whole. One file per action; the folder is the list, third parties add `steadytok.actions`.
-Furniture that several actions share stands in files that begin with an underscore.
+The contract of an action, whole, and one file for each action. An action imports no other action and nothing of
+remediation: it reaches the host only through its context.
+
+The folder is the list; third parties add `steadytok.actions`. Furniture that several actions share stands in files that
+begin with an underscore.
 
 A module must have
 
@@ -47,7 +50,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from collectors import Host
 
 PATIENCE = 5.0  # seconds for one answer of an engine or a proxy
-Vector = list[tuple[dict[str, str], float]]
+QueryRows = list[tuple[dict[str, str], float]]
 
 
 class ActionError(Exception):
@@ -111,7 +114,7 @@ class Moment(NamedTuple):
     now_ms: int
     held: Any
     lost: bool
-    query: Callable[[str], Vector]
+    query: Callable[[str], QueryRows]
     beside: tuple[Task, ...] = ()
     """The tasks of the other claims on the resource, of the same action; the strictest value of all wins."""
 
@@ -129,7 +132,7 @@ class ActionContext(Protocol):
 
     host: Host
 
-    def query(self, expr: str) -> Vector:
+    def query(self, expr: str) -> QueryRows:
         """Returns the value of an expression."""
 
     def http(

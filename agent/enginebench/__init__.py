@@ -1,6 +1,7 @@
 """
-`steadytok engine bench`: sends the same request to an engine repeatedly and reports whether its speed holds.
+`steadytok engine bench`: sends the same request to an engine repeatedly and reports whether its speed holds. It changes
+nothing on the host, needs no running agent, and imports no rules and no remedies.
 
 `client` and `sse` speak to any OpenAI-compatible engine, `load` repeats, `summary` judges, `heat` reads what else may
-have changed, `report` and `plot` show the result. Nothing here depends on who runs the engine.
+have changed, `report` and `plot` show the result.
 """

@@ -1,5 +1,4 @@
 """
-Learns about inference engines: baselines of their speed and memory placement, and the speed of the canary.
-
-Reads History and writes readings. A collector samples the engines, and remedies act on them.
+Learns about inference engines: baselines of their speed and memory placement, and the speed of the canary. It neither
+samples engines nor acts on them: it reads History and writes readings.
 """

@@ -1,10 +1,10 @@
 """
-Installs steadytok as a systemd service, from the environment that runs this code, and removes it again.
+Installs steadytok as a systemd service, from the environment that runs this code, and removes it again. With a
+prefix it writes only below that folder, and nothing of the running agent imports it.
 
 There are two stages. The first (environment.py) makes a venv in /opt/steadytok, one folder for each version, with
 `current` as a link to the one in use. The second (settle.py) does the rest with the new version's own code, since the
-old version starts an upgrade. With a prefix the files go below that folder and nothing is started, as the build of a
-package needs it.
+old version starts an upgrade. With a prefix nothing is started, as the build of a package needs it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from collectors import Metric
 __all__ = [
     "HEADROOM_METRIC",
     "ControlInputs",
+    "InstantQuery",
     "build_load_query",
     "read_headrooms",
     "read_inputs",
@@ -20,7 +21,7 @@ __all__ = [
     "read_prediction",
 ]
 
-Query = Callable[[str], list[tuple[dict[str, str], float]]]
+InstantQuery = Callable[[str], list[tuple[dict[str, str], float]]]
 
 HEADROOM_METRIC = "steadytok_dimm_headroom_celsius"
 HEADROOM_QUERY = f"min by (dimm, source) ({HEADROOM_METRIC})"
@@ -28,7 +29,7 @@ _INTERVAL_METRIC = "steadytok_collector_interval_seconds"
 _DEFAULT_PERIOD = 10.0  # seconds between readings, if no collector reports its interval
 
 
-def read_headrooms(query: Query) -> Mapping[str, float]:
+def read_headrooms(query: InstantQuery) -> Mapping[str, float]:
     """Returns the least headroom that any source reports, for each DIMM."""
     headrooms: dict[str, float] = {}
     for labels, value in query(HEADROOM_QUERY):
@@ -43,7 +44,7 @@ def build_load_query(window: str, engine: str = "") -> str:
     return f"max by (engine) (avg_over_time((steadytok_engine_requests_running{selector} > bool 0)[{window}:1s]))"
 
 
-def read_inputs(query: Query, engine: str) -> ControlInputs:
+def read_inputs(query: InstantQuery, engine: str) -> ControlInputs:
     """Reads the inputs of one step; a gateway has no engine name, and so no load and no plant."""
     headrooms = read_headrooms(query)
     if not engine:
@@ -57,7 +58,7 @@ def read_inputs(query: Query, engine: str) -> ControlInputs:
     )
 
 
-def read_period(query: Query) -> float:
+def read_period(query: InstantQuery) -> float:
     """Returns the seconds between two readings of the source that has the hottest DIMM."""
     rows = query(HEADROOM_QUERY)
     source = min(rows, key=lambda row: row[1])[0].get("source", "") if rows else ""
@@ -65,14 +66,14 @@ def read_period(query: Query) -> float:
     return _DEFAULT_PERIOD if seconds is None else seconds
 
 
-def _read_plant(query: Query, engine: str) -> Plant | None:
+def _read_plant(query: InstantQuery, engine: str) -> Plant | None:
     gain, time_constant, idle = (
         _query_metric(query, metric, engine) for metric in (metrics.GAIN, metrics.TIME_CONSTANT, metrics.IDLE)
     )
     return None if gain is None or time_constant is None or idle is None else Plant(gain, time_constant, idle)
 
 
-def read_prediction(query: Query, engine: str) -> tuple[float | None, float | None, float | None]:
+def read_prediction(query: InstantQuery, engine: str) -> tuple[float | None, float | None, float | None]:
     """Returns the duty at the set point, the share that firmware leaves, and whether pacing pays (1 or 0)."""
     duty, firmware_share, pays = (
         _query_metric(query, metric, engine) for metric in (metrics.PREDICTED, metrics.FIRMWARE, metrics.PAYS)
@@ -80,10 +81,10 @@ def read_prediction(query: Query, engine: str) -> tuple[float | None, float | No
     return duty, firmware_share, pays
 
 
-def _query_metric(query: Query, metric: Metric, engine: str) -> float | None:
+def _query_metric(query: InstantQuery, metric: Metric, engine: str) -> float | None:
     return _query_value(query, f"max({metric.name}{{engine={json.dumps(engine)}}})")
 
 
-def _query_value(query: Query, expr: str) -> float | None:
+def _query_value(query: InstantQuery, expr: str) -> float | None:
     rows = query(expr)
     return rows[0][1] if rows else None

@@ -1,5 +1,4 @@
 """
-The flight recorder: samples of the last day on disk, in segments that survive a power cut.
-
-Knows only series and times; the loop decides what is recorded, and when.
+The flight recorder: keeps samples of the last day on disk, in segments that survive a power cut. It knows only series
+and times, and does not decide what is recorded, or when; the loop does.
 """

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.actions import PATIENCE, ActionContext, FailedError, Http, UnknownError, Vector
+from agent.actions import PATIENCE, ActionContext, FailedError, Http, QueryRows, UnknownError
 from agent.remediation import hand as hand_client
 from agent.text.units import url_origin
 from collectors import Host
@@ -32,7 +32,7 @@ class LiveActionContext(ActionContext):
         self._hand_path = hand_path
         self._token_file = token_file
 
-    def query(self, expr: str) -> Vector:
+    def query(self, expr: str) -> QueryRows:
         """Returns the value of an expression."""
         return promql.compile(expr).evaluate_at(self._snapshot, self._at_ms).to_dicts()
 

@@ -37,7 +37,7 @@ class RemediationContext:
 
     def iter_own_alerts(self) -> Iterator[Alert]:
         """Yields the alerts of our rules, with the labels that they leave the host with."""
-        for alert in self.rules().alerts():
+        for alert in self.rules().list_alerts():
             labels = with_identity(alert.labels, self.identity)
             yield alert if labels is alert.labels else replace(alert, labels=labels)
 
@@ -61,7 +61,7 @@ class RemediationContext:
 
     def has_samples_since(self, names: Iterable[str], since_ms: int) -> bool:
         """True if all of these metrics that the host has were sampled since then; False if it has none of them."""
-        names, host_names = set(names), set(self.history.names())
+        names, host_names = set(names), set(self.history.list_names())
         common = names & host_names
         return not names or (bool(common) and all(self.history.has_samples_since(name, since_ms) for name in common))
 

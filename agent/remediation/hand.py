@@ -55,11 +55,6 @@ def send_request(path: str, verb: str, arguments: dict[str, Any], timeout: float
     return _parse_result(verb, answer)
 
 
-def list_usable_verbs(path: str) -> list[str]:
-    """Returns the verbs that the hand at a path can do; empty if there is none."""
-    return [str(verb) for verb in _fetch_hello(path).get("verbs", [])]
-
-
 def explain_missing_verbs(path: str, verbs: Sequence[str]) -> str:
     """Returns one sentence on why the hand at a path can do none of these verbs; empty if it can do one."""
     hello = _fetch_hello(path)

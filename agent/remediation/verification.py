@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import structlog
 
+from agent.pacing.inputs import InstantQuery
 from agent.remediation.model import Act, Event, EventKind, Measure, Phase, Remedy
 from agent.text.units import format_bytes
 from collectors import Labels
@@ -37,10 +38,8 @@ _HOTTEST_QUERY = "max(steadytok_dimm_temperature_celsius)"
 _AVAILABLE_QUERY = "sum by (node) (steadytok_node_meminfo_available_bytes)"
 NOTABLE_CHANGE = 0.05  # of a node's available memory; smaller differences come and go by themselves
 
-Query = Callable[[str], list[tuple[dict[str, str], float]]]
 
-
-def measure(query: Query, expression_values: tuple[float, ...] | None = None) -> Measure:
+def measure(query: InstantQuery, expression_values: tuple[float, ...] | None = None) -> Measure:
     """Measures the present; `expression_values` are those of the remedy's own expression."""
     speeds = {labels.get("engine", ""): value for labels, value in query(_SPEED_QUERY) if value > 0}
     running = {labels.get("engine", ""): value for labels, value in query(_RUNNING_QUERY)}
@@ -135,7 +134,7 @@ class VerificationInputs(NamedTuple):
 
     now_ms: int
     alerts: Mapping[Labels, Alert]
-    query: Query
+    query: InstantQuery
     has_samples_since: Callable[[Iterable[str], int], bool]
     """True if the named metrics have been sampled since a time."""
 

@@ -1,5 +1,4 @@
 """
-Primitives of a running process: clock, scheduler, threads, child processes, TLS, systemd's notification socket.
-
-Uses only the standard library and its wrappers, and imports no other room.
+Primitives of a running process: clock, scheduler, threads, child processes, TLS, systemd's notification socket. It uses
+only the standard library and its wrappers, and imports no other room.
 """

@@ -1,5 +1,4 @@
 """
-Measures the agent itself: the definitions of its metrics, their readings, its CPU and memory.
-
-Reads only the agent's own processes and counters; `collectors/` measures the host.
+Measures the agent itself: the definitions of its metrics, their readings, its CPU and memory. It reads nothing of the
+host but the agent's own processes; `collectors/` measures the host.
 """

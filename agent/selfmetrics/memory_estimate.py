@@ -38,11 +38,11 @@ class MemoryEstimate:
         ]
         sampled = [(len(last.samples), interval) for last, interval in passes if last.outcome is Outcome.OK]
         needed = sum(estimate_bytes(count, round(interval * 1000), keep_ms) for count, interval in sampled)
-        others = self._history.series_count() - sum(count for count, _ in sampled)
+        others = self._history.count_series() - sum(count for count, _ in sampled)
         needed += estimate_bytes(max(others, 0), tick_ms, keep_ms)
         structlog.get_logger().info(
             "history",
-            series=self._history.series_count(),
+            series=self._history.count_series(),
             keep=format_duration(self._sampling.keep),
             memory=format_bytes(needed),
         )

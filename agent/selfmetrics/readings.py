@@ -132,7 +132,7 @@ def read_rules(rules: RuleEvaluator) -> Iterator[Reading]:
     health = rules.health
     yield definitions.RULES_FAILING.sample(sum(rule.health == "err" for rule in health))
     yield definitions.RULES_SECONDS.sample(sum(rule.duration_seconds for rule in health))
-    active = (alert for alert in rules.alerts() if alert.state is not AlertState.RESOLVED)
+    active = (alert for alert in rules.list_alerts() if alert.state is not AlertState.RESOLVED)
     counts = Counter((alert.name, dict(alert.labels).get("severity", ""), alert.state.value) for alert in active)
     for (name, severity, state), count in counts.items():
         yield definitions.ALERTS.sample(count, alertname=name, severity=severity, alertstate=state)
@@ -140,7 +140,7 @@ def read_rules(rules: RuleEvaluator) -> Iterator[Reading]:
 
 def read_history(history: History) -> Iterator[Reading]:
     """Reads the size of History, and the series that it dropped."""
-    yield definitions.HISTORY_SERIES.sample(history.series_count())
+    yield definitions.HISTORY_SERIES.sample(history.count_series())
     yield definitions.HISTORY_BYTES.sample(history.count_bytes())
     yield definitions.HISTORY_DROPPED.sample(history.dropped_series)
     yield definitions.HISTORY_CONFLICTS.sample(history.conflicts)

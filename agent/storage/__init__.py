@@ -1,5 +1,4 @@
 """
-Opens, checks and atomically writes the files of the state folder, and moves damaged ones aside.
-
-Knows bytes, paths and SQLite; the meaning of a file belongs to the room that writes it.
+Opens, checks and atomically writes the files of the state folder, and moves damaged ones aside. It knows only bytes,
+paths and SQLite; the meaning of a file belongs to the room that writes it.
 """

@@ -26,7 +26,9 @@ Json = dict[str, Any]
 def list_alerts(rules: RuleEvaluator, identity: Mapping[str, str]) -> Json:
     """Returns the pending and firing alerts."""
     return {
-        "alerts": [_encode_alert(each, identity) for each in rules.alerts() if each.state is not AlertState.RESOLVED]
+        "alerts": [
+            _encode_alert(each, identity) for each in rules.list_alerts() if each.state is not AlertState.RESOLVED
+        ]
     }
 
 

@@ -113,7 +113,7 @@ class WebhookApi:
         if self._generator_url.fullmatch(payload_alert.generatorURL):
             return True
         own_labels = (
-            {**external_labels, **dict(alert.labels)} for alert in self._context.rules().alerts() if alert.name
+            {**external_labels, **dict(alert.labels)} for alert in self._context.rules().list_alerts() if alert.name
         )
         return any(dict(labels) == each for each in own_labels)
 

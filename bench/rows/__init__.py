@@ -1,1 +1,6 @@
-"""One file per row: `ABOUT`, and `measure(seconds)`, which returns a BenchmarkResult. The folder is the list."""
+"""
+One file per row: `ABOUT`, and `measure(seconds)`, which returns a BenchmarkResult. A row prints no result,
+since `bench/report.py` does.
+
+The folder is the list.
+"""

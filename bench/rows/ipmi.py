@@ -40,7 +40,7 @@ def measure(_seconds: float) -> BenchmarkResult:
                 "ipmi", ABOUT, skipped=f"{program} is not installed (apt install openipmi ipmitool)."
             )
     with ExitStack() as stack:
-        folder = stack.enter_context(processes.temporary_folder())
+        folder = stack.enter_context(processes.make_temporary_folder())
         simulator = stack.enter_context(SimulatedBmc(folder / "bmc", make_dimm_sensors(DIMM_COUNT)))
         port = processes.find_free_port()
         stack.enter_context(processes.run_python("-m", "bench.relay", str(port), str(simulator.port), str(COMMAND_MS)))

@@ -86,7 +86,7 @@ class Window(NamedTuple):
     token_gap: float
 
 
-class EngineCounters(NamedTuple):
+class PaceCounters(NamedTuple):
     """Generated tokens, worked seconds, processor seconds, and tokens by upper bound of their latency."""
 
     tokens: float
@@ -107,7 +107,7 @@ class _Engine:
             connection.request(method, path, body, {"Authorization": f"Bearer {_TOKEN}"})
             return connection.getresponse().read().decode()
 
-    def read_counters(self) -> EngineCounters:
+    def read_counters(self) -> PaceCounters:
         """Reads the engine's counters."""
         lines = [line.split() for line in self.request("GET", "/metrics").splitlines() if not line.startswith("#")]
         values = {name.removeprefix("steadytok_reference_"): float(value) for name, value in lines}
@@ -117,9 +117,7 @@ class _Engine:
             for name, value in values.items()
             if name.startswith("inter_token_latency_seconds_bucket")
         }
-        return EngineCounters(
-            values["generated_tokens_total"], sum(phases), values["cpu_seconds_total"], latency_buckets
-        )
+        return PaceCounters(values["generated_tokens_total"], sum(phases), values["cpu_seconds_total"], latency_buckets)
 
     def stream(self, ready_event: threading.Event, stop_event: threading.Event) -> None:
         """Reads one long stream."""

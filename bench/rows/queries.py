@@ -38,7 +38,7 @@ HOSTILE = (
 def measure(seconds: float) -> BenchmarkResult:
     """Measures one agent when idle, with a dashboard, and with hostile clients, for `seconds` each."""
     with ExitStack() as stack:
-        folder = stack.enter_context(processes.temporary_folder())
+        folder = stack.enter_context(processes.make_temporary_folder())
         root = folder / "root"
         build_tree(root, HostShape())
         stack.enter_context(processes.run_python("-m", "bench.mover", str(root)))

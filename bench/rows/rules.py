@@ -23,7 +23,7 @@ SLOWEST_COUNT = 6
 
 def measure(_seconds: float) -> BenchmarkResult:
     """Records an hour without rules, then measures TICKS ticks with rules."""
-    with processes.temporary_folder() as folder:
+    with processes.make_temporary_folder() as folder:
         groups = build_groups(folder)
     history = History(KEEP_MS, identity=IDENTITY)
     hour = KEEP_MS // 1000
@@ -38,7 +38,7 @@ def measure(_seconds: float) -> BenchmarkResult:
     )
     ticks = [_time_tick(rules, history, groups, hour + number, all_groups=False) for number in range(TICKS)]
     full_ticks = [_time_tick(rules, history, groups, hour + TICKS + number, all_groups=True) for number in range(TICKS)]
-    return _build_result(ticks, full_ticks, rules, history.series_count())
+    return _build_result(ticks, full_ticks, rules, history.count_series())
 
 
 def _time_tick(
@@ -53,12 +53,12 @@ def _time_tick(
 def _build_result(
     ticks: Sequence[float], full_ticks: Sequence[float], rules: RuleEvaluator, series: int
 ) -> BenchmarkResult:
-    health, names = rules.health, sorted({alert.name for alert in rules.alerts()})
+    health, names = rules.health, sorted({alert.name for alert in rules.list_alerts()})
     figures = [
         Figure("rules", len(health), ""),
         Figure("series", series, ""),
         Figure("rules that gave an error", sum(1 for rule in health if rule.error), "", budget=0),
-        Figure(f"alerts, pending or firing ({', '.join(names) or 'none'})", len(rules.alerts()), ""),
+        Figure(f"alerts, pending or firing ({', '.join(names) or 'none'})", len(rules.list_alerts()), ""),
         Figure("the first evaluation, planning included", ticks[0], "ms"),
         Figure("a tick, mean (the groups that are due)", statistics.fmean(ticks[1:]), "ms"),
         Figure("a tick, slowest", max(ticks[1:]), "ms"),

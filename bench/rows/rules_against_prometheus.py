@@ -45,7 +45,7 @@ def measure(seconds: float) -> BenchmarkResult:
         return BenchmarkResult(NAME, ABOUT, skipped=f"{PEER} is not installed (apt install {PEER}).")
     series = wide.MovingSeries()
     with ExitStack() as stack:
-        folder = stack.enter_context(processes.temporary_folder())
+        folder = stack.enter_context(processes.make_temporary_folder())
         address = stack.enter_context(wide.serve_page(series))
         our_costs = _measure_ours(folder, series)
         prometheus = _start_prometheus(folder, address)
@@ -57,7 +57,7 @@ def measure(seconds: float) -> BenchmarkResult:
 def _measure_ours(folder: Path, series: wide.MovingSeries) -> RuleCosts:
     history = History(WINDOW * 2_000, identity=wide.IDENTITY)
     for second in range(WINDOW + 1):
-        history.record("wide", START_MS + second * 1000, series.samples_at(second))
+        history.record("wide", START_MS + second * 1000, series.make_samples(second))
     evaluations = _time_ticks(
         folder, [*wide.build_rule_groups(400), *wide.build_rule_groups(4_000)], history, series, WINDOW
     )
@@ -88,7 +88,7 @@ def _time_ticks(
         clock=time.thread_time,
     )
     for second in range(from_second + 1, from_second + TICKS_PER_FIGURE + 1):
-        history.record("wide", START_MS + second * 1000, series.samples_at(second))
+        history.record("wide", START_MS + second * 1000, series.make_samples(second))
         started = time.thread_time()
         rules.evaluate(history, START_MS + second * 1000)
         yield rules, time.thread_time() - started

@@ -58,7 +58,7 @@ def measure(seconds: float) -> BenchmarkResult:
     if shutil.which(PEER) is None:
         return BenchmarkResult("sample_and_scrape", ABOUT, skipped=f"{PEER} is not installed (apt install {PEER}).")
     with ExitStack() as stack:
-        folder = stack.enter_context(processes.temporary_folder())
+        folder = stack.enter_context(processes.make_temporary_folder())
         root = folder / "root"
         build_tree(root, HostShape())
         stack.enter_context(processes.run_python("-m", "bench.mover", str(root)))

@@ -26,7 +26,7 @@ SCRAPE_BUDGET_MS, POST_BUDGET_MS = 1000.0, 100.0
 def measure(seconds: float) -> BenchmarkResult:
     """Measures scrapes without posts, then `seconds` of posts with scrapes."""
     with ExitStack() as stack:
-        folder = stack.enter_context(processes.temporary_folder())
+        folder = stack.enter_context(processes.make_temporary_folder())
         agent = _start_agent(folder)
         stack.callback(agent.close)
         agent.wait_until_it_listens()

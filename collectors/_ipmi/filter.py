@@ -14,7 +14,7 @@ from typing import Literal
 
 from collectors._ipmi.sensor import BMC_ADDRESS, FAN, TEMPERATURE, Sensor
 
-Kind = Literal["memory", "margin", "inlet", "fan", "other"]
+SensorKind = Literal["memory", "margin", "inlet", "fan", "other"]
 """A sensor's quantity: memory temperature, margin to a limit, incoming air, a fan, or an included `other`."""
 
 _MEMORY_ENTITIES = (0x08, 0x20)  # memory module, memory device
@@ -29,7 +29,7 @@ _INLET_NAME = re.compile(r"Inlet|Ambient|Air[-_ ]?In(?![A-Za-z])", re.IGNORECASE
 _OTHER_MEMORY = re.compile(r"(?<![A-Za-z])(?:GPU|HBM|ACC)", re.IGNORECASE)
 
 
-def classify_sensor(sensor: Sensor, include: Iterable[str], exclude: Iterable[str]) -> Kind | None:
+def classify_sensor(sensor: Sensor, include: Iterable[str], exclude: Iterable[str]) -> SensorKind | None:
     """Returns the kind of a selected sensor, None for the others; the operator's patterns (`PSU*Temp`) decide first."""
     if _matches_any(sensor.name, exclude):
         return None
@@ -39,7 +39,7 @@ def classify_sensor(sensor: Sensor, include: Iterable[str], exclude: Iterable[st
     return "fan" if sensor.type == FAN else "other" if sensor.type == TEMPERATURE else None
 
 
-def _classify_by_default(sensor: Sensor) -> Kind | None:
+def _classify_by_default(sensor: Sensor) -> SensorKind | None:
     if sensor.type == FAN:
         return "fan" if sensor.is_analog else None  # a discrete one only reports whether a fan is present
     if sensor.type != TEMPERATURE:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from collectors._host.host import Host
 from collectors._ipmi.client import NOT_PRESENT, Bmc, CompletionCodeError, IpmiRequest
-from collectors._ipmi.filter import Kind, classify_sensor, explain_refusal
+from collectors._ipmi.filter import SensorKind, classify_sensor, explain_refusal
 from collectors._ipmi.sensor import NEEDS_FACTORS, Sensor
 
 _UNAVAILABLE, _SCANNED = 0x20, 0x40  # bits of a reading's second byte, table 35-15
@@ -24,7 +24,7 @@ class SelectedSensor(NamedTuple):
     """A sensor that is read, its kind, its labels and its thresholds."""
 
     sensor: Sensor
-    kind: Kind
+    kind: SensorKind
     labels: dict[str, str]
     thresholds: dict[str, float]
 

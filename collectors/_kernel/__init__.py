@@ -1,5 +1,4 @@
 """
-Reads kernel interfaces that several collectors share, or that need a protocol: meminfo, /dev/kmsg, AMD's /dev/hsmp.
-
-Imports `_host` and no collector; makes no decision about what is reported.
+Reads kernel interfaces that several collectors share, or that need a protocol: meminfo, /dev/kmsg, AMD's /dev/hsmp. It
+imports `_host` and no collector, and makes no decision about what is reported.
 """

@@ -1,5 +1,4 @@
 """
-Checkpoints on disk: Hugging Face folders and GGUF files, their tensors and vocabularies.
-
-Reads files into named arrays and tokenizers; the maths of the model is in `decoder/`.
+Reads checkpoints on disk into named arrays and tokenizers: Hugging Face folders and GGUF files. It computes nothing of
+the model; the maths is in `decoder/`.
 """

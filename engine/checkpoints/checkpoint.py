@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from engine.checkpoints.tokenizer import VOCAB, ByteTokenizer, Tokenizer
 from engine.decoder.int8 import compile_kernels
-from engine.decoder.weights import ModelConfig, Weights, config_of_size, create_seeded_weights
+from engine.decoder.weights import ModelConfig, Weights, create_seeded_weights, make_config_of_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,6 @@ class Checkpoint:
 
 def create_seeded(size: int, seed: int, *, int8: bool = False) -> Checkpoint:
     """Returns a byte-level model of about `size` bytes, drawn from a seed; raises ValueError below 1 MiB."""
-    config = config_of_size(size, VOCAB, int8=int8)
+    config = make_config_of_size(size, VOCAB, int8=int8)
     name = f"seeded-{config.weights_bytes / (1 << 20):.0f}MiB"
     return Checkpoint(name, config, ByteTokenizer(), lambda shape: create_seeded_weights(shape, seed))

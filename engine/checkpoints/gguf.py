@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from engine.checkpoints.checkpoint import Checkpoint
-from engine.checkpoints.gguf_vocabulary import tokenizer_from_metadata
+from engine.checkpoints.gguf_vocabulary import make_tokenizer_from_metadata
 from engine.decoder.rope import Rope, parse_rope
 from engine.decoder.weight_loading import Fetch, assemble_weights
 from engine.decoder.weights import Array, ModelConfig
@@ -70,7 +70,7 @@ def open_gguf(path: Path) -> Checkpoint:
     tensors = {tensor.name: tensor for reader in readers for tensor in reader.tensors}
     try:
         config = read_config(metadata, tensors)
-        tokenizer = tokenizer_from_metadata(metadata.get)
+        tokenizer = make_tokenizer_from_metadata(metadata.get)
     except HEADER_ERRORS as error:
         raise ValueError(f"{path}: {error}") from None
     trained_context = metadata.get(f"{metadata.get('general.architecture')}.context_length")

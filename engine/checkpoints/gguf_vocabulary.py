@@ -28,7 +28,7 @@ SPLIT_PATTERNS = {
 }
 
 
-def tokenizer_from_metadata(get: GetMetadata) -> VocabularyTokenizer:
+def make_tokenizer_from_metadata(get: GetMetadata) -> VocabularyTokenizer:
     """Builds the tokenizer of the keys `tokenizer.*`; raises ValueError if its kind is not supported."""
     kind, tokens = get("tokenizer.ggml.model"), get("tokenizer.ggml.tokens")
     if kind not in _BUILDERS or not tokens:

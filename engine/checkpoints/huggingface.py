@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from engine.checkpoints.checkpoint import Checkpoint
-from engine.checkpoints.vocabulary import VocabularyTokenizer, tokenizer_from_folder
+from engine.checkpoints.vocabulary import VocabularyTokenizer, read_tokenizer_from_folder
 from engine.decoder.rope import parse_rope
 from engine.decoder.weight_loading import Fetch, assemble_weights
 from engine.decoder.weights import Array, ModelConfig
@@ -37,7 +37,7 @@ def open_folder(folder: Path) -> Checkpoint:
         config = read_config(fields)
     except CONFIG_ERRORS as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
-    tokenizer = tokenizer_from_folder(folder, read_stop_tokens(folder, fields))
+    tokenizer = read_tokenizer_from_folder(folder, read_stop_tokens(folder, fields))
     check_vocabulary(tokenizer, config)
     shards = locate_tensors(folder)
     trained_context = fields.get("max_position_embeddings")

@@ -99,7 +99,7 @@ def _count_complete(text: str) -> int:
     return len(text) - text.endswith(INCOMPLETE)
 
 
-def tokenizer_from_folder(folder: Path, stop_tokens: frozenset[int]) -> VocabularyTokenizer:
+def read_tokenizer_from_folder(folder: Path, stop_tokens: frozenset[int]) -> VocabularyTokenizer:
     """Reads tokenizer.json, tokenizer_config.json and chat_template.jinja; raises ValueError without a tokenizer."""
     path = folder / "tokenizer.json"
     if not path.exists():

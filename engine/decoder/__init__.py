@@ -1,5 +1,4 @@
 """
-The maths of the transformer: weights, matrix products, rotary embedding, attention, sampling.
-
-Takes arrays and returns arrays; opens no file and no socket.
+The maths of the transformer: weights, matrix products, rotary embedding, attention, sampling. It takes arrays and
+returns arrays, and opens no file and no socket.
 """

@@ -12,21 +12,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.decoder.int8 import Int8Matrix
-from engine.decoder.weights import Array, Matrix
+from engine.decoder.weights import Array, WeightMatrix
 
 # 2 MiB of floats: they fit in the caches of two cores, and OpenBLAS starts its threads at about that size.
 BLOCK_FLOATS = 1 << 19
 MIN_GEMM_ROWS = 8  # rows; from here on one sgemm is faster than one sgemv per row
 
 
-def take_rows(matrix: Matrix, numbers: Sequence[int]) -> Array:
+def take_rows(matrix: WeightMatrix, numbers: Sequence[int]) -> Array:
     """Returns copies of some rows of a matrix (outer, inner), in float32: (n, inner)."""
     if isinstance(matrix, Int8Matrix):
         return matrix.take_rows(numbers)
     return matrix[list(numbers)]
 
 
-def multiply(x: Array, matrix: Matrix, out: Array | None = None) -> Array:
+def multiply(x: Array, matrix: WeightMatrix, out: Array | None = None) -> Array:
     """Multiplies rows x (n, inner) by the transpose of a matrix (outer, inner): (n, outer)."""
     if out is None:
         out = np.empty((len(x), len(matrix)), np.float32)  # (n, outer)

@@ -13,7 +13,7 @@ from engine.decoder.int8 import Int8Matrix, quantize
 from engine.decoder.rope import Rope
 
 Array = NDArray[np.float32]
-Matrix = Array | Int8Matrix
+WeightMatrix = Array | Int8Matrix
 PLAIN_ROPE = Rope()
 
 FLOAT_BYTES = 4  # 16-bit weights are 16 to 30 times slower per weight in NumPy than float32
@@ -74,12 +74,12 @@ class ModelConfig:
     def _count_matrix_bytes(self, rows: int, columns: int) -> int:
         return rows * (columns + FLOAT_BYTES) if self.int8 else rows * columns * FLOAT_BYTES
 
-    def convert_matrix(self, matrix: Array) -> Matrix:
+    def convert_matrix(self, matrix: Array) -> WeightMatrix:
         """Returns a matrix in the format of this model."""
         return quantize(matrix) if self.int8 else matrix
 
 
-def config_of_size(size: int, vocab: int, *, int8: bool = False) -> ModelConfig:
+def make_config_of_size(size: int, vocab: int, *, int8: bool = False) -> ModelConfig:
     """
     Returns a Llama-like shape whose weights take at least `size` bytes, and at most a few per cent more.
 
@@ -113,11 +113,11 @@ class Layer:
     """The weights of one block; a matrix is (output, input), so a row gives one output."""
 
     attention_norm: Array  # (dim,)
-    query_key_value: Matrix  # (query_dim + 2 * kv_dim, dim): three matrices as one, because a long gemv streams better
-    output: Matrix  # (dim, query_dim)
+    query_key_value: WeightMatrix  # (query_dim + 2 * kv_dim, dim): three matrices as one, since a long gemv is faster
+    output: WeightMatrix  # (dim, query_dim)
     feed_forward_norm: Array  # (dim,)
-    gate_up: Matrix  # (2 * hidden, dim)
-    down: Matrix  # (dim, hidden)
+    gate_up: WeightMatrix  # (2 * hidden, dim)
+    down: WeightMatrix  # (dim, hidden)
     query_key_value_bias: Array | None = None  # (query_dim + 2 * kv_dim,)
     query_norm: Array | None = None  # (head_dim,)
     key_norm: Array | None = None  # (head_dim,)
@@ -132,10 +132,10 @@ class Weights:
     """All weights of a model."""
 
     config: ModelConfig
-    embedding: Matrix  # (vocab, dim)
+    embedding: WeightMatrix  # (vocab, dim)
     layers: tuple[Layer, ...]
     norm: Array  # (dim,)
-    classifier: Matrix  # (vocab, dim); the embedding itself if the two are tied
+    classifier: WeightMatrix  # (vocab, dim); the embedding itself if the two are tied
 
     def list_arrays(self) -> list[NDArray[Any]]:
         """Returns every array; no two share memory."""
@@ -144,7 +144,7 @@ class Weights:
         return [array for layer in self.layers for array in layer.list_arrays()] + ends
 
 
-def _list_arrays(weight: Matrix | None) -> list[NDArray[Any]]:
+def _list_arrays(weight: WeightMatrix | None) -> list[NDArray[Any]]:
     if isinstance(weight, Int8Matrix):
         return [weight.rows, weight.scales]
     return [] if weight is None else [weight]

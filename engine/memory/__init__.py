@@ -1,5 +1,4 @@
 """
-The engine's memory: the need of a model, the limits of host, node and cgroup, and the NUMA policy.
-
-Sizes and binds; loads no tensor and serves no request.
+The engine's memory: the need of a model, the limits of host, node and cgroup, and the NUMA policy. It sizes and binds,
+but loads no tensor and serves no request.
 """

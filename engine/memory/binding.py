@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.memory import numa_policy
 from engine.memory.limits import read_memory_limits
-from engine.memory.numa_nodes import MemoryLimit, Node, find_tightest_limit, list_nodes, pin_to_best_node
+from engine.memory.numa_nodes import MemoryLimit, NumaNode, find_tightest_limit, list_nodes, pin_to_best_node
 from engine.memory.numa_policy import NumaOption
 from engine.memory.sizing import format_mebibytes
 
@@ -19,7 +19,7 @@ class Binding(NamedTuple):
     """The option --numa, if given, and the nodes to run on; no nodes if /sys does not list any."""
 
     numa_option: NumaOption | None
-    nodes: list[Node]
+    nodes: list[NumaNode]
 
     @property
     def is_replicated(self) -> bool:
@@ -57,7 +57,7 @@ def bind_process(numa: str | None, no_pin: bool, log: Log) -> Binding:
     return binding
 
 
-def pin_process(candidates: list[Node], no_pin: bool, log: Log) -> list[Node]:
+def pin_process(candidates: list[NumaNode], no_pin: bool, log: Log) -> list[NumaNode]:
     """Pins the process to the best candidate unless `no_pin`; returns the nodes that it may run on."""
     try:
         node = None if no_pin else pin_to_best_node(candidates)

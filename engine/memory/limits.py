@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.memory import mempolicy
-from engine.memory.numa_nodes import MemoryLimit, Node, format_nodes, list_memory_nodes, parse_kernel_list
+from engine.memory.numa_nodes import MemoryLimit, NumaNode, format_nodes, list_memory_nodes, parse_kernel_list
 from engine.memory.sizing import format_mebibytes, read_ascii, read_available_memory
 
 
@@ -42,12 +42,12 @@ def read_memory_limits(bound_nodes: Collection[int] = (), numa_option: str = "",
     limits += _limit_to_nodes(
         all_nodes, _get_inherited_nodes() if root == "/" else (), "the memory policy it was started with"
     )
-    return sorted((limit for limit in limits if limit.available is not None), key=_available_bytes)
+    return sorted((limit for limit in limits if limit.available is not None), key=_find_available_bytes)
 
 
 def check_fits(needed_bytes: int, limits: Sequence[MemoryLimit], share: float = 1.0, *, times: int = 1) -> None:
     """Raises ValueError with the arithmetic if `times` processes of `needed_bytes` exceed `share` of a limit."""
-    for limit in sorted(limits, key=_available_bytes):
+    for limit in sorted(limits, key=_find_available_bytes):
         if limit.available is not None and needed_bytes * times > limit.available * share:
             of_share = "" if share == 1 else f"{100 * share:g} % of "
             product = f"{times} x {format_mebibytes(needed_bytes)} = " if times > 1 else ""
@@ -58,11 +58,11 @@ def check_fits(needed_bytes: int, limits: Sequence[MemoryLimit], share: float = 
             )
 
 
-def _available_bytes(limit: MemoryLimit) -> float:
+def _find_available_bytes(limit: MemoryLimit) -> float:
     return float("inf") if limit.available is None else limit.available
 
 
-def _limit_to_nodes(all_nodes: Sequence[Node], numbers: Collection[int], reason: str) -> Iterator[MemoryLimit]:
+def _limit_to_nodes(all_nodes: Sequence[NumaNode], numbers: Collection[int], reason: str) -> Iterator[MemoryLimit]:
     """Yields the limit of these nodes together, unless they are all nodes: the limit of the host covers that case."""
     selected = [node for node in all_nodes if node.number in numbers]
     if selected and len(selected) < len(all_nodes):

@@ -20,7 +20,7 @@ _FIELD = re.compile(r"^Node \d+ ([A-Za-z()]+): +(\d{1,16}) kB$", re.ASCII | re.M
 _NUMBER_RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?", re.ASCII)
 
 
-class Node(NamedTuple):
+class NumaNode(NamedTuple):
     """A node, the CPUs of it that the process may use, and its available bytes of memory."""
 
     number: int
@@ -35,25 +35,25 @@ class MemoryLimit(NamedTuple):
     available: int | None
 
 
-def list_nodes(allowed: Set[int], root: str = "/") -> list[Node]:
+def list_nodes(allowed: Set[int], root: str = "/") -> list[NumaNode]:
     """Returns the nodes with memory and some of these CPUs, in order; empty if /sys does not list any."""
     candidates = (_read_node(path, allowed) for path in Path(root).glob("sys/devices/system/node/node*"))
     return sorted(node for node in candidates if node is not None)
 
 
-def list_memory_nodes(root: str = "/") -> list[Node]:
+def list_memory_nodes(root: str = "/") -> list[NumaNode]:
     """Returns the nodes with memory, in order, also those without CPUs."""
     candidates = (_read_node(path, None) for path in Path(root).glob("sys/devices/system/node/node*"))
     return sorted(node for node in candidates if node is not None)
 
 
-def format_nodes(nodes: Iterable[Node]) -> str:
+def format_nodes(nodes: Iterable[NumaNode]) -> str:
     """Formats nodes for people: `node 1`, `nodes 0 and 1`."""
     numbers = [str(node.number) for node in nodes]
     return f"node {numbers[0]}" if len(numbers) == 1 else f"nodes {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
-def find_tightest_limit(nodes: Iterable[Node], root: str = "/") -> MemoryLimit:
+def find_tightest_limit(nodes: Iterable[NumaNode], root: str = "/") -> MemoryLimit:
     """Returns the limit of the node with least memory available; of the host if no node is known."""
     host_available = read_available_memory(root)
     shortest = min(nodes, key=lambda node: node.available, default=None)
@@ -66,7 +66,7 @@ def find_tightest_limit(nodes: Iterable[Node], root: str = "/") -> MemoryLimit:
     )
 
 
-def pin_to_best_node(nodes: list[Node]) -> Node | None:
+def pin_to_best_node(nodes: list[NumaNode]) -> NumaNode | None:
     """Pins this process to the node with most memory available; returns None if there is no choice. Raises OSError."""
     if len(nodes) < 2:
         return None
@@ -75,7 +75,7 @@ def pin_to_best_node(nodes: list[Node]) -> Node | None:
     return best
 
 
-def _read_node(path: Path, allowed: Set[int] | None) -> Node | None:
+def _read_node(path: Path, allowed: Set[int] | None) -> NumaNode | None:
     number = re.fullmatch(r"node(\d{1,6})", path.name, re.ASCII)
     node_cpus = frozenset(parse_kernel_list(read_ascii(path / "cpulist") or ""))
     cpus = node_cpus if allowed is None else node_cpus & allowed
@@ -84,7 +84,7 @@ def _read_node(path: Path, allowed: Set[int] | None) -> Node | None:
         return None
     # Mapped files are the weights of other engines: a canary must never evict them.
     cache = fields.get("Active(file)", 0) + fields.get("Inactive(file)", 0) - fields.get("Mapped", 0)
-    return Node(int(number[1]), cpus, fields["MemFree"] + max(0, cache))
+    return NumaNode(int(number[1]), cpus, fields["MemFree"] + max(0, cache))
 
 
 def parse_kernel_list(text: str) -> Iterator[int]:

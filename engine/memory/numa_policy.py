@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.memory import mempolicy
-from engine.memory.numa_nodes import Node, format_nodes
+from engine.memory.numa_nodes import NumaNode, format_nodes
 from engine.memory.sizing import format_mebibytes
 
 NUMA_CHOICES = "interleave, bind:N or replicate"
@@ -41,7 +41,7 @@ def parse_option(text: str) -> NumaOption:
     return NumaOption(match[1]) if match[1] else NumaOption("bind", int(match[2]))
 
 
-def select_nodes(option: NumaOption, candidates: Sequence[Node]) -> list[Node]:
+def select_nodes(option: NumaOption, candidates: Sequence[NumaNode]) -> list[NumaNode]:
     """Returns the candidates that the option selects; raises ValueError if there are none."""
     if not candidates:
         raise ValueError(f"--numa {option}: /sys/devices/system/node lists no node with memory and usable CPUs")
@@ -59,14 +59,14 @@ def select_nodes(option: NumaOption, candidates: Sequence[Node]) -> list[Node]:
     return selected
 
 
-def apply_option(option: NumaOption, nodes: Sequence[Node]) -> None:
+def apply_option(option: NumaOption, nodes: Sequence[NumaNode]) -> None:
     """Binds this thread, and threads it starts later, to these nodes; raises OSError if the kernel refuses."""
     policy_mode = mempolicy.PolicyMode.BIND if option.mode == "bind" else mempolicy.PolicyMode.INTERLEAVE
     mempolicy.set_policy(policy_mode, [node.number for node in nodes])
     os.sched_setaffinity(0, _join_cpus(nodes))
 
 
-def spread_blas_threads(nodes: Sequence[Node]) -> dict[int, int]:
+def spread_blas_threads(nodes: Sequence[NumaNode]) -> dict[int, int]:
     """
     Pins each thread of BLAS to the CPUs of one node, in turn; returns the number of threads by node.
 
@@ -93,7 +93,7 @@ def _list_blas_threads() -> list[int]:
     return sorted(tid for path in Path("/proc/self/task").iterdir() if (tid := int(path.name)) not in python_threads)
 
 
-def describe_option(option: NumaOption, nodes: Sequence[Node]) -> str:
+def describe_option(option: NumaOption, nodes: Sequence[NumaNode]) -> str:
     """Describes in one sentence the option and its effect on this machine."""
     if len(nodes) == 1 and option.mode != "bind":
         only_nodes = f"only {format_nodes(nodes)} has memory and usable CPUs"
@@ -102,7 +102,7 @@ def describe_option(option: NumaOption, nodes: Sequence[Node]) -> str:
     return f"--numa {option}: {phrases[option.mode]} {format_nodes(nodes)} ({_format_cpus(_join_cpus(nodes))})"
 
 
-def _join_cpus(nodes: Sequence[Node]) -> frozenset[int]:
+def _join_cpus(nodes: Sequence[NumaNode]) -> frozenset[int]:
     return frozenset(cpu for node in nodes for cpu in node.cpus)
 
 

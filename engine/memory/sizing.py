@@ -50,7 +50,7 @@ def choose_automatic_size(
         raise ValueError(
             f"{format_mebibytes(available)} may be used, and the smallest model takes "
             f"{format_mebibytes(estimate(minimum))}: "
-            "choose a larger --most or a smaller --context"
+            "choose a larger --memory-share or a smaller --context"
         )
     size = minimum
     while largest - size > size // 50:  # bisects until exact to 2 %

@@ -1,5 +1,4 @@
 """
-The HTTP server of the engine: requests, continuous batching, pacing, metrics, workers and their router.
-
-Threads, queues and sockets live here; the maths lives in `decoder/`.
+The HTTP server of the engine: requests, continuous batching, pacing, metrics, workers and their router. Threads, queues
+and sockets live only here, and no maths of the model does.
 """

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-Phase = Literal["prefill", "decode", "sampling", "paced", "idle"]
-PHASES: tuple[Phase, ...] = ("prefill", "decode", "sampling", "paced", "idle")
+WorkPhase = Literal["prefill", "decode", "sampling", "paced", "idle"]
+PHASES: tuple[WorkPhase, ...] = ("prefill", "decode", "sampling", "paced", "idle")
 RECENT_SECONDS = 1.0  # seconds of decoding in the running mean of the bandwidth
 
 FIRST_TOKEN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
@@ -60,9 +60,9 @@ class Counters:
         """`clock` is monotonic, in seconds."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._phase: Phase = "idle"
+        self._phase: WorkPhase = "idle"
         self._since = clock()
-        self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
+        self._seconds: dict[WorkPhase, float] = dict.fromkeys(PHASES, 0.0)
         self._recent_bytes = 0.0
         self._recent_seconds = 0.0
         self.work = Work()
@@ -71,7 +71,7 @@ class Counters:
         self.request_seconds = create_histogram(REQUEST_BUCKETS)
         self.finish_counts: Counter[str] = Counter({"stop": 0, "length": 0, "cancelled": 0, "error": 0})
 
-    def enter_phase(self, phase: Phase) -> float:
+    def enter_phase(self, phase: WorkPhase) -> float:
         """Starts a phase; returns the seconds of the phase before it."""
         with self._lock:
             now = self._clock()

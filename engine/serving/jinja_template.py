@@ -25,7 +25,7 @@ from engine.serving.json_fields import HttpError
 
 MAX_SOURCE_LENGTH = 1 << 18  # characters; the longest known templates have 20,000
 MAX_TEXT_LENGTH = 1 << 22  # characters of the rendered text
-MAX_LINES = 1_000_000  # of template code executed; about a quarter of a second
+MAX_LINES = 1_000_000  # executed lines of template code; about a quarter of a second
 
 
 class JinjaTemplate:

@@ -44,7 +44,7 @@ class Pace:
     def get_duty(self) -> float:
         """Returns the current duty."""
         with self._changed:
-            return self._current_duty()
+            return self._get_current_duty()
 
     def begin_work(self) -> None:
         """Starts work after idling: the idle time earns no credit, and an earlier debt remains."""
@@ -79,7 +79,7 @@ class Pace:
         with self._changed:
             self._changed.wait(seconds)
 
-    def _current_duty(self) -> float:
+    def _get_current_duty(self) -> float:
         if self._clock() >= self._expires_at:
             self._expires_at = math.inf
             self._set_duty(1.0)
@@ -95,7 +95,7 @@ class Pace:
         self._worked_seconds = 0.0
 
     def _compute_debt(self) -> float:
-        duty = self._current_duty()  # comes first: a lease that ends here opens a new account
+        duty = self._get_current_duty()  # comes first: a lease that ends here opens a new account
         due = self._worked_seconds / duty
         debt = due - (self._clock() - self._since)
         if debt < -CREDIT:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from engine.memory.numa_nodes import Node
+from engine.memory.numa_nodes import NumaNode
 from engine.serving.router import Router
 from engine.serving.shutdown import GracePeriod
 from engine.serving.workers import Log, Workers
@@ -15,7 +15,7 @@ from engine.serving.workers import Log, Workers
 class Replicas:
     """The workers and their router, from start to stop."""
 
-    def __init__(self, address: tuple[str, int], nodes: Sequence[Node], arguments: Sequence[str], log: Log) -> None:
+    def __init__(self, address: tuple[str, int], nodes: Sequence[NumaNode], arguments: Sequence[str], log: Log) -> None:
         """`arguments` are those of every worker. Raises OSError if the router cannot listen."""
         self._workers = Workers({str(n.number): [*arguments, "--numa", f"bind:{n.number}"] for n in nodes}, log)
         self._router = Router(address, self._workers)

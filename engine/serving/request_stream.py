@@ -32,8 +32,8 @@ class GenerationRequest:
     """
     One request of the scheduler, whose thread advances it; `iter_pieces` and `cancel` are for the client's thread.
 
-    The last prompt token is decoded, not prefilled: so each generated token costs exactly one decode pass, and tokens
-    per decode second do not depend on the length of answers.
+    The last prompt token is decoded, not prefilled, so that each generated token costs exactly one decode pass. Tokens
+    per decode second then do not depend on the length of answers.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class GenerationRequest:
         if token in self._stop_tokens:
             return Piece(self._transcript.flush(), "stop")
         last = self.generated_count == self.max_tokens
-        text, stopped = self._transcript.add_token(token, last=last)
-        return Piece(text, "stop" if stopped else "length" if last else None)
+        update = self._transcript.add_token(token, last=last)
+        return Piece(update.text, "stop" if update.is_stopped else "length" if last else None)
 
     def send(self, message: object) -> None:
         """Sends a Piece, or the exception that ends the answer, to the client's thread."""

@@ -21,7 +21,7 @@ from engine.serving.json_fields import (
 )
 from engine.serving.pace import MAX_TTL, MIN_DUTY
 
-DEFAULT_TOKENS = 16  # of a completion, as at OpenAI; a chat without max_tokens may fill the context
+DEFAULT_TOKENS = 16  # tokens of a completion, as at OpenAI; a chat without max_tokens may fill the context
 DEFAULT_TTL = 30.0  # seconds; the agent renews a lease well before its end
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 256  # characters

@@ -92,7 +92,7 @@ class BatchScheduler:
             if self._closing:
                 raise ClosingError
             if len(self._running) + len(self._waiting) >= self.model.slots + self._max_waiting:
-                raise QueueFullError(self._retry_after())
+                raise QueueFullError(self._estimate_retry_after())
             request.mark_queued(self._clock())
             self._waiting.append(request)
             self._changed.notify_all()
@@ -156,7 +156,7 @@ class BatchScheduler:
         self._drop_abandoned()
         return self._stopping or not self._has_requests()
 
-    def _retry_after(self) -> int:
+    def _estimate_retry_after(self) -> int:
         """Estimates the seconds until the queue is empty."""
         durations = self.counters.request_seconds
         mean = durations.total / max(1, sum(durations.counts))

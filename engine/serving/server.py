@@ -2,8 +2,8 @@
 The HTTP API of one engine: POST /v1/completions and /v1/chat/completions (as at OpenAI, SSE when streaming),
 GET /v1/models, PUT /pace, GET /metrics, GET /healthz.
 
-It uses http.server with a thread per connection. An event loop (aiohttp) would add 15 MB and 0.1 s at the start of a
-canary that must be small, and the few requests that share a model do not need thousands of connections.
+It uses http.server with a thread per connection, since few requests share a model. An event loop (aiohttp) would add
+15 MB and 0.1 s to the start of the canary, which must be small.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Lists every verb by its name."""
+"""
+The verbs of the hand, one file each, and the list of them by name. A verb touches only the files and units that
+hand.toml and its own checks allow, and imports no other verb.
+"""
 
 from __future__ import annotations
 

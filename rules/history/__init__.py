@@ -1,5 +1,4 @@
 """
-Stores recent samples in columns, by series and time, and takes snapshots that other threads may read.
-
-Knows samples and matchers. Expressions and rules are in the rooms above.
+Stores recent samples in columns, by series and time, and takes snapshots that other threads may read. It knows samples
+and matchers, but no expressions and no rules.
 """

@@ -28,7 +28,7 @@ from rules.history.snapshot import Index, Snapshot, as_columns
 from rules.matchers import NAME, Matchers, build_labels_test, find_exact_name, matches_name
 
 _MAX_SELECTIONS = 1024  # cached selections; a page that keeps inventing selectors must not grow the agent
-_SEALED_CELL_BYTES = 4.5  # of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
+_SEALED_CELL_BYTES = 4.5  # bytes of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
 _SERIES_BYTES = 900  # labels, keys and per-column arrays of one series
 
 RECORDED_PREFIX = "rule:"
@@ -121,7 +121,7 @@ class History:
             (metric.name, self._add_identity(group, own_labels))
             for metric, own_labels in zip(metrics, recorded, strict=True)
         ]
-        self._admit(group, list(zip(metrics, recorded, strict=True)), keys)
+        self._reserve_columns(group, list(zip(metrics, recorded, strict=True)), keys)
         columns, accepted, used_columns = [], [], set()
         for position, (name, pairs) in enumerate(keys):
             ref = self._series.get(name, {}).get(pairs)
@@ -146,12 +146,14 @@ class History:
         names = dict(labels)
         return tuple(sorted(labels + tuple([pair for pair in self.identity if pair[0] not in names])))
 
-    def _admit(self, group: SampleGroup, series: list[tuple[Metric, Labels]], keys: list[tuple[str, Labels]]) -> None:
+    def _reserve_columns(
+        self, group: SampleGroup, series: list[tuple[Metric, Labels]], keys: list[tuple[str, Labels]]
+    ) -> None:
         new: dict[tuple[str, Labels], tuple[Metric, Labels]] = {}
         for entry, (name, pairs) in zip(series, keys, strict=True):
             if pairs not in self._series.get(name, ()):
                 new.setdefault((name, pairs), entry)
-        room = max(0, self.series_cap - self.series_count())
+        room = max(0, self.series_cap - self.count_series())
         self.dropped_series += max(0, len(new) - room)
         admitted = list(new.items())[:room]
         slots = group.add_columns([entry for _, entry in admitted])
@@ -160,9 +162,9 @@ class History:
             self._series.setdefault(name, {})[pairs] = SeriesRef(group, slot, full_labels)
             self._groups_by_name.setdefault(name, set()).add(group.name)
             self._label_bytes += _count_label_bytes(own_labels, full_labels)
-        self._bump_epochs({name for (name, _), _ in admitted})
+        self._advance_epochs({name for (name, _), _ in admitted})
 
-    def _bump_epochs(self, names: set[str]) -> None:
+    def _advance_epochs(self, names: set[str]) -> None:
         for name in names:
             self._epochs[name] = self._epochs.get(name, 0) + 1
             self._changes += 1
@@ -170,7 +172,7 @@ class History:
     def silence(self, group: str, at_ms: int) -> None:
         """Ends every live series of the group; the group is silent until it records again."""
         sample_group = self._get_group(group)
-        if (sample_group.last_states() == VALUE).any():
+        if (sample_group.get_last_states() == VALUE).any():
             sample_group.append(max(at_ms, sample_group.last_ms + 1), np.empty(0, np.intp), np.empty(0))
         sample_group.silent = True
 
@@ -226,26 +228,26 @@ class History:
             names.add(metric.name)
             if not self._series[metric.name]:
                 del self._series[metric.name]
-        self._bump_epochs(names)
+        self._advance_epochs(names)
         # Columns have new owners, and a series refused at the cap may now have room.
         self._passes.clear()
 
-    def latest(self) -> Iterator[tuple[Metric, Labels, float, int]]:
+    def get_latest(self) -> Iterator[tuple[Metric, Labels, float, int]]:
         """Returns the live series with the labels they were recorded with, their newest value and its time in ms."""
         return chain.from_iterable(map(_iter_latest, self._groups.values()))
 
     def get_value(self, name: str, **labels: str) -> float | None:
         """Returns the newest value of one live series; None if it does not exist or has ended."""
         ref = self._series.get(name, {}).get(canonicalize_labels(({**dict(self.identity), **labels}).items()))
-        if ref is None or ref.group.last_states()[ref.column] != VALUE:
+        if ref is None or ref.group.get_last_states()[ref.column] != VALUE:
             return None
-        return float(ref.group.last_values()[ref.column])
+        return float(ref.group.get_last_values()[ref.column])
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Returns the names of the metrics that have series, sorted."""
         return sorted(self._series)
 
-    def series_count(self) -> int:
+    def count_series(self) -> int:
         """Counts the stored series, including those that ended within `retention_ms`."""
         return sum(len(series) for series in self._series.values())
 
@@ -310,8 +312,8 @@ class History:
 
 
 def _iter_latest(group: SampleGroup) -> Iterable[tuple[Metric, Labels, float, int]]:
-    alive = group.last_states() == VALUE
-    metrics, labels, values = group.metrics, group.labels, group.last_values()
+    alive = group.get_last_states() == VALUE
+    metrics, labels, values = group.metrics, group.labels, group.get_last_values()
     if not alive.all():
         flags = alive.tolist()
         metrics, labels, values = [*compress(metrics, flags)], [*compress(labels, flags)], values[alive]

@@ -76,13 +76,13 @@ class SampleGroup:
         """The number of columns, including free ones."""
         return len(self.metrics)
 
-    def last_states(self) -> States:
+    def get_last_states(self) -> States:
         """Returns the state of each column in the newest row."""
         if self._end == self._first:
             return np.zeros(self.width, np.uint8)
         return self._states[: self.width, self._end - 1]
 
-    def last_values(self) -> Floats:
+    def get_last_values(self) -> Floats:
         """Returns the value of each column in the newest row; meaningless for a column without one."""
         if self._end == self._first:
             return np.zeros(self.width)
@@ -128,10 +128,10 @@ class SampleGroup:
         """Appends a row: `numbers` in `columns`, and a stale mark in every other column that was alive."""
         self._make_room()
         row, width = self._end, self.width
-        previous = self.last_states()
+        previous = self.get_last_states()
         states = self._states[:width, row]
         # A cell without a value repeats the previous one, so that sealing finds nothing to store.
-        self._values[:width, row] = self.last_values()
+        self._values[:width, row] = self.get_last_values()
         self._values[columns, row] = numbers
         states[:] = ABSENT
         states[columns] = VALUE
@@ -193,10 +193,10 @@ class SampleGroup:
         if not self.blocks:
             times = self._times[self._first : self._end]
             self._first += int(np.searchsorted(times, horizon_ms))
-        expired = np.flatnonzero((self.ended_ms <= self.oldest_ms(horizon_ms)) & (self.ended_ms != NEVER_MS))
+        expired = np.flatnonzero((self.ended_ms <= self.get_oldest_ms(horizon_ms)) & (self.ended_ms != NEVER_MS))
         return [int(slot) for slot in expired]
 
-    def oldest_ms(self, horizon_ms: int = NEVER_MS) -> int:
+    def get_oldest_ms(self, horizon_ms: int = NEVER_MS) -> int:
         """Returns the time of the oldest row, or the horizon if there is none."""
         if self.blocks:
             return self.blocks[0].first_ms
@@ -208,11 +208,7 @@ class SampleGroup:
         self.ended_ms[slot] = NEVER_MS
         self._free_slots.append(slot)
 
-    def head_start_ms(self) -> int:
-        """Returns the time of the oldest plain row; older rows must be unsealed."""
-        return int(self._times[self._first]) if self._end > self._first else ALIVE_MS
-
-    def head_times(self) -> Times:
+    def get_head_times(self) -> Times:
         """Returns the times of the plain rows, as a view."""
         return self._times[self._first : self._end]
 
@@ -223,7 +219,7 @@ class SampleGroup:
 
     def count_rows(self, after_ms: int, until_ms: int) -> int:
         """Returns how many rows `read_span` would read."""
-        low, high = self.head_times().searchsorted((after_ms, until_ms), "right")
+        low, high = self.get_head_times().searchsorted((after_ms, until_ms), "right")
         sealed = (block.row_count for block in self.blocks if block.last_ms > after_ms and block.first_ms <= until_ms)
         return int(high - low) + sum(sealed)
 
@@ -231,16 +227,16 @@ class SampleGroup:
         """
         Returns the rows with after < time <= until; a view if they are all in the head and the columns are a slice.
         """
-        head_times = self.head_times()
+        head_times = self.get_head_times()
         low, high = head_times.searchsorted((after_ms, until_ms), "right")
         rows = slice(self._first + int(low), self._first + int(high))
         times, values = self._times[rows], self._values[columns, rows]
         if not self.blocks or after_ms >= self.blocks[-1].last_ms:
-            complete = not len(times) or self._newest_hole(columns) < times[0]
+            complete = not len(times) or self._find_newest_hole(columns) < times[0]
             return RowSpan(times, values, None if complete else self._states[columns, rows])
         return self._read_blocks(columns, after_ms, until_ms, RowSpan(times, values, self._states[columns, rows]))
 
-    def _newest_hole(self, columns: Columns) -> int:
+    def _find_newest_hole(self, columns: Columns) -> int:
         return int(self.hole_ms[columns].max(initial=NEVER_MS))
 
     def _read_blocks(self, columns: Columns, after_ms: int, until_ms: int, head: RowSpan) -> RowSpan:

@@ -65,7 +65,7 @@ class Snapshot:
         """Yields the matching series that may have a sample between the two times."""
         for labels, ref in self._iter_matching(matchers):
             group = self._groups[ref.group.name]
-            if group.ended_ms[ref.column] >= start_ms and group.oldest_ms() <= end_ms:
+            if group.ended_ms[ref.column] >= start_ms and group.get_oldest_ms() <= end_ms:
                 yield labels
 
     def iter_metrics(self) -> Iterator[Metric]:

@@ -1,5 +1,6 @@
 """
-Prometheus' query language over History: text is parsed once into a plan, which is evaluated series x steps.
+Prometheus' query language over History: parses text once into a plan, and evaluates the plan series x steps. It reads
+only the History that its caller passes, and knows no rules and no alerts.
 
 https://prometheus.io/docs/prometheus/latest/querying/basics/
 """

@@ -21,19 +21,19 @@ from rules.promql.plan import Aggregate, PromqlError
 from rules.promql.summation import CellGroups, sum_groups
 from rules.promql.values import Bools, EvaluationContext, LabelSets, QueryBudget, Series
 
-Rows = npt.NDArray[np.intp]
+RowNumbers = npt.NDArray[np.intp]
 
 
 class Grouping(NamedTuple):
     """The rows of each group: `order` sorts rows by group, and `starts` has the start of each group in that order."""
 
     labels: LabelSets
-    order: Rows
-    starts: Rows
-    sizes: Rows
-    group_indexes: Rows  # the group of each row, in group order
+    order: RowNumbers
+    starts: RowNumbers
+    sizes: RowNumbers
+    group_indexes: RowNumbers  # the group of each row, in group order
 
-    def split_members(self) -> list[Rows]:
+    def split_members(self) -> list[RowNumbers]:
         """Returns the rows of each group."""
         return np.split(self.order, self.starts[1:])
 
@@ -205,7 +205,7 @@ def _select_ranked(series: Series, grouping: Grouping, parameter: Floats, *, lar
     return Series(series.labels, series.values, selected)
 
 
-def _parse_limits(parameter: Floats) -> Rows:
+def _parse_limits(parameter: Floats) -> RowNumbers:
     if np.isnan(parameter).any():
         raise PromqlError("Parameter value is NaN")
     if (np.abs(parameter) >= 1 << 63).any():

@@ -13,15 +13,15 @@ from rules.promql.selectors import select_instant, select_windows
 from rules.promql.values import (
     EvaluationContext,
     QueryBudget,
+    SampleSource,
     Series,
-    Source,
     Windows,
     drop_metric_names,
     merge_same_labels,
 )
 
 
-def evaluate_plan(node: Node, history: Source, times: Times, budget: QueryBudget) -> Series | Floats | str:
+def evaluate_plan(node: Node, history: SampleSource, times: Times, budget: QueryBudget) -> Series | Floats | str:
     """Evaluates a plan at the given times (ms, ascending, at least one)."""
     # PromQL computes with NaN and Inf as a matter of course, so NumPy must not warn.
     with np.errstate(all="ignore"):
@@ -30,7 +30,7 @@ def evaluate_plan(node: Node, history: Source, times: Times, budget: QueryBudget
         )
 
 
-def evaluate_windows(node: Node, history: Source, at_ms: int, budget: QueryBudget) -> Windows:
+def evaluate_windows(node: Node, history: SampleSource, at_ms: int, budget: QueryBudget) -> Windows:
     """Evaluates the windows of a range vector at one time."""
     with np.errstate(all="ignore"):
         return select_windows(

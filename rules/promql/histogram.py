@@ -22,7 +22,7 @@ from rules.promql.values import Bools, EvaluationContext, LabelSets, Series
 BUCKET = "le"
 _ROUNDING = 1e-12  # smaller relative differences between neighbouring buckets are rounding errors
 
-Rows = npt.NDArray[np.intp]
+RowNumbers = npt.NDArray[np.intp]
 
 
 class HistogramGroup(NamedTuple):
@@ -30,8 +30,8 @@ class HistogramGroup(NamedTuple):
     Histograms with the same bounds: their `result_rows`, and `rows` [histograms, buckets] in the order of `bounds`.
     """
 
-    result_rows: Rows
-    rows: Rows
+    result_rows: RowNumbers
+    rows: RowNumbers
     bounds: Floats
 
 

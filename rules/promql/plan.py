@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from rules.matchers import Matchers
 
-Kind = Literal["vector", "scalar", "matrix", "string"]
+ValueKind = Literal["vector", "scalar", "matrix", "string"]
 LOOKBACK_MS = 300_000
 
 _T = TypeVar("_T")
@@ -150,7 +150,7 @@ Node = Number | Text | VectorSelector | MatrixSelector | Subquery | Call | Negat
 SCALAR_CALLS = frozenset({"scalar", "time", "pi"})
 
 
-def infer_kind(node: Node) -> Kind:
+def infer_kind(node: Node) -> ValueKind:
     """Returns the type of a node's value, in Prometheus' terms."""
     if isinstance(node, Number):
         return "scalar"

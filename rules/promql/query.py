@@ -18,18 +18,18 @@ from rules.promql.parse import parse
 from rules.promql.plan import (
     Aggregate,
     Call,
-    Kind,
     Node,
     PromqlError,
     Text,
     TimeModifiers,
+    ValueKind,
     VectorSelector,
     compute_reach_ms,
     infer_kind,
     iter_selectors,
 )
 from rules.promql.selectors import MAX_STEPS
-from rules.promql.values import Bools, LabelSets, QueryBudget, Series, Source
+from rules.promql.values import Bools, LabelSets, QueryBudget, SampleSource, Series
 
 Samples = tuple[Labels, Times, Floats]
 """A series with the times (ms) and values of its samples."""
@@ -79,13 +79,13 @@ class Query:
     """A compiled expression; it holds no data and can be evaluated over any History."""
 
     text: str
-    kind: Kind
+    kind: ValueKind
     names: frozenset[str]
     reach_ms: int
     _plan: Node = field(repr=False)
     _matchers: tuple[Matchers, ...] = field(repr=False)
 
-    def evaluate_at(self, history: Source, at_ms: int, budget: QueryBudget | None = None) -> Vector:
+    def evaluate_at(self, history: SampleSource, at_ms: int, budget: QueryBudget | None = None) -> Vector:
         """Evaluates the query at one time. Raises PromqlError, for example for a many-to-many match."""
         series = self._evaluate_series(history, np.array([at_ms], np.int64), budget)
         present, values = series.present, series.values[:, 0]
@@ -96,7 +96,7 @@ class Query:
         return _sort_vector(self._plan, Vector(labels, values[chosen]))
 
     def evaluate_range(
-        self, history: Source, start_ms: int, end_ms: int, step_ms: int, budget: QueryBudget | None = None
+        self, history: SampleSource, start_ms: int, end_ms: int, step_ms: int, budget: QueryBudget | None = None
     ) -> Matrix:
         """Evaluates at start, start + step, … up to and including end; series that are never present are left out."""
         if step_ms <= 0:
@@ -112,7 +112,7 @@ class Query:
         labels = tuple(series.labels[row] for row in chosen.tolist())
         return Matrix(labels, times, series.values[chosen], present[chosen])
 
-    def read_samples(self, history: Source, at_ms: int, budget: QueryBudget | None = None) -> Iterator[Samples]:
+    def read_samples(self, history: SampleSource, at_ms: int, budget: QueryBudget | None = None) -> Iterator[Samples]:
         """Yields the samples of a range vector at one time; series without samples are left out."""
         windows = evaluate_windows(self._plan, history, at_ms, budget or QueryBudget())
         for strip in windows.strips:
@@ -138,7 +138,7 @@ class Query:
         groups = {group for matchers in self._matchers for group in history.find_groups(matchers)}
         return not any(history.is_silent(group) for group in groups)
 
-    def _evaluate_series(self, history: Source, times: Times, budget: QueryBudget | None) -> Series:
+    def _evaluate_series(self, history: SampleSource, times: Times, budget: QueryBudget | None) -> Series:
         if self.kind not in ("vector", "scalar"):
             raise PromqlError(
                 f'invalid expression type "{_KIND_NAMES[self.kind]}" for a query, must be Scalar or instant Vector'

@@ -28,10 +28,10 @@ class WindowArguments(NamedTuple):
     scalars: tuple[Floats, ...]
 
 
-Result = tuple[Floats, Bools]
+WindowResult = tuple[Floats, Bools]
 """Values [series, steps], and which of them exist, [steps] or [series, steps]."""
 
-WindowFunction = Callable[[Strip, WindowArguments], Result]
+WindowFunction = Callable[[Strip, WindowArguments], WindowResult]
 
 
 def _has_samples(strip: Strip) -> Bools:
@@ -42,7 +42,7 @@ def _has_two_samples(strip: Strip) -> Bools:
     return strip.high - strip.low > 1
 
 
-def _extrapolate(strip: Strip, arguments: WindowArguments, *, counter: bool, per_second: bool) -> Result:
+def _extrapolate(strip: Strip, arguments: WindowArguments, *, counter: bool, per_second: bool) -> WindowResult:
     """Computes the change within the window, extrapolated to its ends where further samples would be expected."""
     first, last = strip.first_rows(), strip.last_rows()
     first_values = strip.values[:, first]
@@ -80,15 +80,15 @@ def _sum_reset_losses(strip: Strip) -> Floats | float:
     return total
 
 
-def rate(strip: Strip, arguments: WindowArguments) -> Result:
+def rate(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return _extrapolate(strip, arguments, counter=True, per_second=True)
 
 
-def increase(strip: Strip, arguments: WindowArguments) -> Result:
+def increase(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return _extrapolate(strip, arguments, counter=True, per_second=False)
 
 
-def delta(strip: Strip, arguments: WindowArguments) -> Result:
+def delta(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return _extrapolate(strip, arguments, counter=False, per_second=False)
 
 
@@ -99,45 +99,45 @@ def _read_last_two(strip: Strip) -> tuple[Floats, Floats, Floats]:
     return strip.values[:, last], strip.values[:, previous], seconds
 
 
-def irate(strip: Strip, arguments: WindowArguments) -> Result:
+def irate(strip: Strip, arguments: WindowArguments) -> WindowResult:
     newest, previous, seconds = _read_last_two(strip)
     return np.where(newest < previous, newest, newest - previous) / seconds, _has_two_samples(strip)
 
 
-def idelta(strip: Strip, arguments: WindowArguments) -> Result:
+def idelta(strip: Strip, arguments: WindowArguments) -> WindowResult:
     newest, previous, _ = _read_last_two(strip)
     return newest - previous, _has_two_samples(strip)
 
 
-def sum_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def sum_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return sum_windows(strip, strip.values), _has_samples(strip)
 
 
-def avg_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def avg_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return average_windows(strip), _has_samples(strip)
 
 
-def min_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def min_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return strip.reduce(np.fmin, strip.values), _has_samples(strip)
 
 
-def max_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def max_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return strip.reduce(np.fmax, strip.values), _has_samples(strip)
 
 
-def count_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def count_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return np.broadcast_to(strip.window_sizes(), (len(strip.values), len(strip.low))), _has_samples(strip)
 
 
-def present_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def present_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return np.ones((len(strip.values), len(strip.low))), _has_samples(strip)
 
 
-def last_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def last_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return strip.values[:, strip.last_rows()], _has_samples(strip)
 
 
-def first_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def first_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return strip.values[:, strip.first_rows()], _has_samples(strip)
 
 
@@ -147,12 +147,12 @@ def _count_events(strip: Strip, events: Bools) -> Floats:
     return strip.reduce(np.add, padded, skip=1)
 
 
-def changes(strip: Strip, arguments: WindowArguments) -> Result:
+def changes(strip: Strip, arguments: WindowArguments) -> WindowResult:
     before, after = strip.values[:, :-1], strip.values[:, 1:]
     return _count_events(strip, (before != after) & ~(np.isnan(before) & np.isnan(after))), _has_samples(strip)
 
 
-def resets(strip: Strip, arguments: WindowArguments) -> Result:
+def resets(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return _count_events(strip, strip.values[:, 1:] < strip.values[:, :-1]), _has_samples(strip)
 
 
@@ -172,16 +172,16 @@ def _compute_variance(times: Times, values: Floats, step: int) -> Floats:
     return result
 
 
-def stdvar_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def stdvar_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return _map_windows(strip, _compute_variance, 1), _has_samples(strip)
 
 
-def stddev_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def stddev_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     deviation: Floats = np.sqrt(_map_windows(strip, _compute_variance, 1))
     return deviation, _has_samples(strip)
 
 
-def quantile_over_time(strip: Strip, arguments: WindowArguments) -> Result:
+def quantile_over_time(strip: Strip, arguments: WindowArguments) -> WindowResult:
     ranks = arguments.scalars[0]
     return _map_windows(strip, lambda _times, values, step: quantile(float(ranks[step]), values), 1), _has_samples(
         strip
@@ -201,13 +201,13 @@ def _fit_line(times: Times, values: Floats, origin_ms: int) -> tuple[Floats, Flo
     return slope, np.where(constant, np.where(np.isinf(values[:, 0]), np.nan, values[:, 0]), origin)
 
 
-def deriv(strip: Strip, arguments: WindowArguments) -> Result:
+def deriv(strip: Strip, arguments: WindowArguments) -> WindowResult:
     return _map_windows(
         strip, lambda times, values, _: _fit_line(times, values, int(times[0]))[0], 2
     ), _has_two_samples(strip)
 
 
-def predict_linear(strip: Strip, arguments: WindowArguments) -> Result:
+def predict_linear(strip: Strip, arguments: WindowArguments) -> WindowResult:
     def predict(times: Times, values: Floats, step: int) -> Floats:
         slope, intercept = _fit_line(times, values, int(arguments.times[step]))
         predicted: Floats = slope * arguments.scalars[0][step] + intercept

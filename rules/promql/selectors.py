@@ -58,7 +58,7 @@ def _stack_parts(
 
 def _read_part(part: SelectionPart, times: Times) -> tuple[Floats, Bools, Floats]:
     group = part.group
-    head_times = group.head_times()
+    head_times = group.get_head_times()
     if len(times) == 1 and len(head_times) and times[0] >= head_times[0]:
         return _read_one_row(part, head_times, int(times[0]))
     count = part.rows.stop - part.rows.start

@@ -18,7 +18,7 @@ from rules.promql.values import Strip
 
 _SHRINK = 2.0**-600
 _LARGE = 1e150  # its square is still finite
-_CANCELLED = 2.0**-45  # of the largest number: a smaller sum has lost the lower parts too
+_CANCELLED = 2.0**-45  # share of the largest number; a smaller sum has lost the lower parts too
 
 
 class CellGroups(NamedTuple):

@@ -33,7 +33,7 @@ LABEL_SET_COST = 100
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 
 
-class Source(Protocol):
+class SampleSource(Protocol):
     """A source of series: History, or a snapshot of it."""
 
     def select(self, matchers: Matchers) -> Selection: ...
@@ -147,7 +147,7 @@ class Windows:
 class EvaluationContext:
     """The History and the times of an evaluation: one time in ms per step."""
 
-    history: Source
+    history: SampleSource
     times: Times
     start_ms: int
     end_ms: int

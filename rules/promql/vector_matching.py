@@ -18,7 +18,7 @@ from rules.matchers import NAME
 from rules.promql.plan import Binary, Matching, PromqlError
 from rules.promql.values import LABEL_SET_COST, Bools, LabelSets, QueryBudget, Series, format_labels, merge_same_labels
 
-Rows = npt.NDArray[np.intp]
+RowNumbers = npt.NDArray[np.intp]
 
 _MANY_TO_MANY = "many-to-many matching not allowed: matching labels must be unique on one side"
 _IMPLICIT = "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
@@ -28,16 +28,16 @@ _NOT_UNIQUE = "multiple matches for labels: grouping labels must ensure unique m
 class Signatures(NamedTuple):
     """The match group of each row on both sides, as numbers; `labels` has the labels of each group."""
 
-    lhs: Rows
-    rhs: Rows
+    lhs: RowNumbers
+    rhs: RowNumbers
     labels: LabelSets
 
 
 class Pairs(NamedTuple):
     """Pairs of matching rows, and the labels of their results."""
 
-    lhs: Rows
-    rhs: Rows
+    lhs: RowNumbers
+    rhs: RowNumbers
     labels: LabelSets
 
 
@@ -55,7 +55,7 @@ def compute_signatures(lhs: LabelSets, rhs: LabelSets, matching: Matching) -> Si
     names = frozenset(matching.labels)
     group_numbers: dict[Labels, int] = {}
 
-    def number_groups(labels: Iterable[Labels]) -> Rows:
+    def number_groups(labels: Iterable[Labels]) -> RowNumbers:
         keys = (_compute_signature(each, names, matching.on) for each in labels)
         return np.array([group_numbers.setdefault(key, len(group_numbers)) for key in keys], np.intp)
 
@@ -176,7 +176,7 @@ def _build_result_labels(many_labels: Labels, one_labels: Labels, matching: Matc
     return tuple(sorted(result.items()))
 
 
-def _reject_duplicates(groups: Rows, present: Bools) -> None:
+def _reject_duplicates(groups: RowNumbers, present: Bools) -> None:
     """Raises PromqlError if a match group has two results at one step, which one-to-one forbids."""
     counts = np.zeros((int(groups.max()) + 1, present.shape[1]), np.intp)
     np.add.at(counts, groups, present)
@@ -207,7 +207,7 @@ def _union(node: Binary, lhs: Series, rhs: Series, groups: Signatures) -> Series
     )
 
 
-def _find_present_groups(group_of: Rows, series: Series, groups: int) -> Bools:
+def _find_present_groups(group_of: RowNumbers, series: Series, groups: int) -> Bools:
     present = np.zeros((groups, series.values.shape[1]), np.bool_)
     np.logical_or.at(present, group_of, series.mask())
     return present

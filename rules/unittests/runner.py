@@ -121,7 +121,7 @@ class _CaseRun:
     def check_alert(self, test: AlertTest) -> Result:
         actual = [
             (alert.labels, tuple(sorted(alert.annotations)))
-            for alert in self.evaluator.alerts()
+            for alert in self.evaluator.list_alerts()
             if alert.name == test.alertname and alert.state is AlertState.FIRING
         ]
         return compare_result(_make_alert_result(test, self.case), actual, operator.eq)

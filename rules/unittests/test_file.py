@@ -119,7 +119,7 @@ def read_test_file(path: Path) -> TestFile:
     except OSError as error:
         raise TestFileError(f"{path}: cannot be read: {error.strerror}") from None
     except StrictYamlError as error:
-        raise reader.error_at(error.mark, str(error)) from None
+        raise reader.make_error_at(error.mark, str(error)) from None
     return reader.read_file(Table({}, Mark(1, 1)) if root is None else root)
 
 
@@ -178,7 +178,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def error_at(self, mark: Mark, message: str) -> TestFileError:
+    def make_error_at(self, mark: Mark, message: str) -> TestFileError:
         return TestFileError(f"{self.path}: {mark.line}:{mark.column}: {message}")
 
     def read_file(self, root: Value) -> TestFile:
@@ -212,7 +212,7 @@ class _Reader:
             return round(datetime.fromisoformat(text).timestamp() * 1000)
         except ValueError:
             message = f'start_timestamp: expected Unix seconds or RFC 3339, found "{text}"'
-            raise self.error_at(table["start_timestamp"].mark, message) from None
+            raise self.make_error_at(table["start_timestamp"].mark, message) from None
 
     def read_series(self, value: Value) -> InputSeries:
         table = self.require_table(value, ("series", "values"), "a series with its values")
@@ -220,20 +220,20 @@ class _Reader:
         try:
             return InputSeries(labels, parse_values(self.read_text(table, "values")))
         except ValueError as error:
-            raise self.error_at(table["values"].mark, f"values: {error}") from None
+            raise self.make_error_at(table["values"].mark, f"values: {error}") from None
 
     def read_metric(self, table: Table, key: str, mark: Mark) -> Labels:
         try:
             return parse_metric(self.read_text(table, key))
         except ValueError as error:
-            raise self.error_at(table[key].mark if key in table else mark, f"{key}: {error}") from None
+            raise self.make_error_at(table[key].mark if key in table else mark, f"{key}: {error}") from None
 
     def read_alert_test(self, value: Value) -> AlertTest:
         table = self.require_table(value, ("eval_time", "alertname", "exp_alerts"), "an alert test")
         name = self.read_text(table, "alertname")
         if not name:
             message = "an item under alert_rule_test misses required attribute alertname"
-            raise self.error_at(value.mark, f"{message} at eval_time {self.read_text(table, 'eval_time')}")
+            raise self.make_error_at(value.mark, f"{message} at eval_time {self.read_text(table, 'eval_time')}")
         expected = tuple(self.read_expected_alert(item, name) for item in self.read_list(table, "exp_alerts"))
         return AlertTest(self.read_duration_ms(table, "eval_time"), self.read_text(table, "eval_time"), name, expected)
 
@@ -255,20 +255,20 @@ class _Reader:
     def read_sample(self, value: Value) -> tuple[Labels, float]:
         table = self.require_table(value, ("labels", "value", "histogram"), "an expected sample")
         if "histogram" in table:
-            raise self.error_at(table["histogram"].mark, "histogram: native histograms are not supported")
+            raise self.make_error_at(table["histogram"].mark, "histogram: native histograms are not supported")
         text = self.read_text(table, "value") or "0"
         if not _FLOAT.fullmatch(text):
-            raise self.error_at(table["value"].mark, f'value: expected a number, found "{text}"')
+            raise self.make_error_at(table["value"].mark, f'value: expected a number, found "{text}"')
         return self.read_metric(table, "labels", value.mark), float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
     # -- shapes
 
     def require_table(self, value: Value, keys: Sequence[str], expected: str) -> Table:
         if not isinstance(value, Table):
-            raise self.error_at(value.mark, f"expected {expected}, found {value.description}")
+            raise self.make_error_at(value.mark, f"expected {expected}, found {value.description}")
         for key, mark in value.marks.items():
             if key not in keys:
-                raise self.error_at(mark, f"field {key} not found; expected one of {', '.join(keys)}")
+                raise self.make_error_at(mark, f"field {key} not found; expected one of {', '.join(keys)}")
         return value
 
     def read_list(self, table: Table, key: str) -> tuple[Value, ...]:
@@ -277,7 +277,7 @@ class _Reader:
             return ()
         if isinstance(value, Listing):
             return value.values
-        raise self.error_at(value.mark, f"{key}: expected a list, found {value.description}")
+        raise self.make_error_at(value.mark, f"{key}: expected a list, found {value.description}")
 
     def read_text(self, table: Table, key: str) -> str:
         value = table.get(key)
@@ -286,7 +286,7 @@ class _Reader:
     def require_scalar(self, value: Value, key: str) -> Scalar:
         if isinstance(value, Scalar):
             return value
-        raise self.error_at(value.mark, f"{key}: expected text, found {value.description}")
+        raise self.make_error_at(value.mark, f"{key}: expected text, found {value.description}")
 
     def read_texts(self, table: Table, key: str) -> tuple[str, ...]:
         return tuple(self.require_scalar(value, key).text for value in self.read_list(table, key))
@@ -296,7 +296,7 @@ class _Reader:
         if value is None or value.empty:
             return ()
         if not isinstance(value, Table):
-            raise self.error_at(value.mark, f"{key}: expected a mapping, found {value.description}")
+            raise self.make_error_at(value.mark, f"{key}: expected a mapping, found {value.description}")
         return tuple(sorted((name, self.require_scalar(text, name).text) for name, text in value.items()))
 
     def read_duration_ms(self, table: Table, key: str) -> int:
@@ -305,7 +305,7 @@ class _Reader:
             return parse_duration(text) if key in table else 0
         except ValueError as error:
             message = f"{key}: {error}; expected a duration such as 5m or 1h30m"
-            raise self.error_at(table[key].mark, message) from None
+            raise self.make_error_at(table[key].mark, message) from None
 
 
 def is_same_number(expected: float, actual: float, fuzzy: bool) -> bool:

@@ -79,7 +79,7 @@ class SimulatedAgent:
 
     @property
     def is_firing(self) -> bool:
-        return any(alert.state is AlertState.FIRING for alert in self.loop.rules.alerts())
+        return any(alert.state is AlertState.FIRING for alert in self.loop.rules.list_alerts())
 
     def query(self, expr: str) -> list[float]:
         now_ms = self.loop.clock.from_monotonic_ms(self.clocks.monotonic - 1.0)
@@ -101,7 +101,7 @@ def test_a_stepped_wall_clock_shifts_nothing(step: int, tmp_path: Path) -> None:
         assert agent.is_firing
         assert agent.query("rate(steadytok_events_total[8s])") == [pytest.approx(2.0)]
         assert agent.query("count_over_time(steadytok_heat_celsius[30s])") == [11.0]
-        (alert,) = agent.loop.rules.alerts()
+        (alert,) = agent.loop.rules.list_alerts()
         assert alert.fired_at_ms is not None
         assert alert.fired_at_ms - alert.active_at_ms == 10_000
         assert alert.fired_at_ms == round((agent.clocks.wall - 1.0) * 1000)
@@ -121,7 +121,7 @@ def test_silence_makes_stale(tmp_path: Path) -> None:
 
         await agent.run_ticks(1)
         assert agent.query("steadytok_heat_celsius") == []
-        assert [metric.name for metric, *_ in agent.loop.history.latest() if metric.name == HEAT.name] == []
+        assert [metric.name for metric, *_ in agent.loop.history.get_latest() if metric.name == HEAT.name] == []
 
     asyncio.run(scenario())
 
@@ -135,7 +135,7 @@ def test_an_alert_whose_evidence_falls_silent_is_lost_and_not_resolved(tmp_path:
         assert agent.is_firing
         agent.is_hanging = True
         await agent.run_ticks(20)
-        (alert,) = agent.loop.rules.alerts()
+        (alert,) = agent.loop.rules.list_alerts()
         assert alert.state is AlertState.FIRING
         assert not alert.fresh
 
@@ -144,7 +144,7 @@ def test_an_alert_whose_evidence_falls_silent_is_lost_and_not_resolved(tmp_path:
             lane.busy_since = None
         agent.is_hanging, agent.heat = False, 50.0
         await agent.run_ticks(2)
-        (alert,) = agent.loop.rules.alerts()
+        (alert,) = agent.loop.rules.list_alerts()
         assert alert.state is AlertState.RESOLVED
 
     asyncio.run(scenario())
@@ -176,7 +176,7 @@ def test_a_late_answer_enters_the_next_tick_with_its_own_time(tmp_path: Path) ->
         await agent.run_ticks(1)
         agent.loop.deliver(CollectionResult("test", began, 1.2, 0.0, agent.read_samples(), ()))
         await agent.run_ticks(1)
-        times = [at for metric, _, _, at in agent.loop.history.latest() if metric.name == HEAT.name]
+        times = [at for metric, _, _, at in agent.loop.history.get_latest() if metric.name == HEAT.name]
 
         assert times == [agent.loop.clock.from_monotonic_ms(began)]
 

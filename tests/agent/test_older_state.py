@@ -1,7 +1,7 @@
 """
 A state folder that the version before the rooms (de91947) wrote is read by this one, with everything that it holds.
 
-The folder tests/agent/state_of_de91947 comes from an agent of that version on a machine of one DIMM: an alert that
+The folder tests/agent/state_before_rooms comes from an agent of that version on a machine of one DIMM: an alert that
 fires, one that waits, a posted alert, remedies that observed them, a recording; and an act that was held, a latch, a
 baseline and a thermal model, written by the classes of that version.
 """
@@ -32,7 +32,7 @@ from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 
-FOLDER = Path(__file__).parent / "state_of_de91947"
+FOLDER = Path(__file__).parent / "state_before_rooms"
 STARTED_MS = 1_796_073_791_157  # when the alerts of the folder began
 NOW_MS = STARTED_MS + 20_000
 IDENTITY = {"instance": "box", "job": "steadytok"}
@@ -67,7 +67,7 @@ def test_alerts_and_readings_are_restored(folder: Path) -> None:
     persistence.restore(history, rules, notifier, ["hwmon", "meminfo"], NOW_MS)
     rules.evaluate(history, NOW_MS)
 
-    alerts = {dict(alert.labels)["alertname"]: alert for alert in rules.alerts()}
+    alerts = {dict(alert.labels)["alertname"]: alert for alert in rules.list_alerts()}
     assert {name: (alert.state, alert.active_at_ms) for name, alert in alerts.items()} == {
         "Hot": (AlertState.FIRING, STARTED_MS),
         "HotForLong": (AlertState.PENDING, STARTED_MS),

@@ -11,8 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from agent.actions import QueryRows as Values
 from agent.actions import RefusedError, Task, compact_memory, migrate_pages, reclaim
-from agent.actions import Vector as Values
 from agent.remediation.action_context import LiveActionContext
 from collectors import node_meminfo
 from rules.history.history import History

@@ -52,7 +52,7 @@ class Host:
 
     @property
     def alert(self) -> Alert:
-        (alert,) = self.rules.alerts()
+        (alert,) = self.rules.list_alerts()
         return alert
 
     @property

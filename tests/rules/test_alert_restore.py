@@ -58,7 +58,7 @@ class Life:
 
     @property
     def alert(self) -> Alert | None:
-        return next(iter(self.rules.alerts()), None)
+        return next(iter(self.rules.list_alerts()), None)
 
     @property
     def state(self) -> str | None:
@@ -208,7 +208,7 @@ def test_rules_alike_keep_apart(tmp_path: Path) -> None:
     assert life.restart(SECOND) == 2
     life.tick(90)
 
-    assert [alert.state.value for alert in life.rules.alerts()] == ["firing", "pending"]
+    assert [alert.state.value for alert in life.rules.list_alerts()] == ["firing", "pending"]
 
 
 def test_keep_firing_goes_on(tmp_path: Path) -> None:

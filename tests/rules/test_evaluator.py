@@ -112,7 +112,7 @@ def test_two_results_with_the_same_labels_fail_the_whole_rule(tmp_path: Path) ->
         "vector contains metrics with the same labelset after applying alert labels",
         "vector contains metrics with the same labelset after applying rule labels",
     ]
-    assert host.rules.alerts() == ()
+    assert host.rules.list_alerts() == ()
 
 
 def test_beyond_the_limit_all_alerts_of_the_rule_go(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_beyond_the_limit_all_alerts_of_the_rule_go(tmp_path: Path) -> None:
     host = Host(load_rule_text(tmp_path, rules, "  limit: 1\n"))
     host.tick(5)
 
-    assert len(host.rules.alerts()) == 1
+    assert len(host.rules.list_alerts()) == 1
     host.tick(6, 6)
 
-    assert host.rules.alerts() == ()
+    assert host.rules.list_alerts() == ()
     assert [health.error for health in host.rules.health] == [
         "exceeded limit of 1 with 2 alerts",
         "exceeded limit of 1 with 2 series",

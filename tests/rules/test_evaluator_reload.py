@@ -43,7 +43,7 @@ def test_a_rule_that_is_gone_ends_its_series_without_a_resolved(tmp_path: Path) 
     _reload(host, load_rule_text(tmp_path, "{alert: Other, expr: hot > 9}"))
     host.tick(5)
 
-    assert host.rules.alerts() == ()
+    assert host.rules.list_alerts() == ()
     assert host.history.get_value("ALERTS", alertname="Hot", dimm="0", alertstate="firing") is None
     assert host.history.get_value("r", dimm="0") is None
     assert host.rules.health[0].fresh
@@ -56,7 +56,7 @@ def test_new_labels_make_a_new_rule_whose_series_follow_the_old(tmp_path: Path) 
     host.tick(5)
     _reload(host, load_rule_text(tmp_path, "{alert: Hot, expr: hot > 1, for: 1s, labels: {severity: page}}"))
     host.tick(5)
-    live = [labels for metric, labels, _, _ in host.history.latest() if metric.name == "ALERTS"]
+    live = [labels for metric, labels, _, _ in host.history.get_latest() if metric.name == "ALERTS"]
 
     assert host.alert.state is AlertState.PENDING
     assert [dict(labels)["severity"] for labels in live] == ["page"]
@@ -68,9 +68,9 @@ def test_a_reload_of_the_same_rules_changes_nothing(tmp_path: Path) -> None:
     rules = "{alert: Hot, expr: hot > 1, labels: {s: a}}\n{alert: Hot, expr: hot > 2, labels: {s: b}}"
     host = Host(load_rule_text(tmp_path, rules, "  interval: 10s\n"))
     host.tick(5)
-    before = host.rules.alerts()
+    before = host.rules.list_alerts()
     _reload(host, load_rule_text(tmp_path, rules, "  interval: 10s\n"))
     host.tick(0)
 
-    assert host.rules.alerts() == before
+    assert host.rules.list_alerts() == before
     assert len(before) == 2

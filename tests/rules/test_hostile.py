@@ -77,7 +77,7 @@ for second in range(0, 600, 10):
 rules = RuleEvaluator(load_rules([Path(path)]), interval_ms=1000, external_labels={}, external_url="")
 rules.evaluate(held, 600_000)
 health = [each.error for each in rules.health if each.error]
-json.dump([health, [dict(alert.annotations)["text"] for alert in rules.alerts()]], sys.stdout)
+json.dump([health, [dict(alert.annotations)["text"] for alert in rules.list_alerts()]], sys.stdout)
 """
 
 _RELOAD = """
@@ -88,7 +88,7 @@ from rules.rulefile import load_rules
 
 first, second = (load_rules([Path(path)]) for path in json.load(sys.stdin))
 after = RuleEvaluator(first, interval_ms=1000, external_labels={}, external_url="").replace_rules(second)
-json.dump(len(set(after.sampling_groups())), sys.stdout)
+json.dump(len(set(after.list_sampling_groups())), sys.stdout)
 """
 
 

@@ -47,7 +47,7 @@ class _Host:
 
     @property
     def query_labels(self) -> list[dict[str, str]]:
-        return [dict(alert.labels) for alert in self.rules.alerts()]
+        return [dict(alert.labels) for alert in self.rules.list_alerts()]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_template_sees_it(tmp_path: Path) -> None:
     host = _Host(_load_rules(tmp_path, f"{{alert: A, expr: hot > 50, annotations: {{summary: '{summary}'}}}}"))
     host.tick()
 
-    assert dict(host.rules.alerts()[0].annotations)["summary"] == "h1 of steadytok"
+    assert dict(host.rules.list_alerts()[0].annotations)["summary"] == "h1 of steadytok"
 
 
 def test_what_a_rule_records_has_the_labels_that_the_rule_gave_it(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_series_that_is_forgotten_comes_back(tmp_path: Path) -> None:
     host.now_ms += 2 * 3600 * SECOND
     host.tick(None)
     host.history.forget(host.now_ms)
-    gone = host.history.names()
+    gone = host.history.list_names()
     host.tick()
 
     assert "hot" not in gone
@@ -143,8 +143,8 @@ def test_a_reading_is_recorded_as_its_collector_gave_it(tmp_path: Path) -> None:
     (rows,) = (rows for rows in host.history.iter_rows({}) if rows.heading.group == "hwmon")
 
     assert rows.heading.labels == ((("dimm", "a"),), (("instance", "other"),))
-    assert ("hot", (("dimm", "a"),)) in [(metric.name, labels) for metric, labels, *_ in host.history.latest()]
-    assert all(group.startswith(RECORDED_PREFIX) for group in host.rules.sampling_groups())
+    assert ("hot", (("dimm", "a"),)) in [(metric.name, labels) for metric, labels, *_ in host.history.get_latest()]
+    assert all(group.startswith(RECORDED_PREFIX) for group in host.rules.list_sampling_groups())
 
 
 def _remove_identity(saved_alerts: tuple[SavedAlert, ...]) -> list[SavedAlert]:
@@ -170,12 +170,12 @@ def test_an_alert_that_was_kept_without_it_goes_on(expr: str, tmp_path: Path) ->
 
     for state in ("pending", "pending", "firing"):
         after.tick()
-        (alert,) = after.rules.alerts()
+        (alert,) = after.rules.list_alerts()
         assert (dict(alert.labels), alert.state.value, alert.active_at_ms) == (full_labels, state, SECOND)
     after.tick(10)
-    assert [alert.state.value for alert in after.rules.alerts()] == ["resolved"]
+    assert [alert.state.value for alert in after.rules.list_alerts()] == ["resolved"]
     after.tick()
-    assert [alert.state.value for alert in after.rules.alerts()] == ["pending"]
+    assert [alert.state.value for alert in after.rules.list_alerts()] == ["pending"]
 
 
 def test_an_alert_that_had_ended_is_not_told_beside_its_next_one(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_an_alert_that_had_ended_is_not_told_beside_its_next_one(tmp_path: Path)
     after.now_ms = before.now_ms
     after.rules.restore_alerts(_remove_identity(before.rules.export_alerts()), after.now_ms, before.now_ms)
     after.tick(10)
-    assert [alert.state.value for alert in after.rules.alerts()] == ["resolved"]
+    assert [alert.state.value for alert in after.rules.list_alerts()] == ["resolved"]
     after.tick()
 
-    assert [(dict(alert.labels), alert.state.value) for alert in after.rules.alerts()] == [
+    assert [(dict(alert.labels), alert.state.value) for alert in after.rules.list_alerts()] == [
         ({"alertname": "A", "dimm": "a", **IDENTITY}, "firing")
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.actions import ChangedError, FailedError, Http, Moment, Plan, RefusedError, Task, Vector
+from agent.actions import ChangedError, FailedError, Http, Moment, Plan, QueryRows, RefusedError, Task
 from agent.remediation import plugins
 from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import overlaps
@@ -55,7 +55,7 @@ class FakeContext:
         self.waits: list[float] = []
         self.weight, self.admin = 100, 0
 
-    def query(self, expr: str) -> Vector:
+    def query(self, expr: str) -> QueryRows:
         return [({}, value) for name, value in self.values.items() if name in expr]
 
     def line(self, address: str, text: str) -> str:

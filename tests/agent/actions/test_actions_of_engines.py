@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.actions import ChangedError, FailedError, Http, Moment, RefusedError, Task, Vector
+from agent.actions import ChangedError, FailedError, Http, Moment, QueryRows, RefusedError, Task
 from agent.remediation.action_context import LiveActionContext
 from rules.history.history import History
 from tests import processes
@@ -207,7 +207,7 @@ def test_the_reference_engine_is_really_warmed_up(tmp_path: Path) -> None:
         processes.wait_until(lambda: processes.fetch(f"{url}/healthz") is not None, 30, "the engine answers")
 
         class Cold(LiveActionContext):
-            def query(self, expr: str) -> Vector:
+            def query(self, expr: str) -> QueryRows:
                 return [({}, 0.0)]
 
         reach = Cold(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")

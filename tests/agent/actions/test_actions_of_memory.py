@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.actions import FailedError, Plan, RefusedError, Task, Vector
+from agent.actions import FailedError, Plan, QueryRows, RefusedError, Task
 from tests.agent.actions.test_actions import ACTIONS, MEMORY, FakeContext, make_task
 
 RECLAIM, MIGRATE, COMPACT = (ACTIONS[name] for name in ("reclaim", "migrate_pages", "compact_memory"))
@@ -36,7 +36,7 @@ class Machine(FakeContext):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.touch()
 
-    def query(self, expr: str) -> Vector:
+    def query(self, expr: str) -> QueryRows:
         if "process_info" in expr:
             return [({"engine": "r1", "pid": pid, "starttime": "99"}, 1.0) for pid in self.pids]
         return super().query(expr)

@@ -43,7 +43,9 @@ def _evaluate_rules(folder: Path, *more: str) -> tuple[History, RuleEvaluator]:
 def test_an_alert_leaves_with_it_once(tmp_path: Path) -> None:
     """Whether its rule kept the identity or summed it away, the alert has the labels that Alertmanager knows."""
     _, rules = _evaluate_rules(tmp_path)
-    labels = {alert.name: build_payload(alert, 1000, 1000, IDENTITY, "http://x")["labels"] for alert in rules.alerts()}
+    labels = {
+        alert.name: build_payload(alert, 1000, 1000, IDENTITY, "http://x")["labels"] for alert in rules.list_alerts()
+    }
 
     assert labels == {"Hot": dict(NOW), "All": {"alertname": "All", **IDENTITY}}
 
@@ -52,7 +54,7 @@ def test_the_exposition_lacks_it(tmp_path: Path) -> None:
     """Not even a recorded series with the agent's prefix has it: a scrape would rename it to exported_job."""
     expr = "max by (job, instance, dimm) (steadytok_hot_celsius)"
     history, _ = _evaluate_rules(tmp_path, f"{{record: steadytok_hottest_celsius, expr: '{expr}'}}")
-    lines = Exposition(IDENTITY).render(history.latest()).splitlines()
+    lines = Exposition(IDENTITY).render(history.get_latest()).splitlines()
 
     assert [line for line in lines if not line.startswith("#")] == [
         'steadytok_hot_celsius{dimm="a"} 60',

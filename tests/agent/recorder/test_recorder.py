@@ -83,8 +83,8 @@ def test_groups_that_are_no_more_stay_on_disk(tmp_path: Path) -> None:
     host.start()
 
     assert host.history.get_value("hot") is None
-    assert {labels for _, labels, *_ in host.history.latest()} == set()
-    assert host.history.series_count() == 3
+    assert {labels for _, labels, *_ in host.history.get_latest()} == set()
+    assert host.history.count_series() == 3
     assert not host.history.is_silent("rules:x")
     assert ("gone", "hot()") in collect_readings(read_recording(host.folder, MINUTE))
 

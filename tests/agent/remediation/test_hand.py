@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.actions import ActionError, ChangedError, FailedError, UnknownError
-from agent.remediation.hand import list_usable_verbs, send_request
+from agent.remediation.hand import explain_missing_verbs, send_request
 
 Answer = Callable[[bytes], bytes]
 
@@ -88,7 +88,7 @@ def test_a_hand_that_is_not_there(tmp_path: Path) -> None:
         send_request(str(tmp_path / "none"), "hello", {})
     with pytest.raises(FailedError, match="the most is 4096"):
         send_request(str(tmp_path / "none"), "command", {"environment": "x" * 5000})
-    assert list_usable_verbs(str(tmp_path / "none")) == []
+    assert explain_missing_verbs(str(tmp_path / "none"), ["governor"]).startswith("there is no hand at ")
 
 
 def test_a_hand_that_says_nothing_is_not_waited_for_for_ever(hand: Callable[[Answer], str]) -> None:
@@ -106,4 +106,7 @@ def test_a_hand_that_says_nothing_is_not_waited_for_for_ever(hand: Callable[[Ans
 
 def test_what_a_hand_can_do(hand: Callable[[Answer], str]) -> None:
     """Its hello lists them."""
-    assert list_usable_verbs(hand(lambda _: b'{"ok": true, "result": {"verbs": ["governor"]}}\n')) == ["governor"]
+    path = hand(lambda _: b'{"ok": true, "result": {"verbs": ["governor"]}}\n')
+
+    assert explain_missing_verbs(path, ["governor"]) == ""
+    assert explain_missing_verbs(path, ["migrate"]) == "the hand cannot do migrate here: it has no such verb"

@@ -13,7 +13,7 @@ import pytest
 from engine.decoder.int8 import Int8Matrix, quantize
 from engine.decoder.matmul import BLOCK_FLOATS, MIN_GEMM_ROWS, multiply, take_rows
 from engine.decoder.model import Model, estimate_memory
-from engine.decoder.weights import Array, Layer, ModelConfig, Weights, config_of_size, create_seeded_weights
+from engine.decoder.weights import Array, Layer, ModelConfig, Weights, create_seeded_weights, make_config_of_size
 from tests.engine.greedy import measure_difference
 
 ROOT = Path(__file__).parents[3]
@@ -92,7 +92,7 @@ def test_model_is_near_the_float32_one() -> None:
 def test_memory_is_known_before() -> None:
     """The estimated bytes are the bytes of the arrays; a requested size is the size in 8 bits."""
     model = Model(create_seeded_weights(TINY, seed=3), 64)
-    config = config_of_size(2 << 20, 257, int8=True)
+    config = make_config_of_size(2 << 20, 257, int8=True)
 
     assert estimate_memory(TINY, 64).total == sum(array.nbytes for array in model.list_arrays())
     assert 2 << 20 <= config.weights_bytes < 1.05 * (2 << 20)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.memory.numa_nodes import MemoryLimit, Node, find_tightest_limit, list_nodes
+from engine.memory.numa_nodes import MemoryLimit, NumaNode, find_tightest_limit, list_nodes
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
@@ -55,8 +55,8 @@ def test_free_memory_and_unmapped_cache_can_be_had(tmp_path: Path, build: Build)
     build(1, "2-3", total=9000, free=70, active=10, inactive=20, mapped=500)
 
     assert list_nodes({0, 1, 2, 3, 4}, str(tmp_path)) == [
-        Node(0, frozenset({0, 1, 4}), 450 * MIB),
-        Node(1, frozenset({2, 3}), 70 * MIB),
+        NumaNode(0, frozenset({0, 1, 4}), 450 * MIB),
+        NumaNode(1, frozenset({2, 3}), 70 * MIB),
     ]
 
 
@@ -69,7 +69,7 @@ def test_nodes_that_cannot_be_run_on_are_left_out(tmp_path: Path, build: Build) 
     build(10, "9", total=9000, free=10)
     (tmp_path / "sys/devices/system/node/node10/meminfo").write_bytes(b"\xff\xfe")
 
-    assert list_nodes({2, 3, 8, 9}, str(tmp_path)) == [Node(0, frozenset({2, 3}), 100 * MIB)]
+    assert list_nodes({2, 3, 8, 9}, str(tmp_path)) == [NumaNode(0, frozenset({2, 3}), 100 * MIB)]
     assert list_nodes({2}, str(tmp_path / "nowhere")) == []
 
 
@@ -80,7 +80,9 @@ def test_the_shortest_node_counts(tmp_path: Path, build: Build, host_available: 
     host_available(800)
 
     assert find_tightest_limit(list_nodes({0, 1}, str(tmp_path)), str(tmp_path)) == MemoryLimit("node 1", 200 * MIB)
-    assert find_tightest_limit([Node(0, frozenset({0}), 900 * MIB)], str(tmp_path)) == MemoryLimit("node 0", 800 * MIB)
+    assert find_tightest_limit([NumaNode(0, frozenset({0}), 900 * MIB)], str(tmp_path)) == MemoryLimit(
+        "node 0", 800 * MIB
+    )
 
 
 def test_without_nodes_the_host_counts(tmp_path: Path, host_available: Callable[[int], None]) -> None:

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from engine.memory import mempolicy, numa_policy
 from engine.memory.locality import SAMPLE_PAGES, Locality
-from engine.memory.numa_nodes import Node, list_nodes
+from engine.memory.numa_nodes import NumaNode, list_nodes
 from engine.memory.numa_policy import NumaOption
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
-TWO = [Node(0, frozenset({0, 1}), 700 * MIB), Node(1, frozenset({2, 3, 8}), 500 * MIB)]
+TWO = [NumaNode(0, frozenset({0, 1}), 700 * MIB), NumaNode(1, frozenset({2, 3, 8}), 500 * MIB)]
 
 
 @pytest.mark.parametrize("text", ["interleave", "replicate", "bind:0", "bind:12"])
@@ -71,7 +71,7 @@ def test_a_node_that_is_not_there_is_refused_with_those_that_are() -> None:
         ),
     ],
 )
-def test_what_it_comes_to_is_said(option: NumaOption, nodes: list[Node], expected: str) -> None:
+def test_what_it_comes_to_is_said(option: NumaOption, nodes: list[NumaNode], expected: str) -> None:
     """One sentence describes the effect, also on one node, where the option has none."""
     assert numa_policy.describe_option(option, nodes) == expected
 
@@ -158,7 +158,7 @@ def test_what_was_asked_and_what_was_got_are_both_told() -> None:
         assert f"{100 * share:.0f} % on node {node}; threads: 2 on node 0" in locality.describe()
 
 
-def _get_first_node() -> Node:
+def _get_first_node() -> NumaNode:
     nodes = list_nodes(os.sched_getaffinity(0))
     if not nodes:
         pytest.skip("this kernel shows no NUMA nodes")

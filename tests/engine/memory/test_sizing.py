@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.checkpoints.tokenizer import VOCAB
 from engine.decoder.model import estimate_memory
-from engine.decoder.weights import MIN_WEIGHTS_BYTES, ModelConfig, config_of_size, create_seeded_weights
+from engine.decoder.weights import MIN_WEIGHTS_BYTES, ModelConfig, create_seeded_weights, make_config_of_size
 from engine.memory.sizing import (
     INTERPRETER_BYTES,
     Size,
@@ -75,7 +75,7 @@ def test_all_of_the_process_has_room(available: int, context: int) -> None:
     """Weights, KV cache, scratch and interpreter together stay below the limit, whatever the steps of shapes."""
 
     def estimate_total(size: int) -> int:
-        return estimate_memory(config_of_size(size, VOCAB), context).total + INTERPRETER_BYTES
+        return estimate_memory(make_config_of_size(size, VOCAB), context).total + INTERPRETER_BYTES
 
     if estimate_total(MIB) > available:
         with pytest.raises(ValueError, match="the smallest model takes"):
@@ -119,7 +119,7 @@ def test_unknown_machine_is_unknown(tmp_path: Path) -> None:
 @given(st.integers(MIB, 4 * GIB))
 def test_shape_has_the_size(size: int) -> None:
     """Any size from 1 MiB on has a Llama-like shape of at least that size, within 4 %."""
-    config = config_of_size(size, VOCAB)
+    config = make_config_of_size(size, VOCAB)
 
     assert size <= config.weights_bytes <= 1.04 * size
     assert config.heads == 4 * config.kv_heads
@@ -130,7 +130,7 @@ def test_shape_has_the_size(size: int) -> None:
 def test_too_small_a_size_is_refused() -> None:
     """Below 1 MiB there is no shape."""
     with pytest.raises(ValueError, match="expected at least 1MiB"):
-        config_of_size(MIB - 1, VOCAB)
+        make_config_of_size(MIB - 1, VOCAB)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(4, 3, 8), (4, 2, 7)])
@@ -142,7 +142,7 @@ def test_impossible_shapes_are_refused(heads: int, kv_heads: int, head_dim: int)
 
 def test_each_layer_has_memory_of_its_own() -> None:
     """Weights take the bytes they are said to take, share none, and follow the seed."""
-    config = config_of_size(MIB, VOCAB)
+    config = make_config_of_size(MIB, VOCAB)
     weights, again, other = (create_seeded_weights(config, seed) for seed in (1, 1, 2))
     arrays = weights.list_arrays()
 
@@ -156,7 +156,7 @@ def test_each_layer_has_memory_of_its_own() -> None:
 
 def test_weights_have_the_variance_they_should() -> None:
     """Uniform with variance 1 / inputs, so that activations keep their scale."""
-    gate_up = create_seeded_weights(config_of_size(4 * MIB, VOCAB), 0).layers[0].gate_up
+    gate_up = create_seeded_weights(make_config_of_size(4 * MIB, VOCAB), 0).layers[0].gate_up
 
     assert float(gate_up.var()) * gate_up.shape[1] == pytest.approx(1, rel=0.02)
     assert abs(float(gate_up.mean())) < 0.01

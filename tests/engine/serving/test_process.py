@@ -98,14 +98,14 @@ def test_token_from_a_file(tmp_path: Path) -> None:
 
 
 def test_most_makes_an_automatic_size_smaller() -> None:
-    """With auto, --most shrinks the model; the whole process then takes at most that share."""
+    """With auto, --memory-share shrinks the model; the whole process then takes at most that share."""
     available = find_tightest_limit(
         list_nodes(os.sched_getaffinity(0))
     ).available  # of the engine's node, not of the host
     if available is None or available < 1 << 30:
         pytest.skip("this host does not have 1 GiB available")
     share = (60 << 20) / available
-    child = start_engine("--size", "auto", "--most", f"{share:.6f}", "--context", "64")
+    child = start_engine("--size", "auto", "--memory-share", f"{share:.6f}", "--context", "64")
     fields = read_ready_line(child)
     resident = next(
         int(line.split()[1]) * 1024
@@ -128,8 +128,8 @@ def test_most_makes_an_automatic_size_smaller() -> None:
         (("--size", "900000GiB"), "choose a smaller --size"),
         (("--size", "64MiB", "--most", "0.00001"), "are needed, more than 0.001 % of the"),
         (("--size", "auto", "--most", "0.00001"), "and the smallest model takes 4"),
-        (("--size", "1MiB", "--most", "0"), "--most must be more than 0 and at most 1, not 0"),
-        (("--size", "1MiB", "--most", "nan"), "--most must be more than 0 and at most 1, not nan"),
+        (("--size", "1MiB", "--memory-share", "0"), "--memory-share must be more than 0 and at most 1, not 0"),
+        (("--size", "1MiB", "--most", "nan"), "--memory-share must be more than 0 and at most 1, not nan"),
         (("--size", "1MiB", "--context", "0"), "--context must be from 2"),
         (("--size", "1MiB", "--threads", "0"), "--threads must be from 1"),
         (("--size", "1MiB", "--port", "70000"), "--port must be from 0 to 65535"),

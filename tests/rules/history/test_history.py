@@ -182,7 +182,9 @@ def test_a_series_that_is_not_sampled_ends_at_once() -> None:
 
     assert history.get_value("heat_celsius", slot="a") == 3
     assert history.get_value("heat_celsius", slot="b") is None
-    assert [(labels, value, at) for _, labels, value, at in history.latest()] == [((("slot", "a"),), 3.0, START + 1000)]
+    assert [(labels, value, at) for _, labels, value, at in history.get_latest()] == [
+        ((("slot", "a"),), 3.0, START + 1000)
+    ]
     assert len(promql("heat_celsius").evaluate_at(history, START + 999)) == 2
     assert len(promql("heat_celsius").evaluate_at(history, START + 1000)) == 1
 
@@ -207,7 +209,7 @@ def test_a_silent_group_has_no_live_series_until_it_records_again() -> None:
     assert history.is_silent("g")
     assert not history.is_silent("other")
     assert not history.is_silent("unheard")
-    assert [metric.name for metric, *_ in history.latest()] == ["work_total"]
+    assert [metric.name for metric, *_ in history.get_latest()] == ["work_total"]
     history.record("g", START + 4000, build_samples({"a": 5}))
     assert not history.is_silent("g")
     assert history.get_value("heat_celsius", slot="a") == 5
@@ -230,7 +232,7 @@ def test_series_beyond_the_cap_are_dropped_and_counted() -> None:
     history.record("g", START, build_samples({"a": 1, "b": 2, "c": 3}))
     history.record("g", START + 1000, build_samples({"a": 4, "b": 5, "c": 6}))
 
-    assert history.series_count() == 2
+    assert history.count_series() == 2
     assert history.dropped_series == 1
     assert history.get_value("heat_celsius", slot="b") == 5
     for minute in range(1, 130):
@@ -271,8 +273,8 @@ def test_what_is_forgotten_is_gone() -> None:
         history.record("g", START + second * 1000, build_samples({"b": float(second)}))
         history.forget(START + second * 1000)
 
-    assert history.names() == ["heat_celsius"]
-    assert history.series_count() == 1
+    assert history.list_names() == ["heat_celsius"]
+    assert history.count_series() == 1
     assert len(read_window(history, "b", 0, START + HOUR)) <= 62
     history.record("g", START + 200_000, build_samples({"b": 1, "new": 2}))
     assert read_window(history, "new", 0, START + HOUR) == [(START + 200_000, to_bits(2))]
@@ -287,7 +289,7 @@ def test_a_series_that_ended_is_held_as_long_as_its_values_are() -> None:
         history.forget(START + second * 1000)
 
     assert read_window(history, "a", START - 1, START + HOUR) == [(START, to_bits(1))]
-    assert history.series_count() == 2
+    assert history.count_series() == 2
 
 
 def test_a_long_history_of_many_series_stays_within_its_estimate() -> None:

@@ -63,7 +63,7 @@ def test_a_series_without_a_value_is_not_born() -> None:
     again = History(HOUR)
     again.extend(rows)
 
-    assert again.series_count() == 1
+    assert again.count_series() == 1
 
 
 def test_rows_outlive_what_history_does_next() -> None:

@@ -10,7 +10,7 @@ from rules import promql
 from rules.history.history import History
 from rules.promql import PromqlError
 from rules.promql.functions import FUNCTIONS
-from rules.promql.plan import Kind
+from rules.promql.plan import ValueKind
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_any_text_is_a_query_or_a_refusal(text: str) -> None:
         ("'a'", "string", set(), 0),
     ],
 )
-def test_a_query_says_what_it_is(text: str, kind: Kind, names: set[str], reach_ms: int) -> None:
+def test_a_query_says_what_it_is(text: str, kind: ValueKind, names: set[str], reach_ms: int) -> None:
     """A query knows its kind, its metric names and how far back it reads before it is evaluated."""
     query = promql.compile(text)
 

@@ -209,7 +209,7 @@ def test_a_result_is_not_fresh_while_a_group_it_rests_on_is_silent(history: Hist
     assert not query.is_fresh(history, NOW + 1000)
     assert elsewhere.is_fresh(history, NOW + 1000)
     history.forget(NOW + 10 * 3_600_000)
-    assert history.series_count() == 0
+    assert history.count_series() == 0
     assert not query.is_fresh(history, NOW + 10 * 3_600_000)
     assert not promql.compile("{__name__=~'he.*'}").is_fresh(history, NOW)
 
