@@ -6,6 +6,7 @@ Each connection has a thread; there are few connections, and an incomplete line 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -22,6 +23,7 @@ MAX_LINE_BYTES = 4096  # bytes of a request
 MAX_CONNECTIONS = 8
 LINE_TIMEOUT = 5.0  # seconds from the first byte of a line to its last
 IDLE_TIMEOUT = 300.0  # seconds between two requests
+ACCEPT_RETRY = 0.1  # seconds after a failed accept
 
 
 def create_listener(path: Path) -> socket.socket:
@@ -55,24 +57,26 @@ class HandServer:
         self._service = service
         self._log = log
         self._free_slots = threading.Semaphore(MAX_CONNECTIONS)
+        self._is_closed = False
 
     def serve(self) -> None:
-        """Accepts connections, each in a thread; returns when the socket is closed."""
-        while True:
+        """Accepts connections, each in a thread; returns after `close`."""
+        while not self._is_closed:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return  # `close` has closed the socket
+            except OSError as error:
+                if not self._is_closed:  # a caller that hung up meanwhile, or no file descriptor left
+                    self._log(f"cannot accept a connection: {error.strerror}")
+                    time.sleep(ACCEPT_RETRY)
+                continue
             if self._free_slots.acquire(blocking=False):
                 threading.Thread(target=self._handle_connection, args=(connection,), daemon=True).start()
             else:
-                with connection:
-                    _send_response(
-                        connection, _format_error(LimitExceededError(f"already serving {MAX_CONNECTIONS} callers"))
-                    )
+                refuse_connection(connection)
 
     def close(self) -> None:
         """Stops accepting connections."""
+        self._is_closed = True
         self._listener.close()
 
     def _handle_connection(self, connection: socket.socket) -> None:
@@ -102,6 +106,12 @@ class HandServer:
             if line is None:
                 return
             _send_response(connection, self._service.answer(line, f"process {caller.pid}"))
+
+
+def refuse_connection(connection: socket.socket) -> None:
+    """Tells a caller that all slots are in use, and closes the connection."""
+    with contextlib.suppress(OSError), connection:  # a caller that hangs up must not end the accept loop
+        _send_response(connection, _format_error(LimitExceededError(f"already serving {MAX_CONNECTIONS} callers")))
 
 
 class LineReader:

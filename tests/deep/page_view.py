@@ -34,8 +34,8 @@ class PageView:
 
 
 def read_value(page: Page, strip: str, name: str) -> str:
-    """What a chart says beside a name."""
-    row = page.locator(f"#strip-{strip} .gutter li").filter(has_text=name)
+    """Returns the value that a chart shows beside a name, that of the first line whose name contains it."""
+    row = page.locator(f"#strip-{strip} .gutter li").filter(has_text=name).first
     return row.locator("b").inner_text() if row.count() else ""
 
 

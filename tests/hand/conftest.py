@@ -80,7 +80,11 @@ class RunningHand:
         """Opens a connection."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(20)
-        connection.connect(str(self.socket_path))
+        try:
+            connection.connect(str(self.socket_path))
+        except OSError:  # as many wait to be accepted as the hand allows
+            connection.close()
+            raise
         return connection
 
     def send(self, raw: bytes) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from hand.arguments import Arguments
 from hand.config import HandConfig, HandConfigError, load_config
 from hand.errors import HandError, HandRefusedError
 from hand.peer import Peer, check_peer, is_within, read_cgroup
+from hand.server import refuse_connection
 from tests.hand.conftest import CONFIG, HOUSE, RunningHand, wait_until
 
 
@@ -120,6 +121,15 @@ def test_a_ninth_caller_is_told_to_come_later(hand: RunningHand) -> None:
         assert hand.send(b"")["code"] == "limited"
 
     wait_until(lambda: hand.send(b'{"verb": "hello"}\n').get("code") != "limited")
+
+
+def test_a_ninth_caller_that_leaves_does_not_end_the_hand() -> None:
+    """A caller that hangs up before it is refused is no error: the loop goes on to accept others."""
+    accepted, caller = socket.socketpair()
+    caller.close()
+    refuse_connection(accepted)
+
+    assert accepted.fileno() == -1
 
 
 @pytest.mark.deep
