@@ -13,14 +13,18 @@ from collectors import Metric
 __all__ = [
     "HEADROOM_METRIC",
     "ControlInputs",
+    "QueryFunction",
     "build_load_query",
+    "index_by_engine",
     "read_headrooms",
     "read_inputs",
     "read_period",
     "read_prediction",
 ]
 
-Query = Callable[[str], list[tuple[dict[str, str], float]]]
+Rows = list[tuple[dict[str, str], float]]
+QueryFunction = Callable[[str], Rows]
+"""Returns the present rows of a PromQL expression: labels and value."""
 
 HEADROOM_METRIC = "steadytok_dimm_headroom_celsius"
 HEADROOM_QUERY = f"min by (dimm, source) ({HEADROOM_METRIC})"
@@ -28,7 +32,12 @@ _INTERVAL_METRIC = "steadytok_collector_interval_seconds"
 _DEFAULT_PERIOD = 10.0  # seconds between readings, if no collector reports its interval
 
 
-def read_headrooms(query: Query) -> Mapping[str, float]:
+def index_by_engine(rows: Rows) -> dict[str, float]:
+    """Returns the value of each engine."""
+    return {labels.get("engine", ""): value for labels, value in rows}
+
+
+def read_headrooms(query: QueryFunction) -> Mapping[str, float]:
     """Returns the least headroom that any source reports, for each DIMM."""
     headrooms: dict[str, float] = {}
     for labels, value in query(HEADROOM_QUERY):
@@ -43,7 +52,7 @@ def build_load_query(window: str, engine: str = "") -> str:
     return f"max by (engine) (avg_over_time((steadytok_engine_requests_running{selector} > bool 0)[{window}:1s]))"
 
 
-def read_inputs(query: Query, engine: str) -> ControlInputs:
+def read_inputs(query: QueryFunction, engine: str) -> ControlInputs:
     """Reads the inputs of one step; a gateway has no engine name, and so no load and no plant."""
     headrooms = read_headrooms(query)
     if not engine:
@@ -57,7 +66,7 @@ def read_inputs(query: Query, engine: str) -> ControlInputs:
     )
 
 
-def read_period(query: Query) -> float:
+def read_period(query: QueryFunction) -> float:
     """Returns the seconds between two readings of the source that has the hottest DIMM."""
     rows = query(HEADROOM_QUERY)
     source = min(rows, key=lambda row: row[1])[0].get("source", "") if rows else ""
@@ -65,14 +74,14 @@ def read_period(query: Query) -> float:
     return _DEFAULT_PERIOD if seconds is None else seconds
 
 
-def _read_plant(query: Query, engine: str) -> Plant | None:
+def _read_plant(query: QueryFunction, engine: str) -> Plant | None:
     gain, time_constant, idle = (
         _query_metric(query, metric, engine) for metric in (metrics.GAIN, metrics.TIME_CONSTANT, metrics.IDLE)
     )
     return None if gain is None or time_constant is None or idle is None else Plant(gain, time_constant, idle)
 
 
-def read_prediction(query: Query, engine: str) -> tuple[float | None, float | None, float | None]:
+def read_prediction(query: QueryFunction, engine: str) -> tuple[float | None, float | None, float | None]:
     """Returns the duty at the set point, the share that firmware leaves, and whether pacing pays (1 or 0)."""
     duty, firmware_share, pays = (
         _query_metric(query, metric, engine) for metric in (metrics.PREDICTED, metrics.FIRMWARE, metrics.PAYS)
@@ -80,10 +89,10 @@ def read_prediction(query: Query, engine: str) -> tuple[float | None, float | No
     return duty, firmware_share, pays
 
 
-def _query_metric(query: Query, metric: Metric, engine: str) -> float | None:
+def _query_metric(query: QueryFunction, metric: Metric, engine: str) -> float | None:
     return _query_value(query, f"max({metric.name}{{engine={json.dumps(engine)}}})")
 
 
-def _query_value(query: Query, expr: str) -> float | None:
+def _query_value(query: QueryFunction, expr: str) -> float | None:
     rows = query(expr)
     return rows[0][1] if rows else None
