@@ -23,7 +23,8 @@ class Persistence:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            self._log.warning("nothing can be saved for the next start", folder=str(folder), reason=error.strerror)
+            sentence = "the state folder cannot be created; state will not survive a restart"
+            self._log.warning(sentence, folder=str(folder), reason=error.strerror)
         self._alert_store = AlertStore(folder)
         self._recorder = Recorder(folder / FOLDER)
 

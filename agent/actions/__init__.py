@@ -17,21 +17,23 @@ A module must have
 
 A module may have, with the default that agent/remediation/action_defaults.py gives it
 
-- `Config`: its parameters, a `msgspec.Struct` (frozen, keyword-only); none;
-- `TARGET`: the keys that `target:` may have; none;
-- `VERBS`: the verbs of the hand that the action needs; none;
-- `NEEDS`: the other needs of the action, in words for docs/actions.md; none;
-- `NAMED`: True where `engine: each` is refused, since the operator must name the engine; False;
-- `faults(task)`: one sentence for each fault in target and parameters, checked at the start; none.
+- `Config`: its parameters, a `msgspec.Struct` (frozen, keyword-only) (default: none);
+- `TARGET`: the keys that `target:` may have (default: none);
+- `VERBS`: the verbs of the hand that the action needs (default: none);
+- `NEEDS`: the other needs of the action, in words for docs/actions.md (default: none);
+- `NAMED`: True where `engine: each` is refused, since the operator must name the engine (default: False);
+- `faults(task)`: one sentence for each fault in target and parameters, checked at the start (default: none).
 
-An action whose value can be put back sets `REVERSIBLE = True` (default False) and has `undo`. It may have
+An action whose value can be restored sets `REVERSIBLE = True` (default False) and has `undo`. It may have
 
-- `undo(task, plan, context)`: puts `plan.prior` back, only while the value is one of `plan.ours`, else ChangedError; a
+- `undo(task, plan, context)`: restores `plan.prior`, only while the value is one of `plan.ours`, else ChangedError; a
   lease that has ended by itself needs nothing;
-- `TTL`: the seconds of its lease, None where it holds none; None;
-- `LASTING`: True where the value written knows no lease, so that a child of the agent undoes it when the agent dies;
-  False;
-- `strength(task)`: of two claims on a resource the one with the lower strength wins; 0;
+- `TTL`: the seconds of its lease, None where it holds none (default: None);
+- `LASTING`: True where the value written knows no lease, so that a child of the agent undoes it when the agent dies
+  (default: False);
+- `HOLDS_DUTY`: True where the value is the duty of `target.engine`, which the agent then exposes (default: False);
+- `control_settings(task)`: the ControlSettings of the controller that moves the duty, None without one (default: None);
+- `strength(task)`: of two claims on a resource the one with the lower strength wins (default: 0);
 - `steer(task, memory, moment)`: the value to be held now, as (memory, value). Pure, and called at each tick with the
   memory returned the time before. A memory that is a Steered is shown to people. By default the value stays.
 
@@ -47,6 +49,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from agent.pacing.settings import ControlSettings
 from collectors import Host
 
 PATIENCE = 5.0  # seconds for one answer of an engine or a proxy
@@ -54,7 +57,7 @@ QueryRows = list[tuple[dict[str, str], float]]
 
 
 class ActionError(Exception):
-    """The message is one sentence for the audit."""
+    """An action did not run as planned; the message is one sentence for the audit."""
 
 
 class RefusedError(ActionError):
@@ -66,7 +69,7 @@ class FailedError(ActionError):
 
 
 class ChangedError(ActionError):
-    """Someone else has changed the value, which is left alone."""
+    """Someone else has changed the value, which stays as it is."""
 
 
 class UnknownError(ActionError):
@@ -182,11 +185,13 @@ class Action(Protocol):
     REVERSIBLE: bool
     TTL: float | None
     LASTING: bool
+    HOLDS_DUTY: bool
 
     def describe(self, task: Task) -> str: ...
     def resource(self, task: Task) -> str: ...
     def strength(self, task: Task) -> float: ...
     def faults(self, task: Task) -> Iterable[str]: ...
+    def control_settings(self, task: Task) -> ControlSettings | None: ...
     def plan(self, task: Task, context: ActionContext) -> Plan: ...
     def do(self, task: Task, plan: Plan, context: ActionContext) -> Any: ...
     def undo(self, task: Task, plan: Plan, context: ActionContext) -> None: ...

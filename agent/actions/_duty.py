@@ -13,7 +13,7 @@ def steer_fixed_duty(duty: float, moment: Moment) -> float:
     """
     Returns the configured duty while there is evidence.
 
-    Without evidence the duty falls to SAFE_DUTY by steps and never rises: what a lower duty held is still hot.
+    Without evidence the duty falls to SAFE_DUTY by steps and never rises: the DIMM was hot at that duty.
     """
     held_duty = float(moment.held)
     return round(max(min(held_duty, SAFE_DUTY), held_duty - RAMP_STEP), 4) if moment.lost else duty

@@ -25,7 +25,7 @@ def require_unit(context: ActionContext, name: str, verb: str) -> Mapping[str, A
         return {}
     unit_rules: Mapping[str, Any] = hello.get("units", {}).get(name, {"may": []})
     if verb not in unit_rules["may"]:
-        raise RefusedError(f'{name} is not to be touched: [units."{name}"] {verb} = true in hand.toml allows it')
+        raise RefusedError(f'hand.toml does not allow {verb} for {name}; set {verb} = true under [units."{name}"]')
     return unit_rules
 
 

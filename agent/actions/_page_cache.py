@@ -20,7 +20,7 @@ class PageCache(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """`5.0 GiB (3.1 % of memory)`."""
+        """Returns a phrase such as `5.0 GiB (3.1 % of memory)`."""
         return f"{format_bytes(self.free)} ({100 * self.free / self.total:.1f} % of memory)"
 
 

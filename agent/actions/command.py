@@ -55,7 +55,7 @@ def do(task: Task, plan: Plan, context: ActionContext) -> str:
     result = context.hand("command", **plan.wanted)
     output = " ".join(str(result["output"]).split())[-200:]
     if result["status"] != 0:
-        raise FailedError(f"{plan.wanted['name']} ended with status {result['status']}: {output or 'it said nothing'}")
+        raise FailedError(f"{plan.wanted['name']} ended with status {result['status']}: {output or 'no output'}")
     return f"{plan.wanted['name']} ended in {float(result['seconds']):.1f} s{f': {output}' if output else ''}"
 
 

@@ -1,5 +1,5 @@
 """
-freeze: holds back an engine that cannot pace, by standing its unit still for a share of each second.
+freeze: holds back an engine that cannot pace, by freezing its unit for a share of each second.
 
 The hand uses the freezer of the unit's cgroup, under a lease: without a renewal the unit runs freely again. Off for
 every engine that is not named. Probes of the engine (Kubernetes' livenessProbe, WatchdogSec=, a load balancer) wait
@@ -21,6 +21,7 @@ from agent.actions._duty import FULL_DUTY, steer_fixed_duty
 TARGET = ("engine", "unit")
 REVERSIBLE = True
 TTL = 30.0
+HOLDS_DUTY = True
 NAMED = True
 VERBS = ("freeze",)
 NEEDS = "`freeze = true`"
@@ -28,7 +29,7 @@ _UNIT_NAME = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}\.(?:service|scope|slice)")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """How long the unit stands still, and how often."""
+    """How long the unit is frozen, and how often."""
 
     duty: float = 0.7
     """Share of each period that the unit may run."""
@@ -76,7 +77,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
         )
     freezer = f"sys/fs/cgroup{unit_rules.get('cgroup', f'/system.slice/{unit}')}/cgroup.freeze"
     if context.host.read(freezer, optional=True) == "1":
-        raise RefusedError(f"{unit} is frozen already, and not by us")
+        raise RefusedError(f"{unit} is frozen already, by another program")
     _engine.refuse_while_paced(task, context)
     return Plan(
         FULL_DUTY,

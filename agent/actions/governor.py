@@ -68,7 +68,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
     if not settings:
         raise RefusedError(f"no {_describe_policies(task)}: this kernel has no cpufreq driver")
     if not differing:
-        raise RefusedError(f"{_setting_name(task)} is {_setting_value(task)} already, or not to be read")
+        raise RefusedError(f"{_setting_name(task)} is {_setting_value(task)} already, or cannot be read")
     drivers = {number: _read_setting(context, number, "scaling_driver") for number in differing}
     if task.own.governor and any(differing[n] == "powersave" and drivers[n] in SELF_SCALING_DRIVERS for n in differing):
         raise RefusedError('"powersave" is the ordinary governor of this driver and slows nothing; set a preference')

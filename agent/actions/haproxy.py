@@ -1,5 +1,5 @@
 """
-haproxy: sends an engine less, by the weight of its server in a HAProxy or by draining it, over the runtime socket.
+haproxy: lowers the weight of an engine's server in a HAProxy, or drains it, over the runtime socket.
 
 The socket must be of `level admin` and open to the agent's user. HAProxy knows no lease: each renewal checks its value,
 which a reload of HAProxy resets, and a child of the agent undoes it when the agent dies.
@@ -76,7 +76,7 @@ def plan(task: Task, context: ActionContext) -> Plan:
         raise RefusedError(f"{_server_name(task)} is in maintenance")
     prior = _parse_value(state)
     if prior["drain"]:
-        raise RefusedError(f"{_server_name(task)} is being drained already, and not by us")
+        raise RefusedError(f"{_server_name(task)} is being drained already, by another program")
     new_value = _target_value(task, prior)
     if task.own.weight is not None and prior["weight"] <= task.own.weight:
         raise RefusedError(f"{_server_name(task)} has a weight of {prior['weight']} already")
@@ -91,7 +91,7 @@ def do(task: Task, plan: Plan, context: ActionContext) -> Any:
 
 
 def undo(task: Task, plan: Plan, context: ActionContext) -> None:
-    """Restores the prior value; a HAProxy restarted meanwhile has its configuration's value, and is left alone."""
+    """Restores the prior value; a HAProxy restarted meanwhile has its configuration's value, which stays."""
     try:
         current = _require_own_value(task, plan, (plan.prior, *plan.ours), context)
     except RefusedError:  # the server has left its backend, together with the value

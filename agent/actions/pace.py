@@ -2,8 +2,9 @@
 pace: holds an engine back by PUT /pace, a lease that the agent renews and that ends by itself.
 
 Duty is the share of wall time that may be spent in forward passes: memory power follows bytes streamed per second, so
-fewer passes cool and fewer clients do not. https://www.jedec.org (JESD79-4: refresh doubles above 85 °C) The duty is
+fewer passes cool the DIMMs. Fewer clients do not, since each pass streams the weights whatever its batch. The duty is
 fixed, or with `control` a controller keeps the hottest DIMM at a set point (agent/pacing).
+https://www.jedec.org (JESD79-4: refresh doubles above 85 °C)
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from agent.actions import ActionContext, ChangedError, FailedError, Moment, Plan
 from agent.actions._controller import PaceController, update_controller
 from agent.actions._duty import FULL_DUTY, steer_fixed_duty
 from agent.actions._pace_endpoint import describe_target, engine_name, put_pace, read_duty
-from agent.pacing import inputs, settings
-from agent.pacing.settings import ControlSettings
+from agent.pacing import inputs
+from agent.pacing.settings import ControlSettings, check_settings
 
 TARGET = ("engine", "url")
 REVERSIBLE = True
 TTL = 30.0
+HOLDS_DUTY = True
 NEEDS = "`PUT /pace`"
 _DUTY_TOLERANCE = 0.005  # two duties closer than this are the same
 
@@ -74,14 +76,20 @@ def faults(task: Task) -> Iterable[str]:
     if not 0.1 <= task.own.duty < 1:
         yield "duty: expected 0.1 or more, and less than 1"
     if task.own.control is not None:
-        yield from settings.check_settings(task.own.control)
+        yield from check_settings(task.own.control)
+
+
+def control_settings(task: Task) -> ControlSettings | None:
+    """Returns the settings of the controller; None at a fixed duty."""
+    settings: ControlSettings | None = task.own.control
+    return settings
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses if someone else paces the engine (their lease cannot be restored), or if pacing would not pay."""
     current = read_duty(task, context)
     if current is not None and current < FULL_DUTY - _DUTY_TOLERANCE:
-        raise RefusedError(f"{describe_target(task)} is paced already, to a duty of {current:g}, and not by us")
+        raise RefusedError(f"{describe_target(task)} is paced already, to a duty of {current:g}, by another program")
     duty = _choose_initial_duty(task, context)
     return Plan(FULL_DUTY, duty, f"{describe_target(task)} from full speed to a duty of {duty:g}")
 
@@ -96,7 +104,7 @@ def _choose_initial_duty(task: Task, context: ActionContext) -> float:
         return float(task.own.duty)
     if pays == 0 and not control.always:
         raise RefusedError(
-            f"{describe_target(task)} needs air, not pacing: holding the hottest DIMM {control.margin:g} °C "
+            f"pacing would not help {describe_target(task)}: holding the hottest DIMM {control.margin:g} °C "
             "below its limit "
             f"would leave {paced_share:.0%} of its speed, the firmware's throttling leaves {throttled_share:.0%}"
         )
@@ -129,8 +137,8 @@ def steer(task: Task, memory: Any, moment: Moment) -> tuple[Any, float]:
     """
     Returns the memory and the lowest duty of all claims on the engine.
 
-    A claim with a controller has its controller's duty. Another has its own duty, or approaches the safe one without
-    evidence.
+    A claim with a controller has its controller's duty. A claim without one has its configured duty; while its evidence
+    is lost, it approaches the safe duty.
     """
     previous = memory.by_remedy if isinstance(memory, PaceControllers) else {}
     updated = {

@@ -1,5 +1,7 @@
 """
-reclaim: asks the kernel for so much memory of one node, or of one unit's cgroup, where it can be asked.
+reclaim: asks the kernel to reclaim a number of bytes of one node, or of one unit's cgroup.
+
+Not every kernel supports it.
 
 The finer tool beside drop_caches: the kernel takes the least recently used pages, clean page cache first. With swap it
 may take anonymous memory too. Hence a size, never above the predicted unmapped page cache.
@@ -14,12 +16,12 @@ from typing import Any
 import msgspec
 
 from agent.actions import ActionContext, Plan, RefusedError, Task, _hand, _page_cache
+from agent.actions._nodes import NODE_PATH
 from agent.text.units import format_bytes, parse_size
 
 TARGET = ("node", "unit")
 VERBS = ("reclaim",)
 NEEDS = "Linux 5.19 for units; few kernels have it for nodes"
-NODE_PATH = "sys/devices/system/node/node"
 MIN_CACHE_SHARE = 0.01  # of the node's memory, or of the host's: with less, reading the files again costs more
 
 
@@ -81,7 +83,9 @@ def _find_node(task: Task, context: ActionContext) -> tuple[dict[str, Any], _pag
     if not number.isdecimal():
         raise RefusedError("the alert has no label node; name one: target: {node: NUMBER}")
     if not context.host.exists(f"{NODE_PATH}{number}/reclaim"):
-        raise RefusedError(f"this kernel has no {NODE_PATH}{number}/reclaim; drop_caches gives back the whole host's")
+        raise RefusedError(
+            f"this kernel has no {NODE_PATH}{number}/reclaim; use drop_caches for the page cache of the whole host"
+        )
     return {"node": int(number)}, _page_cache.read_node_cache(context, number)
 
 

@@ -18,7 +18,7 @@ TARGET = ("engine",)
 NAMED = True
 NEEDS = "`/v1/completions`"
 REQUEST_TIMEOUT = 100.0  # seconds: a long prompt on processors
-_PROMPT_WORD = " a"  # one token in most vocabularies, two in some: the first answer tells
+_PROMPT_WORD = " a"  # one token in most vocabularies, two in some: the first answer gives the count
 _PROBE_WORDS = 64  # words of the first request
 
 

@@ -1,4 +1,4 @@
-"""webhook: one POST of the alert as JSON to an address of the operator's; not again where no answer came."""
+"""webhook: one POST of the alert as JSON to an address of the operator's, never repeated after a lost answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def faults(task: Task) -> Iterable[str]:
 
 
 def plan(task: Task, context: ActionContext) -> Plan:
-    """Reads nothing: a webhook that is probed already acts."""
+    """Reads nothing: probing a webhook would trigger it."""
     return Plan(None, "posted", f"POST to {url_origin(task.target['url'])}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from agent.commands import _options, _running
+from agent.text.event_words import describe_event
 from agent.text.terminal import say
 
 PATH = "/api/v1/remedies"
@@ -27,12 +28,12 @@ def list_(config_path: Path | None) -> None:
     status = _running.call_agent(config_path, "GET", PATH)
     mode = "observing: nothing is touched" if status["mode"] == "observe" else "enforcing"
     say(f"Remedies are {mode}.")
-    for reason in filter(None, (status["halted"], "The kill-switch file is there." if status["killed"] else "")):
+    for reason in filter(None, (status["halted"], "The kill-switch file exists." if status["killed"] else "")):
         say(reason)
     for pause in status["pauses"]:
         say(f"Paused: {pause}; `steadytok remedies resume {pause}` lifts it.")
     for latch in status["latches"]:
-        say(f"All given up: {latch['why']}; `steadytok remedies resume '*'` lifts it.")
+        say(f"All remedies are off: {latch['why']}; `steadytok remedies resume '*'` lifts it.")
     for remedy in status["remedies"]:
         say("", f"{remedy['name']}: {remedy['state']}, {remedy['left']} acts left this hour")
         say(f"  {remedy['does']}{'' if remedy['reversible'] else '; cannot be undone'}")
@@ -78,7 +79,7 @@ def pause(config_path: Path | None, name: str) -> None:
 def resume(config_path: Path | None, name: str | None) -> None:
     """Lift the pause NAME, or let the remedy NAME that has given up act again; without a NAME lift all."""
     answer = _running.call_agent(config_path, "POST", f"{PATH}/resume", {} if name is None else {"name": name})
-    say(f"Resumed: {answer['resumed']}. Alerts that fire must go on firing for a whole cooldown first.")
+    say(f"Resumed: {answer['resumed']}. Firing alerts must keep firing for one cooldown first.")
 
 
 @command.command(name="try")
@@ -88,43 +89,34 @@ def try_(config_path: Path | None, name: str) -> None:
     """Show what the remedy NAME would do now; nothing is touched."""
     answer = _running.call_agent(config_path, "POST", f"{PATH}/try", {"name": name})
     if answer["outcome"] != "intended":
-        _options.die([f"{name} {answer['outcome']}: {answer['says']}"], 1)
+        _options.die([f"{name} {describe_event(answer['outcome'])}: {answer['says']}"], 1)
     before = "" if answer["prior"] in (None, "null") else f" (before: {answer['prior']}, then: {answer['would_write']})"
     say(f"{name} would act: {answer['says']}{before}")
 
 
 def _format_entry(entry: Any) -> str:
-    """Returns a line such as `2026-11-24 03:12:07 free-full-node (NodeNearlyFull): did: freed 37.8 GiB in 4.1 s`."""
+    """Returns a line such as `2026-11-24 03:12:07 free-full-node (NodeNearlyFull): done: freed 37.8 GiB in 4.1 s`."""
     alert = dict(entry.labels).get("alertname")
     subject = f"{entry.remedy} ({alert})" if alert else entry.remedy
-    event = f"would have {_WOULD_HAVE.get(entry.what, entry.what)}" if entry.observed else entry.what
+    event = describe_event(entry.what, observed=entry.observed)
     if entry.what in ("begin", "tighten", "suppressed") and entry.value is not None:
         event += f" at a value of {entry.value:g}"
     message = ": ".join(filter(None, (subject, event, entry.says if entry.says != "only observed" else "")))
     return f"{_format_time(entry.at_ms)} {message}"
 
 
-# What an action would have done or been, by the event of its observed entry.
-_WOULD_HAVE = {
-    "begin": "begun",
-    "tighten": "been tightened",
-    "suppressed": "been suppressed",
-    "refused": "been refused",
-    "intended": "been planned",
-    "did": "done",
-    "release": "been released",
-    "restored": "been undone",
-    "gave up": "given up",
-}
-
-
 def _to_json(entry: Any) -> dict[str, Any]:
     timestamp = datetime.fromtimestamp(entry.at_ms / 1000).astimezone().isoformat(timespec="milliseconds")
     measures = {
-        key: measurement._asdict() for key in ("before", "after") if (measurement := getattr(entry, key)) is not None
+        key: _measure_to_json(measure) for key in ("before", "after") if (measure := getattr(entry, key)) is not None
     }
     fields = {key: value for key, value in entry._asdict().items() if key not in ("before", "after")}
     return {**fields, "at": timestamp, "labels": dict(entry.labels), **measures}
+
+
+def _measure_to_json(measure: Any) -> dict[str, Any]:
+    """Returns the fields of a Measure; `shown` is the older name of expression_values, which scripts read."""
+    return {"shown" if key == "expression_values" else key: value for key, value in measure._asdict().items()}
 
 
 def _format_time(at_ms: int) -> str:

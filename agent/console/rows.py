@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from agent.console.overview import AlertSummary, CollectorSummary, Overview, PanelLine
 from agent.console.panels import Panel
+from agent.text.event_words import describe_event
 from agent.text.printable import escape_line
 from agent.text.units import format_bytes
 
@@ -17,19 +18,10 @@ SLOW_SHARE = 0.8  # of its baseline, below which an engine is slow
 FULL_PERCENT = 96.0  # of a node's memory
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SEVERITY_COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
-# The audit's words in plain English.
-_OUTCOME_WORDS = {
-    "did": "done",
-    "useless": "did not help",
-    "unknown": "nobody knows what became of it",
-    "unjudged": "nobody can say whether it helped",
-    "changed": "changed by someone else",
-    "restored": "put back",
-    "interrupted": "the agent ended meanwhile",
-    "refused": "refused by its own plan",
-    "failed": "failed",
-    "helped": "helped",
-}
+# The events that are an outcome of an act
+_OUTCOMES = frozenset(
+    {"did", "useless", "unknown", "unjudged", "changed", "restored", "interrupted", "refused", "failed", "helped"}
+)
 
 
 class Row(NamedTuple):
@@ -165,9 +157,9 @@ def _build_alert_rows(alerts: Sequence[AlertSummary], now: float) -> Iterator[Ro
 def _build_remedy_rows(status: Mapping[str, Any]) -> Iterator[Row]:
     mode = "observing: nothing is touched" if status["mode"] == "observe" else "enforcing"
     yield Row("remedies", mode, "dim" if status["mode"] == "observe" else "")
-    reasons = [status["halted"], "the kill-switch file is there" if status["killed"] else ""]
+    reasons = [status["halted"], "the kill-switch file exists" if status["killed"] else ""]
     reasons += [f"paused by {name}" for name in status["pauses"]]
-    reasons += [f"all given up: {latch['why']}" for latch in status["latches"]]
+    reasons += [f"all remedies are off: {latch['why']}" for latch in status["latches"]]
     for reason in filter(None, reasons):
         yield Row("remedies", reason, "yellow")
     for remedy in status["remedies"]:
@@ -189,10 +181,8 @@ def _build_act_rows(audit: Sequence[Mapping[str, Any]], now: float) -> Iterator[
 def _build_act_row(entries: Sequence[Mapping[str, Any]], now: float) -> Row:
     first, observed, events = entries[0], entries[0]["observed"], [entry["what"] for entry in entries]
     plan = next((entry["says"] for entry in entries if entry["what"] == "intended"), "")
-    outcomes = [
-        _OUTCOME_WORDS[event] for event in events if event in _OUTCOME_WORDS and not (observed and event == "did")
-    ]
-    text = " → ".join([f"would have: {plan}" if observed and plan else plan or "no plan", *outcomes])
+    outcomes = [describe_event(event) for event in events if event in _OUTCOMES and not (observed and event == "did")]
+    text = " → ".join([f"observe only: {plan}" if observed and plan else plan or "no plan", *outcomes])
     failures = {"failed", "unknown", "useless", "changed"} & set(events)
     age = f"{_format_span(now - first['at_ms'] / 1000)} ago"
     alert = first["labels"].get("alertname", "")

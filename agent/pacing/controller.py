@@ -75,7 +75,7 @@ class ControllerState:
 
 
 def begin_state(duty: float) -> ControllerState:
-    """Returns the first state of an act, or of one adopted after a restart: no bump, whatever the duty is."""
+    """Returns the first state of an act, or of one adopted after a restart; it starts at the current duty."""
     return ControllerState(duty=duty, exact=duty, integral=duty)
 
 
@@ -91,7 +91,7 @@ def step(state: ControllerState, inputs: ControlInputs, settings: ControlSetting
 
 
 def fail_safe(state: ControllerState, settings: ControlSettings, seconds: float, mode: Mode) -> ControllerState:
-    """Falls to the safe duty, at the slew; a lower duty stays, since what it held is still hot."""
+    """Falls to the safe duty, at the slew; a lower duty stays, because the DIMM was hot at that duty."""
     goal = min(state.exact, settings.safe)
     exact = max(goal, state.exact - settings.slew * min(max(seconds, 0.0), MAX_STEP_SECONDS))
     return replace(_apply_duty(state, exact), integral=min(state.integral, exact), mode=mode)
@@ -141,7 +141,7 @@ def _update_measurement(
 def _update_benefit(state: ControllerState, inputs: ControlInputs, settings: ControlSettings) -> ControllerState:
     if inputs.plant is None:
         return replace(state, plant=None, benefit=None, pays=None, mode="learns")
-    # By the final set point, not by the one below which the firmware lets go.
+    # Uses the final set point, not the release threshold of the firmware's throttling.
     benefit = estimate_benefit(inputs.plant, settings, settings.margin, inputs.speed)
     return replace(state, plant=inputs.plant, benefit=benefit, pays=benefit.pays(state.pays), mode="holds")
 

@@ -15,18 +15,26 @@ __all__ = [
     "ControlInputs",
     "InstantQuery",
     "build_load_query",
+    "index_by_engine",
     "read_headrooms",
     "read_inputs",
     "read_period",
     "read_prediction",
 ]
 
-InstantQuery = Callable[[str], list[tuple[dict[str, str], float]]]
+Rows = list[tuple[dict[str, str], float]]
+InstantQuery = Callable[[str], Rows]
+"""Returns the present rows of a PromQL expression: labels and value."""
 
 HEADROOM_METRIC = "steadytok_dimm_headroom_celsius"
 HEADROOM_QUERY = f"min by (dimm, source) ({HEADROOM_METRIC})"
 _INTERVAL_METRIC = "steadytok_collector_interval_seconds"
 _DEFAULT_PERIOD = 10.0  # seconds between readings, if no collector reports its interval
+
+
+def index_by_engine(rows: Rows) -> dict[str, float]:
+    """Returns the value of each engine."""
+    return {labels.get("engine", ""): value for labels, value in rows}
 
 
 def read_headrooms(query: InstantQuery) -> Mapping[str, float]:

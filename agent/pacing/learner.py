@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from agent.pacing import inputs, metrics
-from agent.pacing import thermal_model as plant
+from agent.pacing import inputs, metrics, thermal_model
 from agent.pacing.benefit import Benefit, estimate_benefit
 from agent.pacing.controller import PLAUSIBLE_HEADROOM
 from agent.pacing.settings import ControlSettings
@@ -27,7 +26,7 @@ SPEED_QUERY = """
   max by (engine) (steadytok_engine_tokens_per_second)
     / on (engine) (max by (engine) (steadytok_engine_baseline_tokens_per_second) > 0)
 """
-REGIME_SECONDS = 600.0  # seconds after the limit was reached in which the firmware still slows the engine, and lets go
+REGIME_SECONDS = 600.0  # seconds after the limit was reached in which the firmware may still throttle
 EVIDENCE_SECONDS = 120.0  # seconds of throttling before the engine's speed is believed
 UNPACED_DUTY = 0.99
 GONE_SECONDS = 900.0  # seconds of silence after which an engine is no longer exposed
@@ -37,12 +36,12 @@ GONE_SECONDS = 900.0  # seconds of silence after which an engine is no longer ex
 class EngineThermals:
     """The thermal model of one engine and its hottest DIMM."""
 
-    statistics: plant.PlantStatistics = field(default_factory=plant.PlantStatistics)
-    plant: plant.Plant | None = None
+    statistics: thermal_model.PlantStatistics = field(default_factory=thermal_model.PlantStatistics)
+    plant: thermal_model.Plant | None = None
     crossed: bool = False
     since_crossed: float = math.inf
     throttled_seconds: float = 0.0
-    """The seconds left to the firmware's throttling, as far as they count."""
+    """Seconds of the firmware's throttling that `speed` is a mean of, at most REGIME_SECONDS."""
     speed: float = 0.0
     """The mean speed in those seconds, as a share of the baseline."""
     benefit: Benefit | None = None
@@ -75,10 +74,10 @@ class EngineThermals:
         if headroom is not None:
             self.crossed = headroom <= settings.release if self.crossed else headroom <= 0
             self.since_crossed = 0.0 if headroom <= 0 else self.since_crossed
-        self.statistics = plant.observe(
+        self.statistics = thermal_model.observe(
             self.statistics, headroom, share, seconds, heated=not self.crossed, period=period
         )
-        self.plant = plant.fit_plant(self.statistics)
+        self.plant = thermal_model.fit_plant(self.statistics)
         if unpaced is not None and self.since_crossed <= REGIME_SECONDS:
             self.throttled_seconds = min(self.throttled_seconds + seconds, REGIME_SECONDS)
             self.speed += (min(unpaced, 1.0) - self.speed) * (seconds / self.throttled_seconds)
@@ -115,9 +114,9 @@ class PlantLearner:
         ]
         period = inputs.read_period(query)
         loads, duties, speeds = (
-            _index_by_engine(query(inputs.build_load_query("10s"))),
-            _index_by_engine(query(DUTY_QUERY)),
-            _index_by_engine(query(SPEED_QUERY)),
+            inputs.index_by_engine(query(inputs.build_load_query("10s"))),
+            inputs.index_by_engine(query(DUTY_QUERY)),
+            inputs.index_by_engine(query(SPEED_QUERY)),
         )
         for name in self._engines.keys() | loads.keys():
             engine = self._engines.setdefault(name, EngineThermals())
@@ -141,7 +140,7 @@ class PlantLearner:
         """Returns the learnt models as JSON."""
         engines = {
             name: {
-                "learnt": plant.to_builtins(engine.statistics),
+                "learnt": thermal_model.to_builtins(engine.statistics),
                 "left": engine.throttled_seconds,
                 "speed": engine.speed,
             }
@@ -154,9 +153,9 @@ class PlantLearner:
         try:
             for name, saved in msgspec.json.decode(stored, type=_StoredEngines).engines.items():
                 engine = EngineThermals(
-                    plant.from_builtins(saved.learnt), throttled_seconds=saved.left, speed=saved.speed
+                    thermal_model.from_builtins(saved.learnt), throttled_seconds=saved.left, speed=saved.speed
                 )
-                engine.plant = plant.fit_plant(engine.statistics)
+                engine.plant = thermal_model.fit_plant(engine.statistics)
                 self._engines[name] = engine
         except ValueError as error:  # msgspec's errors too
             self._engines = {}
@@ -172,10 +171,6 @@ class _StoredEngine(msgspec.Struct):
 class _StoredEngines(msgspec.Struct):
     version: int
     engines: dict[str, _StoredEngine]
-
-
-def _index_by_engine(rows: list[tuple[dict[str, str], float]]) -> dict[str, float]:
-    return {labels.get("engine", ""): value for labels, value in rows}
 
 
 @functools.lru_cache(maxsize=64)

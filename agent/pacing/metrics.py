@@ -16,7 +16,7 @@ IDLE = gauge(
 )
 SPEED = gauge(
     "steadytok_pace_throttled_speed_ratio",
-    "Share of its baseline that the engine had while left to the firmware's throttling.",
+    "Speed under the firmware's throttling, as a share of the baseline.",
 )
 PREDICTED = gauge("steadytok_pace_predicted_duty", "Decode-seconds per second that hold the set point, as predicted.")
 FIRMWARE = gauge(

@@ -70,7 +70,7 @@ def check_settings(settings: ControlSettings) -> Iterator[str]:
         lowest = max(settings.margin, settings.release + 1)
         yield (
             f"control.fans: expected more than {lowest:g} °C below the limit, where the set point may lie, and at most "
-            f"60, found {settings.fans:g}: pacing would take what the fans are for"
+            f"60, found {settings.fans:g}: the set point is so low that pacing would replace the fans"
         )
     if not 0 <= settings.cool_band <= 5:
         yield f"control.cool_band: expected 0 to 5 °C, found {settings.cool_band:g}"

@@ -188,5 +188,5 @@ def from_builtins(data: Any) -> PlantStatistics:
         or not np.isfinite(statistics.means).all()
         or not ((statistics.weights >= 0) & (statistics.weights <= MAX_BIN_SECONDS)).all()
     ):
-        raise ValueError("not what this version has learnt")
+        raise ValueError("format of another version")
     return statistics

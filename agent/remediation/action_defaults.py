@@ -14,7 +14,7 @@ _REQUIRED = ("describe", "resource", "plan", "do")
 
 
 class NoConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """It has no parameters."""
+    """The Config of an action without parameters."""
 
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -26,8 +26,10 @@ _DEFAULTS: Mapping[str, Any] = {
     "REVERSIBLE": False,
     "TTL": None,
     "LASTING": False,
+    "HOLDS_DUTY": False,
     "strength": lambda task: 0.0,
     "faults": lambda task: (),
+    "control_settings": lambda task: None,
     "undo": lambda task, plan, context: None,
     "steer": lambda task, memory, moment: (memory, moment.held),
 }

@@ -8,6 +8,7 @@ import structlog
 
 from agent.actions import Steered
 from agent.remediation.model import Act, AuditEntry, Event, EventKind, Phase
+from agent.text.event_words import describe_event
 
 MOVE_KINDS = (EventKind.RETUNING.value, EventKind.RETUNED.value)  # not in the audit: a controller moves each second
 STEER_REPORT_SECONDS = 60.0  # seconds between two lines of the audit on the reason of a controller
@@ -29,7 +30,12 @@ class AuditLog:
         if entry.what in MOVE_KINDS:
             return
         log = self._log.info if entry.observed or entry.what != "gave up" else self._log.error
-        log(f"remedy: {entry.what}", remedy=entry.remedy, resource=entry.resource, says=entry.says or None)
+        log(
+            f"remedy: {describe_event(entry.what, observed=entry.observed)}",
+            remedy=entry.remedy,
+            resource=entry.resource,
+            says=entry.says or None,
+        )
 
     def is_repetition(self, act: Act, event: Event) -> bool:
         """Repeated identical renewals and repeated failures to undo are not logged again."""

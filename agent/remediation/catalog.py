@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from agent.pacing.settings import ControlSettings
 from agent.remediation import plugins
 from agent.remediation.action_defaults import complete_action
 from agent.remediation.model import Remedy
+from agent.runtime.entry_points import PluginError
 from agent.text.units import format_duration, parse_duration
 from rules import promql
 from rules.matchers import Matcher, Matchers
@@ -243,15 +245,26 @@ def from_undo_recipe(remedy: str, undo_recipe: str, labels: Mapping[str, str]) -
 def find_paced_engine(undo_recipe: str) -> str | None:
     """Returns the engine that a journalled act holds at a duty; None for any other act."""
     recipe = msgspec.json.decode(undo_recipe, type=UndoRecipe)
-    return recipe.target.get("engine") if recipe.action in ("pace", "freeze") else None
+    return recipe.target.get("engine") if _holds_duty(recipe.action) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _holds_duty(action: str) -> bool:
+    """True if the value of an action is a duty; False also for an action that has been uninstalled."""
+    try:
+        module = plugins.load_actions({action}).get(action)
+    except PluginError:
+        return False
+    return bool(getattr(module, "HOLDS_DUTY", False))
 
 
 def collect_pacing_settings(catalog: Iterable[Remedy]) -> dict[str, ControlSettings]:
     """Returns the control settings of each engine that a remedy paces; the first remedy wins."""
     settings: dict[str, ControlSettings] = {}
     for remedy in catalog:
-        if remedy.settings.action == "pace" and remedy.enabled and remedy.task.own.control is not None:
-            settings.setdefault(remedy.task.target.get("engine", ""), remedy.task.own.control)
+        control = remedy.action.control_settings(remedy.task) if remedy.enabled else None
+        if control is not None:
+            settings.setdefault(remedy.task.target.get("engine", ""), control)
     return settings
 
 
@@ -277,7 +290,7 @@ def _check_bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, st
 def _check_irreversible(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:
     """Checks the tighter bounds of actions that cannot be undone."""
     cooldown, max_acts = _IRREVERSIBLE_LIMITS
-    reason = f"since what {settings.action} does cannot be put back"
+    reason = f"since {settings.action} cannot be undone"
     if settings.cooldown < cooldown:
         yield f"{path}.cooldown", f"expected {format_duration(cooldown)} or more, {reason}"
     if settings.max_per_hour > max_acts:

@@ -24,7 +24,7 @@ def update_claims(
 ) -> tuple[RemediationState, list[Act], list[AuditEntry]]:
     """Removes the claims that have ended, and releases the acts without a claim."""
     release, entries = [], []
-    episodes = {(episode.remedy, episode.labels): episode for episode in state.sessions}
+    episodes = {(episode.remedy, episode.labels): episode for episode in state.episodes}
     for act in state.acts:
         if act.phase is not Phase.HELD or not act.reversible:
             continue
@@ -42,7 +42,7 @@ def update_claims(
 
 def _find_release_reason(act: Act, inputs: DecisionInputs, standing: tuple[Claim, ...]) -> str:
     if inputs.killed:
-        return "the kill-switch file is there"
+        return "the kill-switch file exists"
     if act.observed != inputs.observing:
         return describe_mode(inputs)
     return "" if standing else "no alert claims it any more"

@@ -1,4 +1,4 @@
-"""The agent's services for remedies: alerts, History, the machine."""
+"""Gives remedies the alerts, the query function and the context of an action."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RemediationContext:
     is_silenced: Callable[[Labels], bool] = lambda labels: False
 
     def iter_own_alerts(self) -> Iterator[Alert]:
-        """Yields the alerts of our rules, with the labels that they leave the host with."""
+        """Yields the alerts of our rules, with their external identity."""
         for alert in self.rules().list_alerts():
             labels = with_identity(alert.labels, self.identity)
             yield alert if labels is alert.labels else replace(alert, labels=labels)

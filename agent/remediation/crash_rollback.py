@@ -1,9 +1,9 @@
 """
 Undoes the acts of a dead agent that hold no lease, such as a server's weight in a HAProxy.
 
-`python -m agent.remediation.crash_rollback FOLDER HAND TOKEN_FILE` is a child that waits until its standard input
-closes, as even kill -9 of the agent makes it, and then reads the held acts in the journal. By then it has loaded all
-modules that it needs: agents are killed when memory or the disk has run out.
+`python -m agent.remediation.crash_rollback FOLDER HAND TOKEN_FILE` is a child that waits for the end of its standard
+input, which even kill -9 of the agent causes. It then undoes the held acts of the journal. It has loaded all modules
+that it needs before: agents are killed when memory or the disk has run out.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def roll_back(folder: Path, context: ActionContext) -> bool:
-    """True once every lasting act is undone or someone else has changed its value; raises JournalError."""
+    """Returns True once every lasting act is undone or its value was changed by someone else; raises JournalError."""
     remaining = [
         act
         for act in read_stored_state(folder).acts
@@ -83,15 +83,15 @@ def roll_back(folder: Path, context: ActionContext) -> bool:
 
 
 def _roll_back_act(act: Act, context: ActionContext) -> bool:
-    """True if the act needs no more work."""
+    """Tries to undo one act; returns False if it must be tried again."""
     try:
-        action, task = catalog.from_undo_recipe(act.remedy, act.means, {} if act.is_posted else dict(act.labels))
+        action, task = catalog.from_undo_recipe(act.remedy, act.undo_recipe, {} if act.is_posted else dict(act.labels))
     except Exception as error:  # its action has been uninstalled: the other acts are undone all the same
-        _print_error(f"{act.resource} cannot be put back: {type(error).__name__}: {error}")
+        _print_error(f"{act.resource} cannot be undone: {type(error).__name__}: {error}")
         return True
     if not action.LASTING:
         return True
-    event = executor.undo_job(act, action, task, context, 0.0)()
+    event = executor.make_undo_job(act, action, task, context, 0.0)()
     _print_error(f"{act.resource}: {event.kind.value} {event.detail}".strip())
     return event.kind in (EventKind.RESTORED, EventKind.CHANGED)
 

@@ -30,9 +30,9 @@ def find_evidence_fault(remedy: Remedy, alert_input: AlertInput) -> str:
     if not alert.fresh or alert.lost_since_ms is not None:
         return "the evidence is lost: a source of the rule is silent"
     if alert.restored_ms is not None:
-        return "the evidence since the restart is not whole yet"
+        return "the samples since the restart do not yet cover the rule's window"
     if alert.keep_firing_since_ms is not None:
-        return "the condition is over; the alert is only kept firing"
+        return "the condition is over; keep_firing_for holds the alert"
     if alert_input.source == "local" and not (math.isfinite(alert.value) and low <= alert.value <= high):
         # Without the value, which the audit has in its own field: a drifting sensor would write a line a second.
         return f"the value is not plausible: expected {low:g} to {high:g}"
@@ -43,7 +43,7 @@ def update_episodes(
     state: RemediationState, inputs: DecisionInputs, remedies: Mapping[str, Remedy]
 ) -> tuple[AlertEpisode, ...]:
     """Updates the episodes: an alert's episode lasts while it fires; a lost alert's goes on, without evidence."""
-    previous_episodes = {(episode.remedy, episode.labels): episode for episode in state.sessions}
+    previous_episodes = {(episode.remedy, episode.labels): episode for episode in state.episodes}
     episodes = []
     for remedy in remedies.values():
         for alert_input in inputs.alerts:

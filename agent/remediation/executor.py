@@ -69,7 +69,9 @@ class ActionExecutor:
         return bool(self._deadlines)
 
 
-def plan_job(act: Act, action: Action, task: Task, context: ActionContext, missing_reason: Callable[[], str]) -> Job:
+def make_plan_job(
+    act: Act, action: Action, task: Task, context: ActionContext, missing_reason: Callable[[], str]
+) -> Job:
     """Returns a job that plans and touches nothing; `missing_reason` says why the hand cannot do the action."""
 
     def job() -> Event:
@@ -86,7 +88,7 @@ def plan_job(act: Act, action: Action, task: Task, context: ActionContext, missi
     return job
 
 
-def do_job(
+def make_do_job(
     act: Act, action: Action, task: Task, context: ActionContext, target_value: Any, success_kind: EventKind
 ) -> Job:
     """Returns a job that writes and reads back; its event is `success_kind` if that succeeded."""
@@ -108,14 +110,14 @@ def do_job(
     return job
 
 
-def undo_job(act: Act, action: Action, task: Task, context: ActionContext, untouched: float) -> Job:
+def make_undo_job(act: Act, action: Action, task: Task, context: ActionContext, untouched: float) -> Job:
     """Returns a job that undoes an act while its value is still ours; `untouched`: seconds since its last renewal."""
 
     def job() -> Event:
         try:
             action.undo(task, restore_plan(act, None)._replace(untouched=untouched), context)
         except ChangedError as error:
-            return Event(act.id, EventKind.CHANGED, f"{error}; hands off")
+            return Event(act.id, EventKind.CHANGED, f"{error}; left unchanged")
         except Exception as error:  # tried again: undoing twice is the same as once
             return Event(act.id, EventKind.FAILED, _describe_error(error))
         return Event(act.id, EventKind.RESTORED)

@@ -2,10 +2,10 @@
 Decides whether to act, by the table GUARDS. transitions.py has the life of an act, claims.py its holders. All are pure;
 the time is passed in.
 
-The contract is older than this file: the tests of the guards in tests/agent/remediation have each of its clauses by
-name, with the failures of those who lacked it. In short:
+Each clause of the contract has a test in tests/agent/remediation, named after the clause, with the incident that it
+prevents. In short:
 
-- the evidence is there and holds;
+- the alert's evidence exists and lasts;
 - a cooldown counts from the attempt, dry runs too;
 - one act at a time, until it is known whether it helped;
 - a budget, and after it a latch that only people lift;
@@ -61,9 +61,9 @@ class Candidate:
         """
         resource = self.remedy.resource
         related = [
-            past_attempt
-            for past_attempt in self.state.attempts
-            if past_attempt.resource == resource or (past_attempt.counted and overlaps(past_attempt.resource, resource))
+            attempt
+            for attempt in self.state.attempts
+            if attempt.resource == resource or (attempt.counted and overlaps(attempt.resource, resource))
         ]
         return max(related, key=lambda attempt: attempt.at_ms, default=None)
 
@@ -92,7 +92,7 @@ class Candidate:
 
 def _check_pause(candidate: Candidate) -> str:
     if candidate.inputs.killed:
-        return "the kill-switch file is there"
+        return "the kill-switch file exists"
     return f"paused: {', '.join(candidate.state.pauses)}" if candidate.state.pauses else ""
 
 
@@ -140,9 +140,8 @@ def _check_new_evidence(candidate: Candidate) -> str:
     if not floors or since is None:
         return ""
     held_ms = candidate.inputs.now_ms - max(since, *floors)
-    return (
-        "" if held_ms >= candidate.remedy.cooldown_ms else "waiting for a whole cooldown of evidence newer than the act"
-    )
+    waiting = held_ms < candidate.remedy.cooldown_ms
+    return "waiting until the alert has fired for one cooldown after the last act" if waiting else ""
 
 
 def _check_unverified_act(candidate: Candidate) -> str:
@@ -204,25 +203,25 @@ def decide(state: RemediationState, inputs: DecisionInputs) -> Decision:
     """Returns the acts to begin and to undo now."""
     remedies = {remedy.name: remedy for remedy in inputs.remedies if remedy.enabled}
     state = replace(
-        state, sessions=evidence.update_episodes(state, inputs, remedies), attempts=_prune_attempts(state, inputs)
+        state, episodes=evidence.update_episodes(state, inputs, remedies), attempts=_prune_attempts(state, inputs)
     )
     state, release, entries = claims.update_claims(state, inputs, remedies)
     begin: list[Act] = []
     alerts = {alert_input.alert.labels: alert_input for alert_input in inputs.alerts}
-    for episode in state.sessions:
+    for episode in state.episodes:
         alert_input = alerts.get(episode.labels)
         candidate = (
             None if alert_input is None else Candidate(state, inputs, remedies[episode.remedy], alert_input, episode)
         )
         if candidate is not None:
-            after, act, new_entries = _evaluate_candidate(candidate)
+            next_state, act, new_entries = _evaluate_candidate(candidate)
             begin += [] if act is None else [act]
             release += [
-                releasing
-                for releasing in after.acts
-                if releasing.phase is Phase.RELEASING and releasing not in state.acts
+                act_to_release
+                for act_to_release in next_state.acts
+                if act_to_release.phase is Phase.RELEASING and act_to_release not in state.acts
             ]
-            state = after
+            state = next_state
             entries += new_entries
     return Decision(state, tuple(begin), tuple(release), tuple(entries))
 
@@ -234,7 +233,12 @@ RECHECKED_GUARDS = (_check_pause, _check_halt, _check_silence, _check_evidence)
 def find_stop_reason(state: RemediationState, inputs: DecisionInputs, act: Act) -> str:
     """Returns the reason why a planned act may no longer be written, since a plan may take minutes; empty if it may."""
     remedy = next(
-        (configured for configured in inputs.remedies if configured.enabled and configured.name == act.remedy), None
+        (
+            candidate_remedy
+            for candidate_remedy in inputs.remedies
+            if candidate_remedy.enabled and candidate_remedy.name == act.remedy
+        ),
+        None,
     )
     firing = (alert_input for alert_input in inputs.alerts if alert_input.alert.state is AlertState.FIRING)
     alert_input = next((alert_input for alert_input in firing if alert_input.alert.labels == act.labels), None)
@@ -297,13 +301,11 @@ def _join_claim(candidate: Candidate, held_act: Act) -> tuple[RemediationState, 
     claim = Claim(
         candidate.remedy.name, candidate.episode.labels, candidate.remedy.strength, lost=candidate.episode.lost
     )
-    already_claims = any(
-        (existing.remedy, existing.labels) == (claim.remedy, claim.labels) for existing in held_act.claims
-    )
+    already_claims = any((other.remedy, other.labels) == (claim.remedy, claim.labels) for other in held_act.claims)
     if already_claims or evidence.find_evidence_fault(candidate.remedy, candidate.alert_input):
         return candidate.state, None, []
     held_act = replace(held_act, claims=(*held_act.claims, claim))
-    entry = make_entry(candidate.inputs.now_ms, held_act, "claim", "it is held already; this alert claims it too")
+    entry = make_entry(candidate.inputs.now_ms, held_act, "claim", "already held; this alert joins")
     return candidate.state.with_act(held_act), None, [entry._replace(remedy=claim.remedy, labels=claim.labels)]
 
 
@@ -316,10 +318,10 @@ def _suppress(
         state = replace(
             state, latches=(*state.latches, Latch(name, candidate.episode.labels, candidate.inputs.now_ms, reason))
         )
-        entries.append(_make_entry(candidate, "gave up", f"{reason}; `steadytok remedies resume` lifts it"))
-    elif reason != candidate.episode.told:
-        entries.append(_make_entry(candidate, "suppressed", reason))
-    return with_episode(state, replace(candidate.episode, told=reason)), None, entries
+        entries.append(_make_decision_entry(candidate, "gave up", f"{reason}; `steadytok remedies resume` lifts it"))
+    elif reason != candidate.episode.last_reason:
+        entries.append(_make_decision_entry(candidate, "suppressed", reason))
+    return with_episode(state, replace(candidate.episode, last_reason=reason)), None, entries
 
 
 def _begin_act(candidate: Candidate, held_act: Act | None) -> tuple[RemediationState, Act | None, list[AuditEntry]]:
@@ -336,7 +338,7 @@ def _begin_act(candidate: Candidate, held_act: Act | None) -> tuple[RemediationS
         phase=Phase.STARTED,
         began_ms=now_ms,
         claims=(claim,),
-        means=remedy.undo_recipe,
+        undo_recipe=remedy.undo_recipe,
     )
     if held_act is not None:  # stricter than the held value: the same act, tightened, and to be verified anew
         act = replace(
@@ -344,7 +346,7 @@ def _begin_act(candidate: Candidate, held_act: Act | None) -> tuple[RemediationS
             claims=(*held_act.claims, claim),
             did_ms=now_ms,
             verified=held_act.observed,
-            trial=None if held_act.observed else claim,
+            pending_tightening=None if held_act.observed else claim,
             before=None,
         )
         state = state.with_act(act)
@@ -352,24 +354,16 @@ def _begin_act(candidate: Candidate, held_act: Act | None) -> tuple[RemediationS
         state = replace(state, acts=(*state.acts, act))
     attempt = Attempt(act.id, remedy.name, remedy.resource, now_ms, now_ms, act.observed)
     state = replace(state, attempts=(*state.attempts, attempt))
-    state = with_episode(state, replace(episode, attempts=episode.attempts + 1, told=""))
+    state = with_episode(state, replace(episode, attempts=episode.attempts + 1, last_reason=""))
     return (
         state,
         act if held_act is None else None,
-        [_make_entry(candidate, "begin" if held_act is None else "tighten", "", act.id)],
+        [_make_decision_entry(candidate, "begin" if held_act is None else "tighten", "", act.id)],
     )
 
 
-def _make_entry(candidate: Candidate, event_name: str, detail: str, act: int = 0) -> AuditEntry:
-    remedy, now_ms = candidate.remedy, candidate.inputs.now_ms
-    entry = AuditEntry(
-        now_ms,
-        remedy.name,
-        candidate.episode.labels,
-        remedy.resource,
-        event_name,
-        detail,
-        candidate.inputs.observing,
-        act,
-    )
+def _make_decision_entry(candidate: Candidate, event_name: str, detail: str, act: int = 0) -> AuditEntry:
+    """Makes the audit's line of a decision, which may have no act."""
+    remedy, inputs, labels = candidate.remedy, candidate.inputs, candidate.episode.labels
+    entry = AuditEntry(inputs.now_ms, remedy.name, labels, remedy.resource, event_name, detail, inputs.observing, act)
     return entry._replace(value=candidate.alert_input.alert.value)

@@ -31,7 +31,7 @@ WAKE_TIMEOUT = (
 
 
 def describe_setup(path: str) -> str:
-    """Tells an operator without a hand what to do."""
+    """Returns the advice for an operator without a hand."""
     return f"there is no hand at {path}: start `steadytok-hand` as root (or `systemctl enable --now steadytok-hand`)"
 
 
@@ -39,7 +39,7 @@ def send_request(path: str, verb: str, arguments: dict[str, Any], timeout: float
     """Returns the result of one request; FailedError, ChangedError, or UnknownError if the outcome is not known."""
     line = msgspec.json.encode({"verb": verb, "arguments": arguments}) + b"\n"
     if len(line) > MAX_REQUEST_BYTES:
-        raise FailedError(f"the request to the hand would have {len(line)} bytes; the most is {MAX_REQUEST_BYTES}")
+        raise FailedError(f"the request to the hand has {len(line)} bytes, more than {MAX_REQUEST_BYTES}")
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
         connection.settimeout(timeout)
         try:
@@ -81,7 +81,7 @@ def _read_line(connection: socket.socket) -> bytes:
     while not received.endswith(b"\n"):
         chunk = connection.recv(1 << 16)
         if not chunk:
-            raise OSError("half an answer" if received else "the connection was closed")
+            raise OSError("the answer ended early" if received else "the connection was closed")
         received += chunk
         if len(received) > MAX_ANSWER_BYTES:
             raise OSError(f"it answers with more than {MAX_ANSWER_BYTES} bytes")
@@ -117,14 +117,14 @@ class HandProcess:
         self._child = ChildProcess("hand", arguments, on_line=self._log_line, on_end=lambda: None)
 
     def _log_line(self, line: bytes) -> None:
-        self._log.info("hand", line=line.decode("utf-8", "replace").strip())
+        self._log.info("hand output", line=line.decode("utf-8", "replace").strip())
 
     def start(self) -> None:
         """Starts the child process if the setting is `direct`."""
         if not self._direct:
             return
         if os.geteuid() != 0:
-            self._log.warning("remediation.hand: direct needs root; what needs the hand will be refused")
+            self._log.warning("remediation.hand: direct needs root; actions that need the hand are refused")
             return
         self._child.start()
 

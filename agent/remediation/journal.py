@@ -14,14 +14,14 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from agent.remediation.model import AuditEntry, RemediationState
-from agent.storage.sqlite import open_database, transaction
+from agent.storage.sqlite import open_database, open_read_only, transaction
 
 FILE = "journal.db"
 MAX_ENTRIES = 100_000  # lines of the audit: some 20 MB, years of an ordinary host
@@ -32,6 +32,12 @@ CREATE TABLE IF NOT EXISTS state
     (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT, wall_ms INTEGER, boot_ms INTEGER, boot TEXT, crc INTEGER);
 CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY AUTOINCREMENT, body TEXT);
 """
+
+# The names of fields in the file, where they differ. They never change: after a failed upgrade the version before
+# reads the file again, to undo the acts that are held.
+_STATE_NAMES = {"episodes": "sessions"}
+_ACT_NAMES = {"undo_recipe": "means", "pending_tightening": "trial"}
+_EPISODE_NAMES = {"last_reason": "told"}
 
 CommitCallback = Callable[[str | None], None]
 
@@ -69,8 +75,8 @@ class Journal:
             self.state = _load_state(self._database, read_clock())
         except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError, OSError) as error:
             raise JournalError(
-                f"{self.path} cannot be read, so no remedy acts: {error}; put back by hand what it held (`sqlite3 "
-                f"{self.path} 'SELECT body FROM state'`), move it away and restart"
+                f"{self.path} cannot be read, so no remedy acts: {error}; undo the held values by hand (`sqlite3 "
+                f"{self.path} 'SELECT body FROM state'` lists them), move the file away and restart"
             ) from error
         self._jobs: queue.SimpleQueue[tuple[RemediationState, tuple[AuditEntry, ...], CommitCallback] | None] = (
             queue.SimpleQueue()
@@ -105,7 +111,7 @@ def read_stored_state(folder: Path) -> RemediationState:
     """Reads the state without changing the file, as after the agent's death; raises JournalError."""
     path = folder / FILE
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
+        with contextlib.closing(open_read_only(path)) as database:
             return _load_state(database, take_timestamp(round(time.time() * 1000)))
     except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError) as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
@@ -114,7 +120,7 @@ def read_stored_state(folder: Path) -> RemediationState:
 def read_audit(path: Path, limit: int) -> list[AuditEntry]:
     """Returns the newest lines of the audit, oldest first; raises JournalError."""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
+        with contextlib.closing(open_read_only(path)) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:  # the file is just being made
                 return []
@@ -130,8 +136,33 @@ def _load_state(database: sqlite3.Connection, current: Timestamp) -> Remediation
         return RemediationState()
     body, *saved, crc = row
     if _checksum(body, Timestamp(*saved)) != crc:
-        raise ValueError("the state is not what was written")
-    return _adjust_times(msgspec.json.decode(body, type=RemediationState), Timestamp(*saved), current)
+        raise ValueError("wrong checksum")
+    return _adjust_times(_decode_state(body), Timestamp(*saved), current)
+
+
+def _encode_state(state: RemediationState) -> str:
+    """Encodes a state with the stored names."""
+    fields: dict[str, Any] = _rename_keys(msgspec.to_builtins(state), _STATE_NAMES)
+    fields["acts"] = [_rename_keys(act, _ACT_NAMES) for act in fields["acts"]]
+    fields["sessions"] = [_rename_keys(episode, _EPISODE_NAMES) for episode in fields["sessions"]]
+    return msgspec.json.encode(fields).decode()
+
+
+def _decode_state(body: str) -> RemediationState:
+    """Decodes a state with the stored names; msgspec.ValidationError if the body is another thing."""
+    fields = _rename_keys(msgspec.json.decode(body, type=dict[str, Any]), _invert(_STATE_NAMES))
+    for key, names in (("acts", _ACT_NAMES), ("episodes", _EPISODE_NAMES)):
+        items = msgspec.convert(fields.get(key, []), list[dict[str, Any]])
+        fields[key] = [_rename_keys(item, _invert(names)) for item in items]
+    return msgspec.convert(fields, RemediationState)
+
+
+def _rename_keys(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in fields.items()}
+
+
+def _invert(names: Mapping[str, str]) -> dict[str, str]:
+    return {stored: name for name, stored in names.items()}
 
 
 def _adjust_times(state: RemediationState, saved: Timestamp, current: Timestamp) -> RemediationState:
@@ -144,7 +175,7 @@ def _adjust_times(state: RemediationState, saved: Timestamp, current: Timestamp)
 def _write_commit(
     database: sqlite3.Connection, state: RemediationState, entries: tuple[AuditEntry, ...], timestamp: Timestamp
 ) -> None:
-    body = msgspec.json.encode(state).decode()
+    body = _encode_state(state)
     row: tuple[Any, ...] = (body, *timestamp, _checksum(body, timestamp))
     with transaction(database):
         database.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?)", row)

@@ -103,14 +103,14 @@ class Measure(NamedTuple):
     """°C of the hottest DIMM."""
     available: Mapping[str, float] = {}
     """Bytes that each node can still give."""
-    shown: tuple[float, ...] | None = None
+    expression_values: tuple[float, ...] | None = None
     """The values of the remedy's own expression; None if it has none."""
     context: Mapping[str, float] = {}
     """KV cache in use of each engine, as a share of all of it for each concurrent request."""
 
     @property
     def summary(self) -> str:
-        """`r1 124 ms per token; hottest DIMM 78 °C`."""
+        """Returns a sentence such as `r1 124 ms per token; hottest DIMM 78 °C`."""
         engines = [f"{engine} {ms:.0f} ms per token" for engine, ms in sorted(self.ms_per_token.items())]
         return "; ".join(engines + ([] if self.hottest is None else [f"hottest DIMM {self.hottest:.0f} °C"]))
 
@@ -134,17 +134,21 @@ class Act:
     ours: tuple[str, ...] = ()
     """The values we wrote; two while one replaces the other."""
     verified: bool = False
-    means: str = ""
+    undo_recipe: str = ""
     plan: str = ""
     """The sentence of its plan."""
     before: Measure | None = None
-    trial: Claim | None = None
+    pending_tightening: Claim | None = None
     """The claim that tightened the held value, until it is known whether that helped."""
 
     @property
     def verdict_key(self) -> tuple[str, Labels]:
         """The remedy and the alert that a verdict is about."""
-        return (self.remedy, self.labels) if self.trial is None else (self.trial.remedy, self.trial.labels)
+        return (
+            (self.remedy, self.labels)
+            if self.pending_tightening is None
+            else (self.pending_tightening.remedy, self.pending_tightening.labels)
+        )
 
     @property
     def tightest_claim(self) -> Claim:
@@ -163,7 +167,11 @@ class Act:
 
     @property
     def is_blocking(self) -> bool:
-        """True while the act delays every other act; an undoing does not, since it may take for ever."""
+        """
+        True while the act delays every other act.
+
+        An act being undone does not: an undo may be retried without end.
+        """
         return not self.observed and not self.verified and self.phase is not Phase.RELEASING
 
 
@@ -202,8 +210,8 @@ class AlertEpisode:
     """The start of its unbroken evidence; None while there is none."""
     attempts: int = 0
     failed: bool = False
-    told: str = ""
-    """The reason against acting that the audit had last."""
+    last_reason: str = ""
+    """The newest reason against acting in the audit."""
     lost: bool = False
 
 
@@ -220,7 +228,7 @@ class RemediationState:
     latches: tuple[Latch, ...] = ()
     misses: Mapping[str, int] = field(default_factory=dict)
     """The misses in a row of each remedy."""
-    sessions: tuple[AlertEpisode, ...] = ()
+    episodes: tuple[AlertEpisode, ...] = ()
     pauses: tuple[str, ...] = ()
     resumed_ms: Mapping[str, int] = field(default_factory=dict)
     """The time each remedy was last resumed: budgets and evidence count from there."""
@@ -233,7 +241,7 @@ class RemediationState:
         def shift_time(at_ms: int | None) -> int | None:
             return None if at_ms is None else at_ms + delta_ms
 
-        acts, attempts, latches, episodes = self.acts, self.attempts, self.latches, self.sessions
+        acts, attempts, latches = self.acts, self.attempts, self.latches
         return replace(
             self,
             acts=tuple(replace(act, began_ms=act.began_ms + delta_ms, did_ms=shift_time(act.did_ms)) for act in acts),
@@ -242,7 +250,7 @@ class RemediationState:
                 for attempt in attempts
             ),
             latches=tuple(replace(latch, since_ms=latch.since_ms + delta_ms) for latch in latches),
-            sessions=tuple(replace(episode, since_ms=shift_time(episode.since_ms)) for episode in episodes),
+            episodes=tuple(replace(episode, since_ms=shift_time(episode.since_ms)) for episode in self.episodes),
             resumed_ms={name: at_ms + delta_ms for name, at_ms in self.resumed_ms.items()},
         )
 
@@ -256,7 +264,7 @@ class RemediationState:
             latch.since_ms for latch in self.latches
         ]
         times += [max(act.began_ms, act.did_ms or act.began_ms) for act in self.acts]
-        times += [episode.since_ms for episode in self.sessions if episode.since_ms is not None] + [
+        times += [episode.since_ms for episode in self.episodes if episode.since_ms is not None] + [
             *self.resumed_ms.values()
         ]
         return self.shift(min(0, now_ms - max(times, default=now_ms)))
@@ -273,12 +281,12 @@ class RemediationState:
                 replace(
                     add_identity(act),
                     claims=tuple(map(add_identity, act.claims)),
-                    trial=act.trial and add_identity(act.trial),
+                    pending_tightening=act.pending_tightening and add_identity(act.pending_tightening),
                 )
                 for act in self.acts
             ),
             latches=tuple(map(add_identity, self.latches)),
-            sessions=tuple(map(add_identity, self.sessions)),
+            episodes=tuple(map(add_identity, self.episodes)),
         )
 
     def find_act(self, number: int) -> Act | None:
@@ -329,7 +337,7 @@ class EventKind(Enum):
     UNKNOWN = "unknown"  # no answer: it may have been done, or not
     HELPED = "helped"
     USELESS = "useless"
-    UNJUDGED = "unjudged"  # nobody can say whether it helped
+    UNJUDGED = "unjudged"  # no measurement shows whether it helped
     RETUNING = "retuning"  # another value is about to be written
     RETUNED = "retuned"
     CHANGED = "changed"  # the value is neither ours nor the prior one

@@ -2,18 +2,28 @@
 Remedies at work. Each tick asks the guards, journals their decision, and only then acts.
 
 The order is write-ahead: `=>` crosses to the journal's thread and back, `~>` to the action's thread and back.
+The names in quotes are those of EventKind and of the audit.
 
-    tick -> _evaluate -> guards.decide
-      -> _commit(attempt)            => _on_committed -> _plan_committed       ~> _apply_event(planned)
-      -> _commit(intended, prior)    => _on_committed -> _write_committed      ~> _apply_event(did)
-      -> _commit(held)
-    each tick while it is held:
-      -> _renew                      the same value: _do_act                   ~> _apply_event(retuned)
-                                     another value: _apply_event(retuning)
-      -> _commit(retuning, value)    => _on_committed -> _write_committed      ~> _apply_event(retuned)
-      -> collect_verdicts -> _apply_event(helped, useless or unjudged) -> _commit
-    when no claim is left, or it did not help:
-      -> _commit(releasing)          => _on_committed -> _roll_back            ~> _apply_event(restored) -> _commit
+    recover, once: _apply_event("interrupted") for every open act
+    tick -> _evaluate
+      collect_verdicts -> _apply_event("helped", "useless" or "unjudged")
+      guards.decide
+        -> _commit("begin")                        => _on_committed -> _plan_committed      ~> _apply_event("intended")
+        -> _commit("intended", the prior value)    => _on_committed -> _write_committed     ~> _apply_event("did")
+        -> _commit("did"): the act is held
+      guards.decide (claims.update_claims) with no claim left:
+        -> _commit("release")                      => _on_committed -> _roll_back_committed ~> _apply_event("restored")
+      each held act -> _renew
+        the value stays:                              _start_write                          ~> _apply_event("retuned")
+        the controller's reason changed:              _report_steering -> _commit("steers")
+        another value: _apply_event("retuning")
+        -> _commit("retuning", the value)          => _on_committed -> _write_committed     ~> _apply_event("retuned")
+      each act that is being undone -> _roll_back_committed: another try, at most each RETRY_SECONDS
+    close: _release_act -> _commit("release") for every act with rollback: on_exit
+
+_apply_event ends in _commit. An event that ends a reversible act ("useless", "failed", "unknown") makes it RELEASING,
+and its commit undoes it. "refused" before the write, "changed" and "restored" drop the act. An observed act takes the
+same way without `~>` after its plan: _write_committed and _roll_back_committed report "did" and "restored" themselves.
 
 Every commit is synced to the disk before its callback runs. Nothing here decides, and nothing here waits.
 """
@@ -99,7 +109,7 @@ class Remediator:
 
     @property
     def is_observing(self) -> bool:
-        """True while nothing is really done; always for a picture of a machine, whose alerts are another host's."""
+        """True while nothing is really done. Always True for a recorded root: its alerts belong to another host."""
         return self.settings.mode == "observe" or os.path.abspath(self.context.root) != "/"
 
     @property
@@ -110,7 +120,7 @@ class Remediator:
     def get_held_duties(self) -> dict[str, float]:
         """Returns the duty that each paced engine is held at."""
         held_acts = [act for act in self.state.acts if act.phase is Phase.HELD and not act.observed and act.ours]
-        names = {act.id: catalog.find_paced_engine(act.means) for act in held_acts}
+        names = {act.id: catalog.find_paced_engine(act.undo_recipe) for act in held_acts}
         return {name: float(json.loads(act.ours[-1])) for act in held_acts if (name := names[act.id])}
 
     def iter_steered(self) -> Iterator[tuple[Act, Steered]]:
@@ -121,7 +131,7 @@ class Remediator:
                 yield act, memory
 
     def recover(self) -> None:
-        """At the start: ends the acts that the process before left half-way, as the journal has them."""
+        """Sends INTERRUPTED to every act that the previous process left open; called once, at the start."""
         for act in self.state.acts:
             self._apply_event(Event(act.id, EventKind.INTERRUPTED, f"the agent ended while it was {act.phase.value}"))
 
@@ -149,7 +159,7 @@ class Remediator:
             if act.phase is Phase.HELD and act.reversible and not act.observed:
                 self._try_renew(act, now_ms)
             elif act.phase is Phase.RELEASING:
-                self._roll_back(act)
+                self._roll_back_committed(act)
         self._forget_ended_acts({act.id for act in self.state.acts})
 
     def _forget_ended_acts(self, open_ids: set[int]) -> None:
@@ -207,7 +217,7 @@ class Remediator:
 
     def _on_committed(self, decision: Decision, fault: str | None) -> None:
         if fault and not self.halted:
-            self._log.error("no remedy acts until the journal can be written; free its disk", reason=fault)
+            self._log.error("no remedy acts until the journal can be written; free disk space", reason=fault)
         elif self.halted and not fault:
             self._log.info("the journal is written again")
         self.halted = fault or ""
@@ -217,7 +227,7 @@ class Remediator:
             else:
                 self._plan_committed(act)
         for act in decision.release:
-            self._roll_back(act)
+            self._roll_back_committed(act)
         writing = {entry.act for entry in decision.entries if entry.what in WRITE_KINDS}
         for act in (act for act in decision.state.acts if act.id in writing):
             if fault:
@@ -236,7 +246,7 @@ class Remediator:
     def _make_plan_job(self, act: Act, remedy: Remedy, labels: dict[str, str], *, observed: bool) -> executor.Job:
         missing_reason = functools.partial(self._explain_missing_hand, remedy.action, observed)
         context = self.context.make_action_context()
-        return executor.plan_job(act, remedy.action, remedy.build_task(labels), context, missing_reason)
+        return executor.make_plan_job(act, remedy.action, remedy.build_task(labels), context, missing_reason)
 
     def _explain_missing_hand(self, action: Action, observed: bool) -> str:
         """Says why the hand cannot do the action; observing needs no hand. Runs in a thread."""
@@ -252,14 +262,15 @@ class Remediator:
             self._apply_event(Event(act.id, EventKind.DID, "only observed", value=act.ours[-1]))
         else:
             success_kind = EventKind.DID if current.phase is Phase.WRITING else EventKind.RETUNED
-            self._do_act(current, json.loads(current.ours[-1]), success_kind)
+            self._start_write(current, json.loads(current.ours[-1]), success_kind)
 
     def _find_stop_reason(self, act: Act) -> str:
         return guards.find_stop_reason(self.state, self._build_inputs(self.context.clock.now_ms()), act)
 
-    def _do_act(self, act: Act, target_value: Any, success_kind: EventKind) -> None:
+    def _start_write(self, act: Act, target_value: Any, success_kind: EventKind) -> None:
+        """Starts the action's write: for _write_committed, or for _renew with the value already in the journal."""
         action, task = self._action_of(act)
-        job = executor.do_job(act, action, task, self.context.make_action_context(), target_value, success_kind)
+        job = executor.make_do_job(act, action, task, self.context.make_action_context(), target_value, success_kind)
         if self._executor.run(act.id, job, self.context.clock.monotonic()):
             self._touched_at[act.id] = self.context.clock.monotonic()
 
@@ -286,7 +297,7 @@ class Remediator:
         if encoded != act.ours[-1] and not self.halted:
             self._apply_event(Event(act.id, EventKind.RETUNING, f"to {encoded}", value=encoded))
         elif action.TTL is not None and since >= action.TTL / RENEWALS_PER_TTL:
-            self._do_act(act, held_value, EventKind.RETUNED)
+            self._start_write(act, held_value, EventKind.RETUNED)
 
     def _list_other_tasks(self, act: Act, task: Task) -> tuple[Task, ...]:
         """Returns the tasks of the other remedies that claim the resource."""
@@ -299,7 +310,8 @@ class Remediator:
             entry = transitions.make_entry(self.context.clock.now_ms(), act, "steers", memory.says)
             self._commit(Decision(self.state, entries=(entry,)))
 
-    def _roll_back(self, act: Act) -> None:
+    def _roll_back_committed(self, act: Act) -> None:
+        """Undoes an act whose release is journalled; each tick calls it again until the act has ended."""
         if act.observed:
             self._apply_event(Event(act.id, EventKind.RESTORED, "only observed"))
             return
@@ -310,11 +322,11 @@ class Remediator:
         try:
             action, task = self._action_of(act)
         except Exception as error:  # its action has been uninstalled: the audit says that the agent cannot undo it
-            self._apply_event(Event(act.id, EventKind.CHANGED, f"cannot be put back: {type(error).__name__}: {error}"))
+            self._apply_event(Event(act.id, EventKind.CHANGED, f"cannot be undone: {type(error).__name__}: {error}"))
             return
         untouched = now - self._touched_at.get(act.id, self._began)
         context = self.context.make_action_context()
-        self._executor.run(act.id, executor.undo_job(act, action, task, context, untouched), now)
+        self._executor.run(act.id, executor.make_undo_job(act, action, task, context, untouched), now)
 
     def _action_of(self, act: Act) -> tuple[Action, Task]:
         name = act.tightest_claim.remedy if act.claims else act.remedy
@@ -323,12 +335,12 @@ class Remediator:
             return remedy.action, remedy.build_task(dict(act.labels))
         # The remedy's patterns are gone, so the labels of a posted alert are withheld.
         labels = {} if act.is_posted else dict(act.labels)
-        return catalog.from_undo_recipe(act.remedy, act.means, labels)
+        return catalog.from_undo_recipe(act.remedy, act.undo_recipe, labels)
 
     # The operator's commands.
 
     def pause(self, name: str, operator: str) -> None:
-        """Begins nothing until the pause is resumed; the audit names the operator."""
+        """Adds a pause: no act begins until it is resumed. The audit names the operator."""
         entry = self._make_operator_entry("paused", name, operator)
         self._commit(Decision(transitions.pause(self.state, name), entries=(entry,)))
 

@@ -22,16 +22,16 @@ from agent.remediation.model import (
     Phase,
     RemediationState,
 )
+from agent.text.event_words import describe_event
 
 MAX_MISSES = 3
 """The misses in a row after which a remedy switches itself off."""
 
-VERDICT_WORDS = {EventKind.HELPED: "helped", EventKind.USELESS: "did not help", EventKind.UNJUDGED: "not judged"}
-"""The verdicts, in words."""
+VERDICT_KINDS = (EventKind.HELPED, EventKind.USELESS, EventKind.UNJUDGED)
 
 
 def apply(state: RemediationState, event: Event, now_ms: int) -> Decision:
-    """Applies an event to its act; an event of an ended act, or one that its phase does not expect, is only noted."""
+    """Applies an event to its act; an event that its phase does not expect is only written to the audit."""
     act = state.find_act(event.act)
     if act is None:
         return Decision(state)
@@ -49,7 +49,7 @@ def _on_refused(state: RemediationState, act: Act, event: Event, now_ms: int) ->
     attempts = tuple(
         replace(attempt, counted=False) if attempt.act == act.id else attempt for attempt in state.attempts
     )
-    episodes = [episode for episode in state.sessions if (episode.remedy, episode.labels) == (act.remedy, act.labels)]
+    episodes = [episode for episode in state.episodes if (episode.remedy, episode.labels) == (act.remedy, act.labels)]
     for episode in episodes:
         state = with_episode(state, replace(episode, attempts=max(0, episode.attempts - 1)))
     return replace(state, attempts=attempts).without_act(act.id)
@@ -106,7 +106,7 @@ def _on_unjudged(state: RemediationState, act: Act, event: Event, now_ms: int) -
 
 def _verify_act(state: RemediationState, act: Act, event: Event) -> RemediationState:
     state = _record_effect(state, act, event)
-    after = replace(act, verified=True, trial=None)
+    after = replace(act, verified=True, pending_tightening=None)
     return state.with_act(after) if act.reversible else state.without_act(act.id)
 
 
@@ -117,15 +117,15 @@ def _on_useless(state: RemediationState, act: Act, event: Event, now_ms: int) ->
     if count >= MAX_MISSES:
         state = _add_latch(state, act, f"it did not help {count} times in a row", now_ms)
     others = tuple(claim for claim in act.claims if claim.remedy != name)
-    if act.trial is None or not others:
+    if act.pending_tightening is None or not others:
         return _on_failed(state, act, event, now_ms)
-    # The tightened value goes back to the value held before, and no further.
-    return _mark_episode(state, act).with_act(replace(act, claims=others, verified=True, trial=None))
+    # Only the tightening is undone: the value that the other claims hold stays.
+    return _mark_episode(state, act).with_act(replace(act, claims=others, verified=True, pending_tightening=None))
 
 
 def _record_effect(state: RemediationState, act: Act, event: Event) -> RemediationState:
     """Records the verdict as the last effect of its remedy."""
-    words = "; ".join(filter(None, (event.detail, VERDICT_WORDS[event.kind])))
+    words = "; ".join(filter(None, (event.detail, describe_event(event.kind.value))))
     return replace(state, effects={**state.effects, act.verdict_key[0]: words})
 
 
@@ -141,7 +141,7 @@ def _on_retuned(state: RemediationState, act: Act, event: Event, now_ms: int) ->
 def _on_changed(state: RemediationState, act: Act, event: Event, now_ms: int) -> RemediationState:
     """Leaves a value alone that somebody else has changed, or two would fight over it."""
     reason = f"{act.resource} was changed by someone else"
-    return _add_latch(state, replace(act, trial=None), reason, now_ms).without_act(act.id)
+    return _add_latch(state, replace(act, pending_tightening=None), reason, now_ms).without_act(act.id)
 
 
 Transition = Callable[[RemediationState, Act, Event, int], RemediationState]
@@ -165,20 +165,20 @@ TRANSITIONS: Mapping[tuple[Phase, EventKind], Transition] = {
     (Phase.HELD, EventKind.RETUNED): _on_retuned,
     # A renewal that failed: the lease ends by itself, or the next one renews it
     (Phase.HELD, EventKind.FAILED): _keep_state,
-    (Phase.HELD, EventKind.UNKNOWN): _keep_state,  # the same
+    (Phase.HELD, EventKind.UNKNOWN): _keep_state,  # as after a failed renewal
     (Phase.HELD, EventKind.CHANGED): _on_changed,
     (Phase.HELD, EventKind.INTERRUPTED): _keep_state,  # its alerts say whether it stays
     (Phase.RELEASING, EventKind.RESTORED): _end_act,
     (Phase.RELEASING, EventKind.CHANGED): _end_act,
     (Phase.RELEASING, EventKind.FAILED): _keep_state,  # tried again until it is undone
-    (Phase.RELEASING, EventKind.UNKNOWN): _keep_state,  # the same
+    (Phase.RELEASING, EventKind.UNKNOWN): _keep_state,  # tried again, too
     (Phase.RELEASING, EventKind.INTERRUPTED): _keep_state,
 }
 """The whole life of an act; any other event is unexpected, and changes nothing."""
 
 
 def pause(state: RemediationState, name: str) -> RemediationState:
-    """Begins nothing while a pause of any name stands."""
+    """Adds a pause: no act begins until it is resumed."""
     return state if name in state.pauses else replace(state, pauses=(*state.pauses, name))
 
 
@@ -191,9 +191,9 @@ def resume(state: RemediationState, name: str | None, now_ms: int) -> Remediatio
         pauses=tuple(pause for pause in state.pauses if name not in (None, pause)),
         latches=tuple(latch for latch in state.latches if latch.remedy not in latched),
         misses={remedy: count for remedy, count in state.misses.items() if remedy not in latched},
-        sessions=tuple(
-            replace(episode, attempts=0, told="") if episode.remedy in latched or HOST in latched else episode
-            for episode in state.sessions
+        episodes=tuple(
+            replace(episode, attempts=0, last_reason="") if episode.remedy in latched or HOST in latched else episode
+            for episode in state.episodes
         ),
         resumed_ms=resumed,
     )
@@ -208,7 +208,7 @@ def _add_latch(state: RemediationState, act: Act, reason: str, now_ms: int) -> R
 
 def _mark_episode(state: RemediationState, act: Act, *, failed: bool = True) -> RemediationState:
     """Records in the alert's episode how its newest act ended."""
-    for episode in state.sessions:
+    for episode in state.episodes:
         if (episode.remedy, episode.labels) == act.verdict_key:
             return with_episode(state, replace(episode, failed=failed))
     return state
@@ -218,7 +218,7 @@ def with_episode(state: RemediationState, episode: AlertEpisode) -> RemediationS
     """Returns the state with one episode changed."""
     key = (episode.remedy, episode.labels)
     return replace(
-        state, sessions=tuple(episode if (other.remedy, other.labels) == key else other for other in state.sessions)
+        state, episodes=tuple(episode if (other.remedy, other.labels) == key else other for other in state.episodes)
     )
 
 
@@ -228,7 +228,7 @@ def _make_event_entry(at_ms: int, act: Act, event: Event) -> AuditEntry:
     before_text = before.summary if event.kind is EventKind.INTENDED and before is not None else ""
     detail = f"{event.detail}; before: {before_text}" if before_text else event.detail
     entry = make_entry(at_ms, act, event.kind.value, detail)._replace(before=before, after=event.after)
-    if event.kind not in VERDICT_WORDS:
+    if event.kind not in VERDICT_KINDS:
         return entry
     remedy, labels = act.verdict_key
     return entry._replace(remedy=remedy, labels=labels)

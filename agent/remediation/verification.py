@@ -1,9 +1,9 @@
 """
 Verifies acts by decode time per token, temperature, available memory, and the remedy's own expression.
 
-Decode time is compared only at an equal load (concurrent requests, by powers of two) and at an equal context, since a
-fuller batch or a longer context takes longer by itself. The context is the share of the KV cache in use. Without it,
-decode time is only shown in the diary, and no verdict rests on it.
+Decode time is compared only at an equal load and an equal context, since a fuller batch or a longer context takes
+longer by itself. The load is the concurrent requests, by powers of two. The context is the share of the KV cache in
+use. Without it, decode time is only shown in the audit, and no verdict rests on it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import structlog
 
-from agent.pacing.inputs import InstantQuery
+from agent.pacing.inputs import InstantQuery, index_by_engine
 from agent.remediation.model import Act, Event, EventKind, Measure, Phase, Remedy
 from agent.text.units import format_bytes
 from collectors import Labels
@@ -41,16 +41,19 @@ NOTABLE_CHANGE = 0.05  # of a node's available memory; smaller differences come 
 
 def measure(query: InstantQuery, expression_values: tuple[float, ...] | None = None) -> Measure:
     """Measures the present; `expression_values` are those of the remedy's own expression."""
-    speeds = {labels.get("engine", ""): value for labels, value in query(_SPEED_QUERY) if value > 0}
-    running = {labels.get("engine", ""): value for labels, value in query(_RUNNING_QUERY)}
+    speeds = index_by_engine([row for row in query(_SPEED_QUERY) if row[1] > 0])
+    contexts = index_by_engine([row for row in query(_CONTEXT_QUERY) if row[1] > 0])
     hottest = query(_HOTTEST_QUERY)
     return Measure(
         {engine: 1000 / speed for engine, speed in speeds.items()},
-        {engine: int(math.log2(count)) if count >= 1 else 0 for engine, count in running.items()},
+        {
+            engine: int(math.log2(count)) if count >= 1 else 0
+            for engine, count in index_by_engine(query(_RUNNING_QUERY)).items()
+        },
         hottest[0][1] if hottest else None,
         {labels.get("node", ""): value for labels, value in query(_AVAILABLE_QUERY)},
         expression_values,
-        {labels.get("engine", ""): value for labels, value in query(_CONTEXT_QUERY) if value > 0},
+        contexts,
     )
 
 
@@ -69,8 +72,10 @@ def compare(before: Measure | None, after: Measure) -> tuple[str, bool | None]:
         faster = bool(faster) or later < FASTER_RATIO * earlier if same_context else faster
     if before.hottest is not None and after.hottest is not None:
         parts.append(f"hottest DIMM {before.hottest:.0f} -> {after.hottest:.0f} °C")
-    if after.shown is not None:
-        parts.append(f"its expression {_format_values(before.shown)} -> {_format_values(after.shown)}")
+    if after.expression_values is not None:
+        parts.append(
+            f"its expression {_format_values(before.expression_values)} -> {_format_values(after.expression_values)}"
+        )
     return "; ".join(parts), faster
 
 
@@ -121,11 +126,11 @@ def judge(evidence: VerificationEvidence, before: Measure | None, after: Measure
 
 
 def _explain_unjudged(evidence: VerificationEvidence) -> str:
-    """Returns the reason why nobody can say whether it helped; empty if one can."""
+    """Returns the reason why no verdict is possible; empty if one is."""
     if not evidence.newer:
-        return "nothing newer than the act is known"
+        return "no samples newer than the act"
     if evidence.alert == "ended":
-        return "the alert has ended, though its expression shows nothing"
+        return "the alert has ended, but the verify expression has no value"
     return "the alert is gone or its evidence lost" if evidence.alert == "unknown" else ""
 
 

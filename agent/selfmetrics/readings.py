@@ -94,7 +94,7 @@ def read_pacing(plant_learner: PlantLearner, remediator: Remediator) -> Iterator
     yield from plant_learner.readings()
     for act, controllers in remediator.iter_steered():
         if isinstance(controllers, pace.PaceControllers):
-            engine = catalog.find_paced_engine(act.means) or act.resource.removeprefix("pace ")
+            engine = catalog.find_paced_engine(act.undo_recipe) or act.resource.removeprefix("pace ")
             tightest = min(controllers.by_remedy.values(), key=lambda steering: steering.state.duty)
             yield from metrics.report_state(engine, tightest.state)
 
@@ -113,7 +113,7 @@ def read_remedies(remediator: Remediator) -> Iterator[Reading]:
     for act in (act for act in state.acts if not act.observed and act.phase is not Phase.RELEASING):
         for claim in act.claims:
             series[definitions.REMEDY_RUNNING, _relabel(claim.remedy, claim.labels)] = None
-    for episode in (episode for episode in state.sessions if episode.failed):
+    for episode in (episode for episode in state.episodes if episode.failed):
         series[definitions.REMEDY_FAILED, _relabel(episode.remedy, episode.labels)] = None
     for latch in state.latches:
         series[definitions.REMEDY_GAVE_UP, _relabel(latch.remedy, latch.labels)] = None

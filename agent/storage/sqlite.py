@@ -91,3 +91,8 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself, for example on a full disk
             database.execute("ROLLBACK")
         raise
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Opens a database that another process may write to, without changing it."""
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)

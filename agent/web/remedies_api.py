@@ -104,7 +104,9 @@ class RemediesApi:
             "last_ms": last,
             "effect": state.effects.get(name, ""),
             "now": sorted(memory.says for act, memory in self._remedies.iter_steered() if act in active_acts),
-            "waiting": sorted({episode.told for episode in state.sessions if episode.remedy == name and episode.told}),
+            "waiting": sorted(
+                {episode.last_reason for episode in state.episodes if episode.remedy == name and episode.last_reason}
+            ),
         }
 
     async def _list_audit(self, request: web.Request) -> Any:

@@ -77,12 +77,12 @@ class Budget:
 
 
 def join_bounded(pieces: Iterable[str]) -> str:
-    """Joins the pieces; raises TemplateError as soon as the text would be too long."""
+    """Joins the pieces; raises TemplateError as soon as the text is too long."""
     out: list[str] = []
     length = 0
     for piece in pieces:
         length += len(piece)
         if length > MAX_TEXT_LENGTH:
-            raise TemplateError(f"a text would be longer than {MAX_TEXT_LENGTH:,} characters")
+            raise TemplateError(f"a text has more than {MAX_TEXT_LENGTH:,} characters")
         out.append(piece)
     return "".join(out)

@@ -8,9 +8,13 @@ baseline and a thermal model, written by the classes of that version.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -24,7 +28,7 @@ from agent.pacing import learner
 from agent.pacing.learner import PlantLearner
 from agent.persistence import Persistence
 from agent.remediation import journal
-from agent.remediation.journal import Journal, Timestamp
+from agent.remediation.journal import Journal, Timestamp, read_stored_state
 from agent.remediation.model import Phase
 from rules import promql
 from rules.alerts import AlertState
@@ -99,6 +103,32 @@ def test_the_journal_is_restored(folder: Path) -> None:
     assert dict(state.misses) == {"cool": 2}
     entries = journal.read_audit(folder / journal.FILE, 100)
     assert {entry.what for entry in entries} >= {"begin", "refused", "suppressed", "paused", "did"}
+
+
+def test_the_journal_is_written_with_the_names_of_the_older_version(folder: Path) -> None:
+    """After a failed upgrade the older version reads the journal again: each key is in place, under its older name."""
+    stored = _read_body(folder)
+    state = replace(read_stored_state(folder), latches=())
+    held = replace(state.acts[0], pending_tightening=state.acts[0].claims[0])
+    opened = Journal(folder, lambda: Timestamp(NOW_MS, 5000, "boot-a"))
+    opened.commit(replace(state, acts=(held,)), (), lambda _: None)
+    opened.close()
+    written = _read_body(folder)
+
+    assert [*written] == [*stored]
+    assert [*written["acts"][0]] == [*stored["acts"][0]]
+    assert [*written["sessions"][0]] == [*stored["sessions"][0]]
+    assert written["acts"][0]["means"] == stored["acts"][0]["means"]
+    assert written["acts"][0]["trial"] == written["acts"][0]["claims"][0]
+    assert [episode["told"] for episode in written["sessions"]] == [episode["told"] for episode in stored["sessions"]]
+    assert read_stored_state(folder).acts == (held,)
+
+
+def _read_body(folder: Path) -> dict[str, Any]:
+    with contextlib.closing(sqlite3.connect(folder / journal.FILE)) as database:
+        (body,) = database.execute("SELECT body FROM state").fetchone()
+    fields: dict[str, Any] = json.loads(body)
+    return fields
 
 
 def test_baselines_are_restored(folder: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_server_is_drained_and_made_ready(proxy: Proxy) -> None:
     plan = haproxy.plan(task, proxy.reach)
     haproxy.do(task, plan, proxy.reach)
     assert proxy.share() == 0
-    with pytest.raises(RefusedError, match="is being drained already, and not by us"):
+    with pytest.raises(RefusedError, match="is being drained already, by another program"):
         haproxy.plan(task, proxy.reach)
 
     for _ in range(2):

@@ -136,18 +136,18 @@ export function actsOf(entries) {
   return [...acts.values()].reverse();
 }
 
-// What the audit's words mean to whoever reads at night, how good that is, and whether the reason matters.
+// For each outcome: its words (as agent/text/event_words.py has them), how good it is, and whether the reason matters.
 const WORDS = {
-  refused: ["refused by its own plan", "ill", true],
+  refused: ["refused", "ill", true],
   did: ["done", "", false],
   failed: ["failed", "ill", true],
-  unknown: ["nobody knows what became of it", "ill", true],
+  unknown: ["outcome unknown", "ill", true],
   helped: ["helped", "well", false],
   useless: ["did not help", "ill", true],
-  unjudged: ["nobody can say whether it helped", "", false],
+  unjudged: ["effect not measurable", "", false],
   changed: ["changed by someone else", "ill", true],
-  restored: ["put back", "", false],
-  interrupted: ["the agent ended meanwhile", "", false],
+  restored: ["restored", "", false],
+  interrupted: ["interrupted by the agent's end", "", false],
 };
 
 export function drawActs(list, acts, nothing, now) {
@@ -183,7 +183,7 @@ export function drawActs(list, acts, nothing, now) {
 /** What may act now, what is held, and why something waits; `resume` is asked for a name. */
 export function drawRemedies(parts, told, resume) {
   const { mode, pauses, list } = parts;
-  const stopped = [told.halted, told.killed ? "The kill-switch file is there: everything is put back." : ""].filter(
+  const stopped = [told.halted, told.killed ? "The kill-switch file exists: everything is restored." : ""].filter(
     Boolean,
   );
   const word =
@@ -201,7 +201,7 @@ export function drawRemedies(parts, told, resume) {
     element(
       "li",
       { className: "ill" },
-      element("span", { textContent: `All given up: ${latch.why} ` }),
+      element("span", { textContent: `All remedies are off: ${latch.why} ` }),
       again(latch.remedy),
     ),
   );

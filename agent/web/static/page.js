@@ -154,7 +154,7 @@ function drawState() {
 function resume(name) {
   permit(
     `Resume ${name}`,
-    "Alerts that fire must go on firing for a whole cooldown before a remedy acts.",
+    "Firing alerts must keep firing for one cooldown before a remedy acts.",
     "Resume",
     "resume",
     { name },

@@ -108,7 +108,7 @@ def test_freeze_leaves_what_is_held_back_already(tmp_path: Path) -> None:
     file = tmp_path / "sys/fs/cgroup/system.slice/llama.service/cgroup.freeze"
     file.parent.mkdir(parents=True)
     file.write_text("1\n")
-    with pytest.raises(RefusedError, match="frozen already, and not by us"):
+    with pytest.raises(RefusedError, match="frozen already, by another program"):
         FREEZE.plan(make_task("freeze"), FakeContext(tmp_path))
 
 
@@ -147,7 +147,7 @@ def test_haproxy_keeps_its_hands_off() -> None:
             step(make_task("haproxy"), plan, reach)
     with pytest.raises(RefusedError, match="has a weight of 7 already"):
         HAPROXY.plan(make_task("haproxy"), reach)
-    for admin, words in ((1, "is in maintenance"), (8, "is being drained already, and not by us")):
+    for admin, words in ((1, "is in maintenance"), (8, "is being drained already, by another program")):
         reach.admin = admin
         with pytest.raises(RefusedError, match=words):
             HAPROXY.plan(DRAIN, reach)

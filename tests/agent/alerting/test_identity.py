@@ -95,12 +95,12 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
     act = Act(
         1, "cool", "pace r1", OLD, False, True, Phase.HELD, 0, (Claim("cool", OLD, 0.7),), 0, "1.0", ("0.7",), True
     )
-    act = replace(act, trial=act.claims[0])
+    act = replace(act, pending_tightening=act.claims[0])
     before = RemediationState(
         next_id=2,
         acts=(act,),
         latches=(Latch("cool", POSTED, 0, "it did not help"),),
-        sessions=(AlertEpisode("cool", OLD, 0, attempts=2), AlertEpisode("tell", POSTED, 0)),
+        episodes=(AlertEpisode("cool", OLD, 0, attempts=2), AlertEpisode("tell", POSTED, 0)),
     )
     journal, answers = Journal(tmp_path, lambda: take_timestamp(2000)), queue.SimpleQueue[str | None]()
     journal.commit(before, [], answers.put)
@@ -111,5 +111,5 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
 
     assert [(act.labels, [claim.labels for claim in act.claims]) for act in state.acts] == [(NOW, [NOW])]
     assert [act.verdict_key for act in state.acts] == [("cool", NOW)]
-    assert [(each.labels, each.attempts) for each in state.sessions] == [(NOW, 2), (POSTED, 0)]
+    assert [(each.labels, each.attempts) for each in state.episodes] == [(NOW, 2), (POSTED, 0)]
     assert [latch.labels for latch in state.latches] == [POSTED]

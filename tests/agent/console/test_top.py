@@ -93,7 +93,7 @@ def test_once_says_it_all_for_scripts(scene: Scene) -> None:
     assert texts["kv cache used: r1"] == "50 %"
     assert re.match(r"critical for \d+ s: DIMM 4-0052 is at 95 °C", texts["alert ModuleHot"])
     assert re.match(
-        r"\d+ s ago, for ModuleHot: would have: POST to http://127.0.0.1:1; before: r1 25 ms", texts["act of tell"]
+        r"\d+ s ago, for ModuleHot: observe only: POST to http://127.0.0.1:1; before: r1 25 ms", texts["act of tell"]
     )
     assert re.fullmatch(r"[\d.]+ s old, takes [\d.]+ ms, [\d.]+% of a core", texts["collector hwmon"])
 
@@ -244,8 +244,8 @@ def test_colours_say_how_bad() -> None:
 @pytest.mark.parametrize(
     ("events", "observed", "words"),
     [
-        (("begin", "intended", "did", "helped", "release", "restored"), False, "to 0.5 → done → helped → put back"),
-        (("begin", "intended", "did"), True, "would have: to 0.5"),
+        (("begin", "intended", "did", "helped", "release", "restored"), False, "to 0.5 → done → helped → restored"),
+        (("begin", "intended", "did"), True, "observe only: to 0.5"),
         (("begin", "failed"), False, "no plan → failed"),
         (("begin", "intended", "did", "useless"), False, "to 0.5 → done → did not help"),
     ],

@@ -42,7 +42,7 @@ class Proxy(socketserver.ThreadingUnixStreamServer):
         means = {"action": "haproxy", "target": target, "parameters": {"weight": 20}, "engines": {}}
         claims = (Claim("less", (("alertname", "Hot"),), 20.0),)
         held_act = Act(1, "less", f"haproxy {self.path} llm/a", claims[0].labels, False, True, Phase.HELD, 0, claims)
-        return replace(held_act, prior=json.dumps(PRIOR), ours=(json.dumps(WEIGHT),), means=json.dumps(means))
+        return replace(held_act, prior=json.dumps(PRIOR), ours=(json.dumps(WEIGHT),), undo_recipe=json.dumps(means))
 
 
 class Answer(socketserver.StreamRequestHandler):
@@ -87,7 +87,9 @@ def test_a_weight_comes_back_when_the_agent_is_dead(proxy: Proxy, tmp_path: Path
     The child waits until standard input closes, whatever signal systemd sends to the unit; leases end by themselves.
     """
     pace = {"action": "pace", "target": {"url": "http://127.0.0.1:1"}, "parameters": {}, "engines": {}}
-    paced = replace(proxy.make_held_act(), id=2, resource="pace", prior="1.0", ours=("0.5",), means=json.dumps(pace))
+    paced = replace(
+        proxy.make_held_act(), id=2, resource="pace", prior="1.0", ours=("0.5",), undo_recipe=json.dumps(pace)
+    )
     observed = replace(proxy.make_held_act(), id=3, observed=True, prior=json.dumps({"weight": 1, "drain": False}))
     write_journal(tmp_path, paced, observed, proxy.make_held_act())
     process = start_child(tmp_path)
@@ -130,10 +132,12 @@ def test_a_proxy_that_does_not_answer_is_not_asked_for_ever(
 ) -> None:
     """The child gives up before systemd kills it; an uninstalled action does not keep it from the others."""
     means = {"action": "gone", "target": {}, "parameters": {}, "engines": {}}
-    nowhere = json.loads(proxy.make_held_act().means)
+    nowhere = json.loads(proxy.make_held_act().undo_recipe)
     nowhere["target"]["socket"] = "/nobody"
-    lost = replace(proxy.make_held_act(), id=2, means=json.dumps(nowhere))
-    write_journal(tmp_path, replace(proxy.make_held_act(), id=3, means=json.dumps(means)), lost, proxy.make_held_act())
+    lost = replace(proxy.make_held_act(), id=2, undo_recipe=json.dumps(nowhere))
+    write_journal(
+        tmp_path, replace(proxy.make_held_act(), id=3, undo_recipe=json.dumps(means)), lost, proxy.make_held_act()
+    )
     monkeypatch.setattr(crash_rollback, "ROLLBACK_TIMEOUT", 0.0)
 
     assert not crash_rollback.roll_back(tmp_path, make_context(tmp_path))

@@ -10,7 +10,7 @@ import pytest
 
 from agent.actions import ChangedError, FailedError, RefusedError, Task, UnknownError
 from agent.remediation import transitions
-from agent.remediation.executor import DEADLINE, ActionExecutor, do_job
+from agent.remediation.executor import DEADLINE, ActionExecutor, make_do_job
 from agent.remediation.model import Act, Event, EventKind, Phase, RemediationState
 from tests.agent.actions.test_actions import ACTIONS, FakeContext, make_task
 
@@ -81,7 +81,7 @@ def test_each_end_of_an_act_has_its_meaning(error: Exception, kind: EventKind, l
             raise error
 
     action: Any = Broken
-    event = do_job(ACT, action, make_task("drop_caches"), FakeContext(), "dropped", EventKind.DID)()
+    event = make_do_job(ACT, action, make_task("drop_caches"), FakeContext(), "dropped", EventKind.DID)()
     after = transitions.apply(RemediationState(acts=(ACT,)), event, 0).state
 
     assert event.kind is kind

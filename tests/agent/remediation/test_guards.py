@@ -238,9 +238,9 @@ def test_5_what_tightens_is_judged_and_not_what_it_tightened() -> None:
 
     assert (bench.state.misses, decision.release) == ({"colder": 1}, ())
     assert [(entry.remedy, entry.labels) for entry in decision.entries] == [("colder", make_alert("Hotter").labels)]
-    assert [session.remedy for session in bench.state.sessions if session.failed] == ["colder"]
+    assert [session.remedy for session in bench.state.episodes if session.failed] == ["colder"]
     (held_act,) = bench.state.acts
-    assert (held_act.phase, held_act.tightest_claim.remedy, held_act.verified, held_act.trial) == (
+    assert (held_act.phase, held_act.tightest_claim.remedy, held_act.verified, held_act.pending_tightening) == (
         Phase.HELD,
         "cool",
         True,

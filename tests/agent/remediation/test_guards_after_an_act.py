@@ -72,7 +72,7 @@ def test_8_what_has_left_the_configuration_keeps_nobody_back(removed: Remedy) ->
     bench.apply_verdicts(alert)
 
     assert [act.remedy for act in bench.tick(make_alert("Other"), make_alert("Third")).begin] == ["third"]
-    assert bench.state.effects == {removed.name: f"{removed.name} has left the configuration; not judged"}
+    assert bench.state.effects == {removed.name: f"{removed.name} has left the configuration; effect not measurable"}
 
 
 def test_8_what_is_being_put_back_keeps_nobody_back() -> None:
@@ -200,8 +200,8 @@ def test_12_what_cannot_be_put_back_is_flagged_and_bounded_tighter() -> None:
         bind_remedies(parse({"remedies": [once]}, "f", {}), "f")
 
     assert [message.partition(": ")[2] for message in refused.value.messages] == [
-        "$.remedies[0].cooldown: expected 1m or more, since what drop_caches does cannot be put back",
-        "$.remedies[0].max_per_hour: expected 12 or less, since what drop_caches does cannot be put back",
+        "$.remedies[0].cooldown: expected 1m or more, since drop_caches cannot be undone",
+        "$.remedies[0].max_per_hour: expected 12 or less, since drop_caches cannot be undone",
     ]
     assert [one.reversible for one in bind_remedies(parse({"remedies": [again]}, "f", {}), "f")][-1]
 

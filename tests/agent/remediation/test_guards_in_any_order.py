@@ -211,7 +211,7 @@ class RemedyMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_tried_is_not_yet_known(self) -> None:
         for act in self.bench.state.acts:
-            assert act.trial is None or not act.verified
+            assert act.pending_tightening is None or not act.verified
 
     @invariant()
     def one_latch_a_remedy(self) -> None:

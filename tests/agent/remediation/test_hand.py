@@ -68,7 +68,7 @@ def test_a_request_is_one_line_and_gets_its_result(hand: Callable[[Answer], str]
         (b"{}\n", FailedError, "it gave no reason"),
         (b"no json\n", UnknownError, "is not JSON"),
         (b"[1]\n", UnknownError, "is not JSON"),
-        (b'{"ok": tr', UnknownError, "half an answer"),
+        (b'{"ok": tr', UnknownError, "the answer ended early"),
         (b"", UnknownError, "the connection was closed"),
         (b"x" * 9000 + b"\n", UnknownError, "is not JSON"),
         (b"x" * (1 << 21), UnknownError, "more than 1048576 bytes"),
@@ -86,7 +86,7 @@ def test_a_hand_that_is_not_there(tmp_path: Path) -> None:
     """Nothing was done, and the message says how to start a hand; a request that is too long is not sent."""
     with pytest.raises(FailedError, match=r"there is no hand at .*: start"):
         send_request(str(tmp_path / "none"), "hello", {})
-    with pytest.raises(FailedError, match="the most is 4096"):
+    with pytest.raises(FailedError, match="more than 4096"):
         send_request(str(tmp_path / "none"), "command", {"environment": "x" * 5000})
     assert explain_missing_verbs(str(tmp_path / "none"), ["governor"]).startswith("there is no hand at ")
 

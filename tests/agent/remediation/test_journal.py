@@ -36,7 +36,7 @@ STATE = RemediationState(
     attempts=(Attempt(7, "cool", "pace r1", NOW - 5, NOW - 9, False),),
     latches=(Latch("drop", LABELS, NOW - 1, "it did not help"),),
     misses={"cool": 2},
-    sessions=(AlertEpisode("cool", LABELS, NOW - 20, attempts=1),),
+    episodes=(AlertEpisode("cool", LABELS, NOW - 20, attempts=1),),
     pauses=("night",),
     resumed_ms={"drop": NOW - 100},
 )

@@ -204,7 +204,7 @@ def test_observing_touches_nothing(stage: Stage) -> None:
         assert stage.is_at_full_speed()
         diary = stage.run_command("audit")
 
-    assert "slow (Trip): would have done" in diary.stdout
+    assert "slow (Trip): observe only: done" in diary.stdout
     assert all(entry.observed for entry in stage.read_entries())
 
 

@@ -193,7 +193,7 @@ def bind(action: str, **settings: Any) -> Remedy:
 def make_act(remedy: Remedy, *ours: str) -> Act:
     return Act(
         1, remedy.name, remedy.resource, (), False, True, Phase.WRITING, 0, (), prior="20", ours=ours,
-        means=remedy.undo_recipe,
+        undo_recipe=remedy.undo_recipe,
     )  # fmt: skip
 
 
@@ -214,16 +214,16 @@ def test_an_action_of_the_first_contract_plans_writes_and_undoes(tmp_path: Path)
     context: ActionContext = machine  # type: ignore[assignment]  # it has only what the action uses
     act = make_act(remedy, "50")
 
-    planned = executor.plan_job(act, remedy.action, remedy.build_task({}), context, lambda: "")()
+    planned = executor.make_plan_job(act, remedy.action, remedy.build_task({}), context, lambda: "")()
     assert (planned.kind, planned.prior, planned.value, planned.detail) == (EventKind.INTENDED, "20", "50", "20 -> 50")
-    done = executor.do_job(act, remedy.action, remedy.build_task({}), context, 50, EventKind.DID)()
+    done = executor.make_do_job(act, remedy.action, remedy.build_task({}), context, 50, EventKind.DID)()
     assert (done.kind, machine.file.read_text()) == (EventKind.DID, "50")
     memory, value = remedy.action.steer(remedy.task, None, Moment(0, 50, False, lambda _: []))
     memory, value = remedy.action.steer(remedy.task, memory, Moment(0, value, True, lambda _: []))
     assert (memory.reason, memory.says, value) == ("ramps", "step 2", 51)
 
-    action, task = from_undo_recipe(act.remedy, act.means, {})
-    assert executor.undo_job(act, action, task, context, 40.0)().kind is EventKind.RESTORED
+    action, task = from_undo_recipe(act.remedy, act.undo_recipe, {})
+    assert executor.make_undo_job(act, action, task, context, 40.0)().kind is EventKind.RESTORED
     assert machine.file.read_text() == "20"
 
 
@@ -235,7 +235,7 @@ def test_an_action_may_leave_out_all_that_has_a_default() -> None:
     assert (action.TTL, action.VERBS, action.TARGET, action.REVERSIBLE, action.LASTING) == (None, (), (), False, False)
     assert (remedy.strength, list(action.faults(task))) == (0.0, [])
     assert action.steer(task, None, Moment(0, "rung", False, lambda _: [])) == (None, "rung")
-    assert executor.do_job(make_act(remedy), action, task, Machine, "rung", EventKind.DID)().detail == "rung"  # type: ignore[arg-type]  # unused
+    assert executor.make_do_job(make_act(remedy), action, task, Machine, "rung", EventKind.DID)().detail == "rung"  # type: ignore[arg-type]  # unused
     with pytest.raises(ConfigError, match="unknown key; known here: none"):
         bind("bell", target={"fan": "fan1"})
 

@@ -84,7 +84,7 @@ def test_what_the_expression_gave_before_is_measured(host: Host) -> None:
     host.pass_seconds(200)
     event = host.find_verdict(replace(ACT, before=before))
 
-    assert before.shown == (3.0,)
+    assert before.expression_values == (3.0,)
     assert event is not None
     assert event.detail == "its expression 3 -> 3"
 
@@ -136,7 +136,7 @@ def test_an_end_counts_at_once_and_on_a_sample_that_is_newer(host: Host) -> None
 def test_a_remedy_that_is_gone_is_not_judged_and_waited_for(host: Host) -> None:
     """The verdict comes at once, whether the remedy began the act or tightened it."""
     gone = host.find_verdict(remedies={})
-    tightened = replace(ACT, trial=Claim("left", LABELS, 0.4))
+    tightened = replace(ACT, pending_tightening=Claim("left", LABELS, 0.4))
 
     assert gone is not None
     assert (gone.kind, gone.detail) == (EventKind.UNJUDGED, "cool-memory/r1 has left the configuration")

@@ -41,7 +41,7 @@ def test_a_change_is_told_of_nodes_tokens_and_heat() -> None:
 )
 def test_what_cannot_be_compared_is_not(before: Measure | None, sentence: str, faster: bool | None) -> None:
     """Nothing measured before, another load or context, an unknown context, or a difference that is noise."""
-    assert compare(before, AFTER._replace(shown=None)) == (sentence, faster)
+    assert compare(before, AFTER._replace(expression_values=None)) == (sentence, faster)
 
 
 FIRES = VerificationEvidence(None, True, "fires", False)
