@@ -21,6 +21,7 @@ import msgspec
 from agent.alerting import alertmanagers
 from agent.config.schema import AgentConfig
 from agent.install.layout import OPT
+from agent.remediation import catalog
 
 LOCALHOST = "localhost"
 
@@ -84,12 +85,8 @@ def list_outgoing_urls(config: AgentConfig) -> Iterator[str]:
     """Yields the URLs that the agent connects to; Alertmanagers in files are those of this moment."""
     yield from (manager.url for manager in alertmanagers.list_targets(config.alerting))
     yield from (engine.url for engine in config.engines)
-    for remedy in config.remedies:
-        if "url" in remedy.target:
-            yield remedy.target["url"]
-        socket_address = remedy.target.get("socket", "/")
-        if not socket_address.startswith("/"):  # HAProxy's runtime socket at HOST:PORT
-            yield f"//{socket_address}"
+    for remedy in catalog.bind_remedies(config, "configuration"):
+        yield from (f"//{address}" for address in remedy.action.sandbox_addresses(remedy.task))
 
 
 def list_collector_urls(config: AgentConfig, modules: Mapping[str, ModuleType], *, in_eye: bool) -> Iterator[str]:
