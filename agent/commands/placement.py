@@ -14,7 +14,7 @@ from agent import configuration
 from agent.commands import _options
 from agent.placement import numa_maps, table
 from agent.placement.process_placement import ProcessPlacement
-from agent.placement.query import PlacementError, PlacementQuery
+from agent.placement.query import PROCESS, PlacementError, PlacementQuery
 from agent.runtime.entry_points import PluginError
 from agent.sampling import binding
 from agent.text.terminal import say, write
@@ -80,9 +80,9 @@ def _open_query(config_path: Path | None, root: str, who: str | None) -> Placeme
         _options.die(error.messages, 2)
     except PluginError as error:
         _options.die([str(error)], 1)
-    if "process" not in collectors:
+    if PROCESS not in collectors:
         _options.die(["the collector process is switched off in the configuration"], 2)
-    return PlacementQuery(collectors["process"], modules["process"], root, who)
+    return PlacementQuery(collectors[PROCESS], modules[PROCESS], root, who)
 
 
 def _confirm_exact(placements: list[ProcessPlacement], *, yes: bool) -> None:
