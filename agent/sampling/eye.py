@@ -54,9 +54,15 @@ def encode_result(result: CollectionResult) -> CollectResponse:
         for s in result.samples
     )
     metrics = tuple((metric.name, metric.kind, metric.help) for metric in metric_indexes)
-    notes, ending_fields = tuple(result.notes), (result.error, result.again)
     return CollectResponse(
-        result.collector, result.seconds, result.cpu_seconds, metrics, samples, notes, *ending_fields
+        result.collector,
+        result.seconds,
+        result.cpu_seconds,
+        metrics,
+        samples,
+        notes=tuple(result.notes),
+        error=result.error,
+        again=result.again,
     )
 
 
@@ -68,9 +74,15 @@ def decode_result(response: CollectResponse, began: float) -> CollectionResult:
     ]
     samples = tuple(Sample(metrics[index], labels, float(value)) for index, labels, value in response.samples)
     notes = tuple(Note(*note) for note in response.notes)
-    ending_fields = (response.error, response.again)
     return CollectionResult(
-        response.collector, began, response.seconds, response.cpu_seconds, samples, notes, *ending_fields
+        response.collector,
+        began,
+        response.seconds,
+        response.cpu_seconds,
+        samples,
+        notes,
+        error=response.error,
+        again=response.again,
     )
 
 
