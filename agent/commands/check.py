@@ -32,14 +32,14 @@ def command(config_path: Path | None, root: str) -> None:
         config, modules = configuration.load_configuration(config_path)
         rules = load_rule_set(config, str(config_path or "configuration"))
     except (ConfigError, RulesConfigError) as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     except PluginError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     say(f"configuration  {config_path or 'none: every default'}: ok")
     say(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
     cache_dir = state_dir.find_collector_cache_dir(config.state.dir, root)
     collectors = binding.bind_collectors(config, modules)
-    results = once.collect_once(collectors, root, cache_dir=cache_dir)
+    results = once.collect_all(collectors, root, cache_dir=cache_dir)
     for collector, result in zip(collectors, results, strict=True):
         _print_result(collector, result)
     sys.exit(1 if once.select_failed(results) else 0)

@@ -50,7 +50,7 @@ def command(
     and does not hold the process up.
     """
     if watch and exact:
-        _options.die(["--exact holds the process up each time: it cannot be combined with --watch"], 2)
+        _options.exit_with_errors(["--exact holds the process up each time: it cannot be combined with --watch"], 2)
     query = _open_query(config_path, root, who)
     try:
         placements, missing = query.read()
@@ -62,7 +62,7 @@ def command(
             time.sleep(every)
             placements, missing = query.read()
     except PlacementError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     except KeyboardInterrupt:
         say("")
         sys.exit(0 if watch else 130)
@@ -77,11 +77,11 @@ def _open_query(config_path: Path | None, root: str, who: str | None) -> Placeme
         config, modules = configuration.load_configuration(config_path)
         collectors = {collector.name: collector for collector in binding.bind_collectors(config, modules)}
     except ConfigError as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     except PluginError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     if PROCESS not in collectors:
-        _options.die(["the collector process is switched off in the configuration"], 2)
+        _options.exit_with_errors(["the collector process is switched off in the configuration"], 2)
     return PlacementQuery(collectors[PROCESS], modules[PROCESS], root, who)
 
 
@@ -98,7 +98,7 @@ def _confirm_exact(placements: list[ProcessPlacement], *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        _options.die(["standard input is not a terminal, so give --yes to agree"], 2)
+        _options.exit_with_errors(["standard input is not a terminal, so give --yes to agree"], 2)
     click.confirm("Read it?", abort=True, err=True)
 
 
@@ -106,7 +106,7 @@ def _print_placements(
     placements: list[ProcessPlacement], missing: list[str], *, as_json: bool, is_watched: bool
 ) -> None:
     if as_json:
-        rows = [table.as_json(placement) for placement in placements]
+        rows = [table.to_json(placement) for placement in placements]
         write(json.dumps(rows, indent=None if is_watched else 1) + "\n")
     else:
         if is_watched and sys.stdout.isatty():

@@ -13,7 +13,7 @@ from agent.commands import _install
 @_install.prefix
 @_install.dry_run
 @_install.source
-def command(prefix: Path, dry_run: bool, what: str | None) -> None:
+def command(prefix: Path, dry_run: bool, source: str | None) -> None:
     """
     Install another version of the service; configuration and state stay.
 
@@ -26,5 +26,5 @@ def command(prefix: Path, dry_run: bool, what: str | None) -> None:
         target = stages.resolve_target(prefix, dry_run)
         current_venv = stages.require_installed(target)
         _install.print_heading(f"upgrading steadytok {environment.find_version(current_venv)}")
-        stages.install(target, what or stages.find_upgrade_source(target))
+        stages.install(target, source or stages.find_upgrade_source(target))
     _install.print_next_steps(prefix, dry_run)
