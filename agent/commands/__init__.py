@@ -1,1 +1,5 @@
-"""The subcommands, one file each. A file is imported only when its command runs: all of them take half a second."""
+"""
+Holds the subcommands, one file each. No other room imports a command, and no command imports another.
+
+A file is imported only when its command runs, because importing all of them takes half a second.
+"""

@@ -15,7 +15,7 @@ config = click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration file; without one every setting has its default.",
+    help="The configuration file. Default: built-in settings.",
 )
 root = click.option(
     "--root",

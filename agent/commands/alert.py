@@ -22,7 +22,11 @@ def command() -> None:
 @_options.config
 @click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send here instead of to the configured ones.")
 def test(config_path: Path | None, address: str | None) -> None:
-    """Send one alert named SteadytokTest to every Alertmanager; it ends by itself after five minutes."""
+    """
+    Send a test alert to every Alertmanager.
+
+    The alert is named SteadytokTest, and ends by itself after five minutes.
+    """
     import msgspec
 
     from agent import configuration

@@ -47,22 +47,29 @@ def serve(arguments: tuple[str, ...]) -> None:
 @click.option(
     "--url", metavar="URL", help="An OpenAI-compatible engine; without a URL the reference engine is started."
 )
-@click.option("-n", "--requests", default=20, show_default=True, type=click.IntRange(1, 100_000), help="How many.")
 @click.option(
-    "-c", "--concurrency", default=1, show_default=True, type=click.IntRange(1, 1024), help="How many at a time."
+    "-n", "--requests", default=20, show_default=True, type=click.IntRange(1, 100_000), help="Number of requests."
+)
+@click.option(
+    "-c",
+    "--concurrency",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1024),
+    help="Requests in flight at once.",
 )
 @click.option("--tokens", default=128, show_default=True, type=click.IntRange(2, 1 << 20), help="Tokens per request.")
 @click.option("--prompt", default=None, help="The prompt of every request, so that the work is always the same.")
 @click.option("--model", default="", help="The model's name; without one the first of /v1/models.")
-@click.option("--endpoint", type=click.Choice(["completions", "chat"]), help="The API; else it is detected.")
+@click.option("--endpoint", type=click.Choice(["completions", "chat"]), help="API to use; detected by default.")
 @click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="A file with the engine's API key.")
-@click.option("--timeout", default="2m", show_default=True, help="Longest silence of the engine.")
+@click.option("--timeout", default="2m", show_default=True, help="Time without a byte after which a request fails.")
 @click.option(
     "--warm-up",
     default=1,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Requests not measured.",
+    help="Warm-up requests before measuring.",
 )
 @click.option("--save", is_flag=True, help="Give the measured speed to the agent as this engine's baseline.")
 @click.option("--name", help="The engine's configured name, for --save; else the one with this URL.")

@@ -26,10 +26,15 @@ from agent.text.terminal import say, write
 @_options.root
 @click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
-    "--every", type=click.FloatRange(min=1.0), default=5.0, show_default=True, help="Seconds between updates."
+    "--every",
+    metavar="SECONDS",
+    type=click.FloatRange(min=1.0),
+    default=5.0,
+    show_default=True,
+    help="Seconds between updates.",
 )
 @click.option(
-    "--exact", is_flag=True, help="Count every page in numa_maps, after a question: the process waits meanwhile."
+    "--exact", is_flag=True, help="Count every page in numa_maps; asks first, because the process waits meanwhile."
 )
 @click.option("--yes", is_flag=True, help="With --exact: do not ask first.")
 @click.option("--json", "as_json", is_flag=True, help="A list of processes; with --watch one list a line.")
@@ -46,11 +51,11 @@ def command(
     """
     Show on which nodes the memory and the threads of an engine, or of any process, are.
 
-    Shares are estimated from a sample of pages and shown with their error. That takes milliseconds whatever the size,
-    and does not hold the process up.
+    Shares are estimated from a sample of pages and shown with their error. Takes milliseconds for any size and does not
+    stop the process.
     """
     if watch and exact:
-        _options.exit_with_errors(["--exact holds the process up each time: it cannot be combined with --watch"], 2)
+        _options.exit_with_errors(["--exact stops the process each time: it cannot be combined with --watch"], 2)
     query = _open_query(config_path, root, who)
     try:
         placements, missing = query.read()

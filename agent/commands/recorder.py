@@ -40,7 +40,11 @@ def command() -> None:
 def show(
     config_path: Path | None, root: str, state_dir: Path | None, since: str, metric: str | None, as_json: bool
 ) -> None:
-    """Print the recorded series, one a line; with --metric every reading of that metric."""
+    """
+    Print the recorded series.
+
+    Prints one line for each series; with --metric every reading of that metric.
+    """
     series = sorted(_read_series(_find_folder(config_path, root, state_dir), _parse_milliseconds(since), metric))
     if not series:
         _options.exit_with_errors([f"nothing is recorded{f' of {metric}' if metric else ''} within {since}"], 1)

@@ -17,8 +17,8 @@ def command(prefix: Path, dry_run: bool, source: str | None) -> None:
     """
     Install another version of the service; configuration and state stay.
 
-    The installed `steadytok` upgrades to the newest release, one of another environment to its own version. If the new
-    version does not start, the previous one stays in use.
+    Without --from, the service's own `steadytok` installs the newest release; a `steadytok` from another environment
+    installs its own version. If the new version does not start, the previous one stays in use.
     """
     from agent.install import environment, stages
 

@@ -1,5 +1,6 @@
 """
 Installs steadytok as a systemd service, from the environment that runs this code, and removes it again.
+It works through pip, systemctl and files, and never talks to the running agent.
 
 There are two stages. The first (environment.py) makes a venv in /opt/steadytok, one folder for each version, with
 `current` as a link to the one in use. The second (settle.py) does the rest with the new version's own code, since the

@@ -160,7 +160,7 @@ def _restart_units() -> None:
     try:
         run_program(["systemctl", "restart", DAEMON])
     except InstallError as error:
-        raise InstallError(f"{error}\n  its log: journalctl --unit {DAEMON} --lines 20") from error
+        raise InstallError(f"{error}\n  see the service's log: journalctl --unit {DAEMON} --lines 20") from error
 
 
 def main() -> int:

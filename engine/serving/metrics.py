@@ -100,7 +100,7 @@ def _collect_bandwidth(counters: Counters, sgemv: float | None) -> list[MetricFa
     work, recent = counters.work, counters.get_bandwidth()
     streamed_help = "Bytes that decode passes had to read: the weights once each, and the KV cache of each request."
     efficiency_help = (
-        "Bytes per second that the last second of decoding had to read, over sgemv_bytes_per_second; 1 is all that "
+        "Memory bandwidth used by the last second of decoding, divided by sgemv_bytes_per_second, which "
         "matrix-vector products reached at start."
     )
     families = [_build_counter("streamed_bytes_total", streamed_help, work.streamed_bytes)]
