@@ -37,7 +37,7 @@ from agent.runtime.scheduler import Scheduler
 from agent.runtime.sd_notify import SystemdNotifier
 from agent.runtime.version import version
 from agent.sampling.eye_pool import EyePool
-from agent.sampling.eye_socket import eye_socket_path
+from agent.sampling.eye_socket import find_eye_socket
 from agent.sampling.hotplug import Hotplug
 from agent.selfmetrics import readings
 from agent.selfmetrics.memory_estimate import MemoryEstimate
@@ -85,7 +85,7 @@ class Agent:
         readings.declare_derived(self.history, self.learning.baseline)
         self.canary = self._build_canary()
         eye_cache = str(self.folder / COLLECTOR_CACHE)
-        self.eye_pool = EyePool(root, lambda result: self.loop.deliver(result), eye_cache, eye_socket_path(root))
+        self.eye_pool = EyePool(root, lambda result: self.loop.deliver(result), eye_cache, find_eye_socket(root))
         self.hand = HandProcess(config.remediation.hand, self.state.path)
         self.scheduler = Scheduler()
         self.collectors = self._wire_collectors(modules)

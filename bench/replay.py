@@ -52,7 +52,7 @@ def _read_all(bound_collectors: list[Collector], root: Path, second: int) -> dic
     metrics_path = root / f"http/{ENGINE.url.removeprefix('http://')}/metrics"
     metrics_path.parent.mkdir(parents=True, exist_ok=True)
     metrics_path.write_text(_render_engine_metrics(second))
-    return {result.collector: result for result in once.collect_once(bound_collectors, str(root))}
+    return {result.collector: result for result in once.collect_all(bound_collectors, str(root))}
 
 
 def _render_engine_metrics(second: int) -> str:

@@ -11,7 +11,7 @@ The contract of a collector module, all of it. Required:
 
 Optional, about its passes:
 
-    INTERVAL = 1.0          least seconds between passes; host.again(seconds) asks for a longer time to the next one
+    INTERVAL = 1.0          minimum seconds between passes; host.again(seconds) asks for a longer pause once
     DEADLINE = 0.5          seconds after which a pass counts as overrun
     ISOLATED = False        True: it runs in the eye, a process that can be killed
     PRIVILEGED = False      True: it runs in the eye where systemd starts the eye, which may then read more
@@ -24,14 +24,17 @@ Optional, about its configuration:
     with_engines(config, engines) -> Config
                             adds the engines of `engines:` and the canary, given as EngineAddress, to the Config;
                             called again when the canary's URL is known
+    CONFIG_DOCUMENTED = True
+                            False: the operator writes none of the Config's keys, so the page of settings omits them
     sandbox_addresses(config)
                             returns the addresses, HOST or HOST:PORT, that it connects to: the installed service can
                             reach no others
 
-Optional, for `steadytok check`, one sentence each:
+Optional, for `steadytok check`:
 
-    HINT_ABSENT             what to do, or to know, when the collector finds nothing to read on this machine
-    HINT_REFUSED            what to do when the kernel refuses readings to this user
+    HINT_ABSENT             one sentence for a machine where the collector finds nothing: the reason, or what to do
+    HINT_REFUSED            one sentence on what to do when the kernel refuses readings to this user
+    explain(samples)        yields lines for the operator about the Samples of a pass, such as what needs a setting
 
 A join has, instead of collect:
 
@@ -41,7 +44,7 @@ A join has, instead of collect:
                             a collector's name to its newest Samples. The join runs for each source by itself, since
                             its Readings are recorded together with those of that source
 
-Files that outlast the process (host.shelf) only save time, such as a list that a BMC takes ten seconds to give.
+Files that outlast the process (host.cache) only save time, such as a list that a BMC takes ten seconds to give.
 """
 
 from collectors._engine.address import EngineAddress

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from collectors import Host, Reading, gauge
 from collectors._host.cpulist import parse_cpulist
 from collectors._host.nodes import read_cpus_by_node
+from collectors._kernel.osrelease import read_kernel_version
 
 INTERVAL = 5.0
 DEADLINE = 2.0
@@ -163,7 +164,7 @@ def _read_frequency(host: Host, state: _CpufreqState, policy: str) -> float | No
 
 def _select_due(host: Host, state: _CpufreqState, nodes: dict[str, str]) -> set[str]:
     """Returns the policies whose frequency this pass reads."""
-    old_kernel = (4, 13) <= _read_kernel_version(host) < (5, 18)
+    old_kernel = (4, 13) <= read_kernel_version(host) < (5, 18)
     interrupting = {policy for policy in nodes if _interrupts_cpu(state.settings[policy].driver, old_kernel)}
     if not interrupting:
         return set(nodes)
@@ -181,16 +182,8 @@ def _select_turn(policies: list[str], nodes: dict[str, str], pass_count: int) ->
     by_node: dict[str, list[str]] = defaultdict(list)
     for policy in policies:
         by_node[nodes[policy]].append(policy)
-    chosen: set[str] = set()
-    for members in by_node.values():
-        share = max(_PER_NODE, -(-len(members) // _ROTATION))
-        chosen.update(members[(pass_count * share + step) % len(members)] for step in range(share))
-    return chosen
-
-
-def _read_kernel_version(host: Host) -> tuple[int, int]:
-    match = re.match(r"(\d{1,3})\.(\d{1,3})", host.read("proc/sys/kernel/osrelease", optional=True) or "")
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+    shares = ((members, max(_PER_NODE, -(-len(members) // _ROTATION))) for members in by_node.values())
+    return {members[(pass_count * share + step) % len(members)] for members, share in shares for step in range(share)}
 
 
 def _count_settings(settings: Iterable[_Settings]) -> Iterator[Reading]:

@@ -16,6 +16,7 @@ from collectors import Host, Labels, Metric, Reading, Sample, counter, gauge
 from collectors._dimm import sources
 from collectors._dimm.slot_assignment import SlotAssigner, SlotAssignment, SlotDevice
 from collectors._dimm.sources import SensorReading
+from collectors._dimm.unplaced import UNPLACED, list_unplaced
 
 AFTER = ("dmi", "hwmon", "ipmi", "hsmp", "edac")
 AWAITS = ("dmi",)  # the firmware's table names the modules
@@ -41,10 +42,6 @@ SENSOR = gauge(
 THROTTLED = counter(
     "steadytok_dimm_throttled_total",
     "Times that the firmware throttled memory, by the BMC's log since the agent started; for the whole host.",
-)
-UNPLACED = gauge(
-    "steadytok_dimm_unplaced_info",
-    "A sensor that fits no slot of the firmware's table, or is no module's, and why; steadytok check lists them.",
 )
 INFO = gauge("steadytok_dimm_info", "The module in a slot, as the firmware's table describes it.")
 METRICS = (TEMPERATURE, LIMIT, HEADROOM, REFRESH, THROTTLED, CORRECTABLE, UNCORRECTABLE, SENSOR, UNPLACED, INFO)
@@ -131,6 +128,11 @@ def _collect_source(
         yield UNPLACED.sample(
             1.0, source=source, sensor=name, reason="is in collectors.dimm.names, but no such sensor was found"
         )
+
+
+def explain(samples: Sequence[Sample]) -> Iterator[str]:
+    """Yields lines about the sensors without a slot."""
+    return list_unplaced(samples)
 
 
 def _make_labels(assignment: SlotAssignment, source: str) -> Labels:

@@ -54,12 +54,13 @@ _SIGNALS = {
     "duty": gauge("steadytok_engine_duty", "Seconds of decoding allowed per second, as the engine applies it."),
     "bandwidth_efficiency": gauge(
         "steadytok_engine_bandwidth_efficiency_ratio",
-        "Memory bandwidth that decoding needs now, over what the reference engine's sgemv reached at its start.",
+        "Memory bandwidth used by decoding, divided by the sgemv bandwidth measured at the engine's start.",
     ),
     "resident": gauge("steadytok_engine_resident_bytes", "Memory of the reference engine that is in RAM."),
     "cpu_seconds": counter("steadytok_engine_cpu_seconds_total", "CPU time of the reference engine."),
 }
 METRICS = (UP, *_SIGNALS.values())
+CONFIG_DOCUMENTED = False  # `engines:` at the top of the file is where engines are named
 HINT_ABSENT = "name your engines under engines: in the configuration"
 
 _TOTAL_TIMEOUT = 0.4  # seconds for all engines together, requested at once; the rest of the deadline is for parsing
@@ -135,10 +136,10 @@ def _request_all(host: Host, state: _EngineState, urls: list[str]) -> dict[str, 
     """Returns the answers that came in time; an answer to an earlier pass's request is too old and is dropped."""
     state.open_requests = {url: request for url, request in state.open_requests.items() if not request.done}
     new_requests = {
-        url: _Request(host, metrics_url(url), state.condition) for url in urls if url not in state.open_requests
+        url: _Request(host, build_metrics_url(url), state.condition) for url in urls if url not in state.open_requests
     }
     for url in state.open_requests.keys() & set(urls):
-        host.note(metrics_url(url), "has not answered the request of an earlier pass")
+        host.note(build_metrics_url(url), "has not answered the request of an earlier pass")
     state.open_requests.update(new_requests)
     for request in new_requests.values():
         request.start()
@@ -146,11 +147,11 @@ def _request_all(host: Host, state: _EngineState, urls: list[str]) -> dict[str, 
         state.condition.wait_for(lambda: all(request.done for request in new_requests.values()), timeout=_TOTAL_TIMEOUT)
         answers = {url: request.answer for url, request in new_requests.items() if request.done}
     for url in new_requests.keys() - answers.keys():
-        host.note(metrics_url(url), f"no complete answer within {_TOTAL_TIMEOUT} s")
+        host.note(build_metrics_url(url), f"no complete answer within {_TOTAL_TIMEOUT} s")
     return answers
 
 
-def metrics_url(url: str) -> str:
+def build_metrics_url(url: str) -> str:
     """Returns the URL of an engine's metrics: adds `/metrics` unless the operator wrote it, and keeps a query."""
     try:
         parts = urllib.parse.urlsplit(url)
@@ -161,7 +162,7 @@ def metrics_url(url: str) -> str:
 
 
 def _collect_target(host: Host, state: _EngineState, target: EngineEndpoint, text: str | None) -> Iterator[Reading]:
-    url = metrics_url(target.url)
+    url = build_metrics_url(target.url)
     if text is not None and not is_exposition(text):
         text = host.note(url, f"expected metrics, found {text[:40]!r}")
     kind = _resolve_kind(state, target, text or "")

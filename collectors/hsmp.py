@@ -21,9 +21,7 @@ PRIVILEGED = True
 DIMM_TEMPERATURE = gauge(
     "steadytok_hsmp_dimm_temperature_celsius", "Temperature of a DIMM as the processor read it last."
 )
-DIMM_AGE = gauge(
-    "steadytok_hsmp_dimm_temperature_age_seconds", "How long before the pass the processor had read that temperature."
-)
+DIMM_AGE = gauge("steadytok_hsmp_dimm_temperature_age_seconds", "Age of the temperature when it was read, in seconds.")
 DIMM_POWER = gauge("steadytok_hsmp_dimm_power_watts", "Power that a DIMM takes.")
 DIMM_REFRESH = gauge(
     "steadytok_hsmp_dimm_refresh_rate_ratio",

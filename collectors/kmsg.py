@@ -22,8 +22,9 @@ PRIVILEGED = True
 
 OOM_KILLS = counter(
     "steadytok_kmsg_oom_kills_total",
-    "Processes killed for want of memory since the agent started: of the whole host (none), of the nodes that a "
-    "cpuset or a memory policy allows, or of a cgroup (memcg); before Linux 5.0 only none and memcg are told apart.",
+    "Processes killed by the out-of-memory killer since the agent started: of the whole host (none), of the nodes that "
+    "a cpuset or a memory policy allows, or of a cgroup (memcg); before Linux 5.0 only none and memcg are "
+    "distinguished.",
 )
 LAST_OOM_KILL = gauge(
     "steadytok_kmsg_last_oom_kill_timestamp_seconds",
@@ -57,7 +58,7 @@ _MACHINE_CHECK = re.compile(r"mce: \[Hardware Error\]: (?:Machine check events l
 
 
 class Kill(NamedTuple):
-    """One process killed for want of memory; `nodes` and `cgroup` are empty where it was not confined to any."""
+    """One process killed by the out-of-memory killer; `nodes` and `cgroup` are empty if none confined it."""
 
     constraint: str
     nodes: str

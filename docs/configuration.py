@@ -39,7 +39,7 @@ def render_page() -> str:
 
 def _render_collector(name: str, module: object) -> Iterator[str]:
     config = getattr(module, "Config", None)
-    if config is None or name == "engine":  # `engines:` at the top is where engines are named
+    if config is None or not getattr(module, "CONFIG_DOCUMENTED", True):
         return
     yield f"### collectors.{name}\n\n{_get_first_paragraph(config.__doc__)}\n\n"
     yield from _render_tables(config, f"collectors.{name}.")

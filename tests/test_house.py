@@ -54,8 +54,9 @@ WALLS: Mapping[str, Mapping[str, str]] = {
         "reload": "loop collector_wiring configuration remediation alerting selfmetrics config runtime",
         "app": "reload loop learning collector_wiring configuration persistence web selfmetrics console remediation "
         "alerting engines sampling config runtime storage text",
-        # `install` starts no agent: its sandbox check imports `app` to load the libraries that the service will load.
-        "install": "app configuration alerting sampling config runtime storage text",
+        # `app` only for its libraries, which the sandbox must let the service execute; `remediation` for the addresses
+        # that actions connect to.
+        "install": "app configuration remediation alerting sampling config runtime storage text",
         "commands": "install app configuration persistence web enginebench placement console remediation alerting "
         "engines recorder sampling config runtime storage text",
         "__main__": "runtime text",

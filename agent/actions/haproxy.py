@@ -69,6 +69,11 @@ def faults(task: Task) -> Iterable[str]:
         yield f"weight: expected 0 to {MAX_WEIGHT}"
 
 
+def sandbox_addresses(task: Task) -> list[str]:
+    """Returns the runtime socket at HOST:PORT; a path needs no network."""
+    return [] if task.target["socket"].startswith("/") else [task.target["socket"]]
+
+
 def plan(task: Task, context: ActionContext) -> Plan:
     """Refuses if nothing would change, or someone has taken the server out already."""
     state = _read_state(task, context)

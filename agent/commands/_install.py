@@ -19,7 +19,9 @@ prefix = click.option(
     help="Write the files below this folder and start nothing: for a package or an image.",
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Only print the steps.")
-source = click.option("--from", "what", metavar="WHAT", help="The source for pip: a wheel, a folder, steadytok==1.2.3.")
+source = click.option(
+    "--from", "source", metavar="SOURCE", help="The source for pip: a wheel, a folder, steadytok==1.2.3."
+)
 
 
 @contextlib.contextmanager
@@ -31,7 +33,7 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except InstallError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
 
 
 def print_heading(sentence: str) -> None:

@@ -15,7 +15,7 @@ config = click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The configuration file; without one every setting has its default.",
+    help="The configuration file. Default: built-in settings.",
 )
 root = click.option(
     "--root",
@@ -26,7 +26,7 @@ root = click.option(
 )
 
 
-def die(messages: Iterable[str], status: int) -> NoReturn:
+def exit_with_errors(messages: Iterable[str], status: int) -> NoReturn:
     """Prints each message on a line of standard error, and exits with the status."""
     for message in messages:
         say(*f"steadytok: {message}".split("\n"), err=True)

@@ -17,7 +17,7 @@ def call_agent(config_path: Path | None, method: str, path: str, body: Mapping[s
     """Returns the agent's response as JSON; ends the command with a sentence if there is none."""
     from agent.console.top_client import explain_no_answer
 
-    config = load_or_die(config_path)
+    config = load_or_exit(config_path)
     headers = {"Authorization": f"Bearer {_read_token(config)}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
     url, opener = resolve_endpoint(config)
@@ -26,9 +26,9 @@ def call_agent(config_path: Path | None, method: str, path: str, body: Mapping[s
         with opener.open(request, timeout=40) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
-        _options.die([_describe_refusal(error)], 1)
+        _options.exit_with_errors([_describe_refusal(error)], 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        _options.die([explain_no_answer(url, error)], 1)
+        _options.exit_with_errors([explain_no_answer(url, error)], 1)
 
 
 def _read_token(config: Any) -> str:
@@ -38,10 +38,10 @@ def _read_token(config: Any) -> str:
         token_file = find_state_dir(config.state.dir) / "token"
         return token_file.read_text(encoding="utf-8").strip()
     except StateError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     except OSError as error:
         hint = "run this as the agent's user, with its --config"
-        _options.die([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
+        _options.exit_with_errors([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
 
 
 def resolve_endpoint(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
@@ -56,7 +56,7 @@ def resolve_endpoint(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
     try:
         context = webconfig.build_client_context(config.web.config, config.web.client_certificate)
     except ConfigError as error:
-        _options.die(error.messages, 1)
+        _options.exit_with_errors(error.messages, 1)
     return url, urllib.request.build_opener(direct, urllib.request.HTTPSHandler(context=context))
 
 
@@ -67,7 +67,7 @@ def _describe_refusal(error: urllib.error.HTTPError) -> str:
         return f"HTTP {error.code}: no steadytok agent answers there"
 
 
-def load_or_die(path: Path | None) -> Any:
+def load_or_exit(path: Path | None) -> Any:
     """Returns the configuration; ends the command with all its faults."""
     from agent import configuration
     from agent.config.loader import ConfigError
@@ -76,6 +76,6 @@ def load_or_die(path: Path | None) -> Any:
     try:
         return configuration.load_configuration(path)[0]
     except ConfigError as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     except PluginError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)

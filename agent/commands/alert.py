@@ -22,7 +22,11 @@ def command() -> None:
 @_options.config
 @click.option("--alertmanager", "address", metavar="HOST:PORT", help="Send here instead of to the configured ones.")
 def test(config_path: Path | None, address: str | None) -> None:
-    """Send one alert named SteadytokTest to every Alertmanager; it ends by itself after five minutes."""
+    """
+    Send a test alert to every Alertmanager.
+
+    The alert is named SteadytokTest, and ends by itself after five minutes.
+    """
     import msgspec
 
     from agent import configuration
@@ -35,9 +39,9 @@ def test(config_path: Path | None, address: str | None) -> None:
         if address is not None:
             config = msgspec.structs.replace(config, alerting=parse(document, "--alertmanager", {}).alerting)
     except ConfigError as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     except PluginError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     sys.exit(asyncio.run(_send_test_alert(config)))
 
 
@@ -51,7 +55,9 @@ async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Co
 
     destinations = list_targets(config.alerting)
     if not destinations:
-        _options.die(["no Alertmanager is configured; give --alertmanager HOST:PORT or alerting: in --config"], 2)
+        _options.exit_with_errors(
+            ["no Alertmanager is configured; give --alertmanager HOST:PORT or alerting: in --config"], 2
+        )
     now_ms = round(time.time() * 1000)
     alert = Alert(
         name="SteadytokTest",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -14,10 +13,7 @@ from agent.sampling.passes import REFUSAL_REASONS, CollectionResult, Outcome
 from agent.sampling.plugins import Collector
 from agent.storage import state_dir
 from agent.text.terminal import say
-from collectors import Sample
 
-UNPLACED = "steadytok_dimm_unplaced_info"
-_MAX_UNPLACED_LINES = 12  # the sensors of a large host must not push the next collector off the screen
 _COLOURS = {Outcome.OK: "green", Outcome.FAILED: "red", Outcome.ABSENT: "bright_black", Outcome.REFUSED: "yellow"}
 
 
@@ -36,16 +32,16 @@ def command(config_path: Path | None, root: str) -> None:
         config, modules = configuration.load_configuration(config_path)
         rules = load_rule_set(config, str(config_path or "configuration"))
     except (ConfigError, RulesConfigError) as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     except PluginError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     say(f"configuration  {config_path or 'none: every default'}: ok")
     say(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
     cache_dir = state_dir.find_collector_cache_dir(config.state.dir, root)
     collectors = binding.bind_collectors(config, modules)
-    results = once.collect_once(collectors, root, cache_dir=cache_dir)
+    results = once.collect_all(collectors, root, cache_dir=cache_dir)
     for collector, result in zip(collectors, results, strict=True):
-        _print_result(result, find_hint(collector, result))
+        _print_result(collector, result)
     sys.exit(1 if once.select_failed(results) else 0)
 
 
@@ -61,7 +57,8 @@ def find_hint(collector: Collector, result: CollectionResult) -> str:
     return ""
 
 
-def _print_result(result: CollectionResult, hint: str) -> None:
+def _print_result(collector: Collector, result: CollectionResult) -> None:
+    hint = find_hint(collector, result)
     cost = f"{result.cpu_seconds * 1000:6.1f} ms of CPU  {len(result.samples):5} series"
     say(f"{result.collector:17}", end="")
     say(f"{result.outcome.value:8}", colour=_COLOURS[result.outcome], end="")
@@ -69,14 +66,5 @@ def _print_result(result: CollectionResult, hint: str) -> None:
     if result.outcome is Outcome.OK:
         for note in result.notes[:3]:
             say(f"{'':17}missing  {note.path}: {note.reason}")
-        _print_unplaced(result.samples)
-
-
-def _print_unplaced(samples: Sequence[Sample]) -> None:
-    """Prints each memory sensor without a slot, under its name in collectors.dimm.names, and the reason."""
-    unplaced = [dict(sample.labels) for sample in samples if sample.metric.name == UNPLACED]
-    for labels in unplaced[:_MAX_UNPLACED_LINES]:
-        say(f"{'':17}unplaced  {labels['source']}/{labels['sensor']}: {labels['reason']}")
-    if unplaced:
-        more = f"{len(unplaced) - _MAX_UNPLACED_LINES} more; " if len(unplaced) > _MAX_UNPLACED_LINES else ""
-        say(f"{'':17}{more}collectors.dimm.names in the configuration can assign each to its slot")
+        for line in [] if collector.explain is None else collector.explain(result.samples):
+            say(f"{'':17}{line}")

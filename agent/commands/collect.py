@@ -29,7 +29,7 @@ from rules.numbers import format_float
 def command(names: tuple[str, ...], root: str, config_path: Path | None, as_json: bool) -> None:
     """Read collectors once (all, or those named) and print the readings as Prometheus text."""
     collectors, cache_dir = _select_collectors(names, config_path, root)
-    results = once.collect_once(collectors, root, cache_dir=cache_dir)
+    results = once.collect_all(collectors, root, cache_dir=cache_dir)
     if names:
         results = [result for result in results if result.collector in names]
     write(_format_json(results) if as_json else _format_text(results))
@@ -45,12 +45,12 @@ def _select_collectors(
     try:
         bound, folder = _bind_collectors(config_path)
     except PluginError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     names_available = sorted(collector.name for collector in bound)
     unknown = [name for name in names if name not in names_available]
     if unknown:
         available = ", ".join(names_available)
-        _options.die([f"no collector is named {name!r}; there are: {available}" for name in unknown], 2)
+        _options.exit_with_errors([f"no collector is named {name!r}; there are: {available}" for name in unknown], 2)
     return once.add_sources(names, bound) if names else bound, state_dir.find_collector_cache_dir(folder, root)
 
 
@@ -71,7 +71,7 @@ def _bind_configured(config_path: Path) -> tuple[list[plugins.Collector], str | 
         config, modules = configuration.load_configuration(config_path)
         return binding.bind_collectors(config, modules), config.state.dir
     except ConfigError as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
 
 
 def _format_text(results: Sequence[CollectionResult]) -> str:

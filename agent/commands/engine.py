@@ -47,22 +47,29 @@ def serve(arguments: tuple[str, ...]) -> None:
 @click.option(
     "--url", metavar="URL", help="An OpenAI-compatible engine; without a URL the reference engine is started."
 )
-@click.option("-n", "--requests", default=20, show_default=True, type=click.IntRange(1, 100_000), help="How many.")
 @click.option(
-    "-c", "--concurrency", default=1, show_default=True, type=click.IntRange(1, 1024), help="How many at a time."
+    "-n", "--requests", default=20, show_default=True, type=click.IntRange(1, 100_000), help="Number of requests."
+)
+@click.option(
+    "-c",
+    "--concurrency",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1024),
+    help="Requests in flight at once.",
 )
 @click.option("--tokens", default=128, show_default=True, type=click.IntRange(2, 1 << 20), help="Tokens per request.")
 @click.option("--prompt", default=None, help="The prompt of every request, so that the work is always the same.")
 @click.option("--model", default="", help="The model's name; without one the first of /v1/models.")
-@click.option("--endpoint", type=click.Choice(["completions", "chat"]), help="The API; else it is detected.")
+@click.option("--endpoint", type=click.Choice(["completions", "chat"]), help="API to use; detected by default.")
 @click.option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="A file with the engine's API key.")
-@click.option("--timeout", default="2m", show_default=True, help="Longest silence of the engine.")
+@click.option("--timeout", default="2m", show_default=True, help="Time without a byte after which a request fails.")
 @click.option(
     "--warm-up",
     default=1,
     show_default=True,
     type=click.IntRange(1, 1000),
-    help="Requests not measured.",
+    help="Warm-up requests before measuring.",
 )
 @click.option("--save", is_flag=True, help="Give the measured speed to the agent as this engine's baseline.")
 @click.option("--name", help="The engine's configured name, for --save; else the one with this URL.")
@@ -95,11 +102,11 @@ def bench(**options: Any) -> None:
         with _show_progress(plan.requests) as progress:
             result = run(plan, modules, binding.bind_collectors(config, modules), progress)
     except ConfigError as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     except (PluginError, EngineError) as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     except KeyboardInterrupt:
-        _options.die(["stopped before the first result"], 130)
+        _options.exit_with_errors(["stopped before the first result"], 130)
     _print_result(result, options)
     if options["save"]:
         _hand_over_baseline(result, options["state_dir"], config)
@@ -113,12 +120,12 @@ def _make_plan(config: AgentConfig, options: dict[str, Any]) -> BenchPlan:
 
     engine_arguments, url = options["arguments"], options["url"]
     if url is not None and engine_arguments:
-        _options.die(
+        _options.exit_with_errors(
             [f"{' '.join(engine_arguments)}: options for a new engine, but --url names a running one"],
             2,
         )
     if url is not None and not url.startswith(("http://", "https://")):
-        _options.die([f"--url must begin with http:// or https://, and is {url!r}"], 2)
+        _options.exit_with_errors([f"--url must begin with http:// or https://, and is {url!r}"], 2)
     if options["save"]:
         _check_save(config, options)
     return BenchPlan(
@@ -139,12 +146,16 @@ def _make_plan(config: AgentConfig, options: dict[str, Any]) -> BenchPlan:
 
 def _check_save(config: AgentConfig, options: dict[str, Any]) -> None:
     if options["concurrency"] != 1:
-        _options.die(["--save sets the baseline of one request at a time: leave --concurrency out"], 2)
+        _options.exit_with_errors(["--save sets the baseline of one request at a time: leave --concurrency out"], 2)
     if options["arguments"]:
-        _options.die(["--save sets the canary's baseline, which has no options of its own: leave them out"], 2)
+        _options.exit_with_errors(
+            ["--save sets the canary's baseline, which has no options of its own: leave them out"], 2
+        )
     if options["url"] is not None and _find_engine_name(config, options) is None:
         names = ", ".join(engine.name for engine in config.engines) or "none"
-        _options.die([f"--save needs the engine's name in the configuration (it has: {names}): give --name"], 2)
+        _options.exit_with_errors(
+            [f"--save needs the engine's name in the configuration (it has: {names}): give --name"], 2
+        )
 
 
 def _find_engine_name(config: AgentConfig, options: dict[str, Any]) -> str | None:
@@ -164,7 +175,7 @@ def _read_key(path: Path | None) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        _options.die([f"--key-file: {error}"], 2)
+        _options.exit_with_errors([f"--key-file: {error}"], 2)
 
 
 def _parse_seconds(text: str) -> float:
@@ -173,7 +184,7 @@ def _parse_seconds(text: str) -> float:
     try:
         return parse_duration(text)
     except ValueError as error:
-        _options.die([f"--timeout: {error}"], 2)
+        _options.exit_with_errors([f"--timeout: {error}"], 2)
 
 
 @contextmanager
@@ -204,7 +215,7 @@ def _print_result(result: BenchResult, options: dict[str, Any]) -> None:
         try:
             options["plot"].write_text(plot.render_svg(*run_parts), encoding="utf-8")
         except OSError as error:
-            _options.die([f"--plot: cannot write {options['plot']}: {error.strerror}"], 1)
+            _options.exit_with_errors([f"--plot: cannot write {options['plot']}: {error.strerror}"], 1)
         say(f"plot: {options['plot']}", err=True)
 
 
@@ -215,16 +226,16 @@ def _hand_over_baseline(result: BenchResult, state_dir: Path | None, config: Age
 
     speed, key = result.baseline, result.key
     if speed is None or result.run.failures or result.run.stop_reason:
-        _options.die(["the run is incomplete, so the baseline stays as it was"], 1)
+        _options.exit_with_errors(["the run is incomplete, so the baseline stays as it was"], 1)
     try:
         folder_path = state_dir or find_state_dir(config.state.dir)
         path = baseline_handover.hand_over(
             folder_path, baseline_handover.MeasuredBaseline(key.engine, key.model, key.batch, speed)
         )
     except StateError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     except OSError as error:
-        _options.die([f"cannot write to the state folder: {error}; give the agent's with --state"], 1)
+        _options.exit_with_errors([f"cannot write to the state folder: {error}; give the agent's with --state"], 1)
     origin = "counted by the engine" if result.engine_speeds else "measured here, because the engine does not count it"
     model = f" ({key.model.partition(':')[0]})" if key.model else ""
     say(f"baseline of {key.engine}{model}: {speed:.1f} decode tokens/s, {origin}", err=True)
@@ -234,4 +245,6 @@ def _hand_over_baseline(result: BenchResult, state_dir: Path | None, config: Age
         say("the running agent has adopted it", err=True)
     else:
         seconds = f"{ADOPTION_TIMEOUT:g} s"
-        _options.die([f"the agent that runs with {folder_path} has not adopted {path} within {seconds}"], 1)
+        _options.exit_with_errors(
+            [f"the agent that runs with {folder_path} has not adopted {path} within {seconds}"], 1
+        )

@@ -14,7 +14,7 @@ from agent import configuration
 from agent.commands import _options
 from agent.placement import numa_maps, table
 from agent.placement.process_placement import ProcessPlacement
-from agent.placement.query import PlacementError, PlacementQuery
+from agent.placement.query import PROCESS, PlacementError, PlacementQuery
 from agent.runtime.entry_points import PluginError
 from agent.sampling import binding
 from agent.text.terminal import say, write
@@ -26,10 +26,15 @@ from agent.text.terminal import say, write
 @_options.root
 @click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
-    "--every", type=click.FloatRange(min=1.0), default=5.0, show_default=True, help="Seconds between updates."
+    "--every",
+    metavar="SECONDS",
+    type=click.FloatRange(min=1.0),
+    default=5.0,
+    show_default=True,
+    help="Seconds between updates.",
 )
 @click.option(
-    "--exact", is_flag=True, help="Count every page in numa_maps, after a question: the process waits meanwhile."
+    "--exact", is_flag=True, help="Count every page in numa_maps; asks first, because the process waits meanwhile."
 )
 @click.option("--yes", is_flag=True, help="With --exact: do not ask first.")
 @click.option("--json", "as_json", is_flag=True, help="A list of processes; with --watch one list a line.")
@@ -46,11 +51,11 @@ def command(
     """
     Show on which nodes the memory and the threads of an engine, or of any process, are.
 
-    Shares are estimated from a sample of pages and shown with their error. That takes milliseconds whatever the size,
-    and does not hold the process up.
+    Shares are estimated from a sample of pages and shown with their error. Takes milliseconds for any size and does not
+    stop the process.
     """
     if watch and exact:
-        _options.die(["--exact holds the process up each time: it cannot be combined with --watch"], 2)
+        _options.exit_with_errors(["--exact stops the process each time: it cannot be combined with --watch"], 2)
     query = _open_query(config_path, root, who)
     try:
         placements, missing = query.read()
@@ -62,7 +67,7 @@ def command(
             time.sleep(every)
             placements, missing = query.read()
     except PlacementError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     except KeyboardInterrupt:
         say("")
         sys.exit(0 if watch else 130)
@@ -77,12 +82,12 @@ def _open_query(config_path: Path | None, root: str, who: str | None) -> Placeme
         config, modules = configuration.load_configuration(config_path)
         collectors = {collector.name: collector for collector in binding.bind_collectors(config, modules)}
     except ConfigError as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     except PluginError as error:
-        _options.die([str(error)], 1)
-    if "process" not in collectors:
-        _options.die(["the collector process is switched off in the configuration"], 2)
-    return PlacementQuery(collectors["process"], modules["process"], root, who)
+        _options.exit_with_errors([str(error)], 1)
+    if PROCESS not in collectors:
+        _options.exit_with_errors(["the collector process is switched off in the configuration"], 2)
+    return PlacementQuery(collectors[PROCESS], modules[PROCESS], root, who)
 
 
 def _confirm_exact(placements: list[ProcessPlacement], *, yes: bool) -> None:
@@ -98,7 +103,7 @@ def _confirm_exact(placements: list[ProcessPlacement], *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        _options.die(["standard input is not a terminal, so give --yes to agree"], 2)
+        _options.exit_with_errors(["standard input is not a terminal, so give --yes to agree"], 2)
     click.confirm("Read it?", abort=True, err=True)
 
 
@@ -106,7 +111,7 @@ def _print_placements(
     placements: list[ProcessPlacement], missing: list[str], *, as_json: bool, is_watched: bool
 ) -> None:
     if as_json:
-        rows = [table.as_json(placement) for placement in placements]
+        rows = [table.to_json(placement) for placement in placements]
         write(json.dumps(rows, indent=None if is_watched else 1) + "\n")
     else:
         if is_watched and sys.stdout.isatty():

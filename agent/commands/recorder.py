@@ -40,10 +40,14 @@ def command() -> None:
 def show(
     config_path: Path | None, root: str, state_dir: Path | None, since: str, metric: str | None, as_json: bool
 ) -> None:
-    """Print the recorded series, one a line; with --metric every reading of that metric."""
+    """
+    Print the recorded series.
+
+    Prints one line for each series; with --metric every reading of that metric.
+    """
     series = sorted(_read_series(_find_folder(config_path, root, state_dir), _parse_milliseconds(since), metric))
     if not series:
-        _options.die([f"nothing is recorded{f' of {metric}' if metric else ''} within {since}"], 1)
+        _options.exit_with_errors([f"nothing is recorded{f' of {metric}' if metric else ''} within {since}"], 1)
     if as_json:
         write(json.dumps([_to_json(line) for line in series], indent=1) + "\n")
     else:
@@ -56,7 +60,7 @@ def _parse_milliseconds(text: str) -> int:
     try:
         return round(parse_duration(text) * 1000)
     except ValueError as error:
-        _options.die([f"--since: {error}"], 2)
+        _options.exit_with_errors([f"--since: {error}"], 2)
 
 
 def _find_folder(config_path: Path | None, root: str, state_dir: Path | None) -> Path:
@@ -70,7 +74,7 @@ def _find_folder(config_path: Path | None, root: str, state_dir: Path | None) ->
     try:
         config, _modules = configuration.load_configuration(config_path)
     except ConfigError as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     return state_dir_of_root(find_state_dir(config.state.dir), root) / FOLDER
 
 
@@ -91,7 +95,9 @@ def _read_series(folder: Path, since_ms: int, metric: str | None) -> Iterable[_S
                     series.times.extend(rows.times[present].tolist())
                     series.values.extend(rows.values[column, present].tolist())
     except OSError as error:
-        _options.die([f"cannot read {folder}: {error.strerror}; give the agent's state folder with --state"], 1)
+        _options.exit_with_errors(
+            [f"cannot read {folder}: {error.strerror}; give the agent's state folder with --state"], 1
+        )
     return [series for series in series_by_key.values() if series.times]
 
 

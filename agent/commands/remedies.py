@@ -54,12 +54,12 @@ def audit(config_path: Path | None, limit: int, as_json: bool) -> None:
     from agent.storage.state_dir import StateError, find_state_dir, state_dir_of_root
 
     try:
-        path = state_dir_of_root(find_state_dir(_running.load_or_die(config_path).state.dir), "/") / journal.FILE
+        path = state_dir_of_root(find_state_dir(_running.load_or_exit(config_path).state.dir), "/") / journal.FILE
         if not path.exists():
-            _options.die([f"{path} does not exist: no agent with this state folder has run yet"], 1)
+            _options.exit_with_errors([f"{path} does not exist: no agent with this state folder has run yet"], 1)
         entries = journal.read_audit(path, limit)
     except (StateError, journal.JournalError) as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     for entry in entries:
         say(json.dumps(_to_json(entry)) if as_json else _format_entry(entry))
 
@@ -89,7 +89,7 @@ def try_(config_path: Path | None, name: str) -> None:
     """Show what the remedy NAME would do now; nothing is touched."""
     answer = _running.call_agent(config_path, "POST", f"{PATH}/try", {"name": name})
     if answer["outcome"] != "intended":
-        _options.die([f"{name} {describe_event(answer['outcome'])}: {answer['says']}"], 1)
+        _options.exit_with_errors([f"{name} {describe_event(answer['outcome'])}: {answer['says']}"], 1)
     before = "" if answer["prior"] in (None, "null") else f" (before: {answer['prior']}, then: {answer['would_write']})"
     say(f"{name} would act: {answer['says']}{before}")
 

@@ -35,7 +35,7 @@ def command() -> None:
     show_default=True,
     help="What to look for in rules that can be loaded.",
 )
-@click.option("--lint-fatal", is_flag=True, help="Exit with 3 where that is found.")
+@click.option("--lint-fatal", is_flag=True, help="Exit with status 3 if --lint finds something.")
 def check(files: tuple[Path, ...], lint: str, lint_fatal: bool) -> None:
     """
     Report whether rule files can be loaded, and every fault in them.

@@ -28,7 +28,7 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
     """Run the agent on this host until Ctrl-C or SIGTERM; SIGHUP reloads the configuration."""
     if hand == "direct" and os.geteuid() != 0:
         reason = "only root may do what a hand does: run as root, or start steadytok-hand as root and leave --hand out"
-        _options.die([f"--hand direct: {reason}"], 1)
+        _options.exit_with_errors([f"--hand direct: {reason}"], 1)
     import faulthandler
 
     from agent import configuration
@@ -58,6 +58,6 @@ def command(config_path: Path | None, root: str, hand: str | None, plain: bool) 
         finally:
             screen.close()
     except (ConfigError, RulesConfigError) as error:
-        _options.die(error.messages, 2)
+        _options.exit_with_errors(error.messages, 2)
     except (StartError, StateError, PluginError) as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)

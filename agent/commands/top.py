@@ -36,14 +36,14 @@ def command(config_path: Path | None, url: str | None, once: bool, every: float)
     try:
         overview = client.fetch_overview(panel_list)
     except NoAnswerError as error:
-        _options.die([str(error)], 1)
+        _options.exit_with_errors([str(error)], 1)
     if once or not sys.stdout.isatty():
         write("".join(f"{line}\n" for line in format_lines(overview)))
         return
     try:
         _run_live(client, panel_list, overview, every)
     except ImportError:
-        _options.die(["the live table needs rich: pip install 'steadytok[tui]'; --once needs nothing"], 1)
+        _options.exit_with_errors(["the live table needs rich: pip install 'steadytok[tui]'; --once needs nothing"], 1)
     except KeyboardInterrupt:
         return  # Ctrl-C ends the command
 
@@ -55,10 +55,10 @@ def _open_agent(config_path: Path | None, url: str | None) -> Any:
     from agent.console.top_client import AgentClient
 
     if url is None:
-        config = _running.load_or_die(config_path)
+        config = _running.load_or_exit(config_path)
         return AgentClient(*_running.resolve_endpoint(config), _build_credential(config))
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        _options.die([f"--url: expected http://HOST:PORT, found {url!r}"], 2)
+        _options.exit_with_errors([f"--url: expected http://HOST:PORT, found {url!r}"], 2)
     return AgentClient(url)
 
 

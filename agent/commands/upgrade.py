@@ -13,12 +13,12 @@ from agent.commands import _install
 @_install.prefix
 @_install.dry_run
 @_install.source
-def command(prefix: Path, dry_run: bool, what: str | None) -> None:
+def command(prefix: Path, dry_run: bool, source: str | None) -> None:
     """
     Install another version of the service; configuration and state stay.
 
-    The installed `steadytok` upgrades to the newest release, one of another environment to its own version. If the new
-    version does not start, the previous one stays in use.
+    Without --from, the service's own `steadytok` installs the newest release; a `steadytok` from another environment
+    installs its own version. If the new version does not start, the previous one stays in use.
     """
     from agent.install import environment, stages
 
@@ -26,5 +26,5 @@ def command(prefix: Path, dry_run: bool, what: str | None) -> None:
         target = stages.resolve_target(prefix, dry_run)
         current_venv = stages.require_installed(target)
         _install.print_heading(f"upgrading steadytok {environment.find_version(current_venv)}")
-        stages.install(target, what or stages.find_upgrade_source(target))
+        stages.install(target, source or stages.find_upgrade_source(target))
     _install.print_next_steps(prefix, dry_run)

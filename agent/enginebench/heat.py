@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from agent.sampling.once import add_sources, collect_once
+from agent.sampling.once import add_sources, collect_all
 from agent.sampling.plugins import Collector
 from collectors import Sample
 
@@ -26,7 +26,7 @@ class Heat(NamedTuple):
 def read_heat(collectors: Sequence[Collector], root: str = "/") -> Heat:
     """Reads the sensors once."""
     available = [name for name in COLLECTORS if any(collector.name == name for collector in collectors)]
-    results = collect_once(add_sources(available, collectors), root, TIMEOUT)
+    results = collect_all(add_sources(available, collectors), root, TIMEOUT)
     samples = [sample for result in results for sample in result.samples]
     hertz = _values(samples, "steadytok_cpufreq_frequency_hertz")
     events = [

@@ -52,12 +52,14 @@ INSTALLED_FILES = (
 )
 
 
-def dropin_path(unit: str, name: str) -> str:
+def build_dropin_path(unit: str, name: str) -> str:
     """Returns the path of a drop-in, a file that adds lines to a unit."""
     return f"{UNITS}/{unit}.d/{name}"
 
 
-GENERATED = tuple(dropin_path(unit, name) for unit in CONFINED for name in ("10-interpreter.conf", "20-network.conf"))
+GENERATED = tuple(
+    build_dropin_path(unit, name) for unit in CONFINED for name in ("10-interpreter.conf", "20-network.conf")
+)
 """Files that are generated for this host."""
 
 

@@ -21,6 +21,7 @@ import msgspec
 from agent.alerting import alertmanagers
 from agent.config.schema import AgentConfig
 from agent.install.layout import OPT
+from agent.remediation import catalog
 
 LOCALHOST = "localhost"
 
@@ -84,12 +85,8 @@ def list_outgoing_urls(config: AgentConfig) -> Iterator[str]:
     """Yields the URLs that the agent connects to; Alertmanagers in files are those of this moment."""
     yield from (manager.url for manager in alertmanagers.list_targets(config.alerting))
     yield from (engine.url for engine in config.engines)
-    for remedy in config.remedies:
-        if "url" in remedy.target:
-            yield remedy.target["url"]
-        socket_address = remedy.target.get("socket", "/")
-        if not socket_address.startswith("/"):  # HAProxy's runtime socket at HOST:PORT
-            yield f"//{socket_address}"
+    for remedy in catalog.bind_remedies(config, "configuration"):
+        yield from (f"//{address}" for address in remedy.action.sandbox_addresses(remedy.task))
 
 
 def list_collector_urls(config: AgentConfig, modules: Mapping[str, ModuleType], *, in_eye: bool) -> Iterator[str]:
@@ -108,7 +105,7 @@ def allow_addresses(urls: Iterable[str]) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     has_names = False
     for host in dict.fromkeys(filter(None, (urlsplit(url).hostname for url in urls))):
-        addresses = _addresses(host)
+        addresses = _resolve_addresses(host)
         has_names = has_names or addresses != [host]
         if not addresses:
             notes.append(f"{host} has no address now, so the service cannot reach it: fix its name and install again")
@@ -116,11 +113,11 @@ def allow_addresses(urls: Iterable[str]) -> tuple[list[str], list[str]]:
             lines |= dict.fromkeys([f"# {host}"] if addresses != [host] else [])
             lines |= dict.fromkeys(f"IPAddressAllow={address}" for address in addresses)
     if has_names and lines:  # names are resolved again later, which needs the nameservers
-        lines |= dict.fromkeys(f"IPAddressAllow={server}" for server in _nameservers())
+        lines |= dict.fromkeys(f"IPAddressAllow={server}" for server in _read_nameservers())
     return list(lines), notes
 
 
-def _addresses(host: str) -> list[str]:
+def _resolve_addresses(host: str) -> list[str]:
     try:
         results = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
@@ -128,7 +125,7 @@ def _addresses(host: str) -> list[str]:
     return sorted({str(address[0]).partition("%")[0] for *_, address in results})
 
 
-def _nameservers(file: Path = Path("/etc/resolv.conf")) -> Iterator[str]:
+def _read_nameservers(file: Path = Path("/etc/resolv.conf")) -> Iterator[str]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -20,7 +20,7 @@ from agent.install.layout import (
     INSTALLED_FILES,
     SOCKETS,
     InstalledFile,
-    dropin_path,
+    build_dropin_path,
     find_sources,
     is_our_link,
 )
@@ -110,7 +110,7 @@ def _write_sandbox(target: InstallTarget, sandbox: SandboxLines | None) -> None:
     for unit, network_lines in ((DAEMON, sandbox.agent), ("steadytok-eye@.service", sandbox.eye)):
         network = "".join(f"{line}\n" for line in network_lines)
         for name, lines in (("10-interpreter.conf", execute), ("20-network.conf", network)):
-            _write_dropin(target, target.resolve(dropin_path(unit, name)), lines)
+            _write_dropin(target, target.resolve(build_dropin_path(unit, name)), lines)
     return None
 
 
@@ -160,7 +160,7 @@ def _restart_units() -> None:
     try:
         run_program(["systemctl", "restart", DAEMON])
     except InstallError as error:
-        raise InstallError(f"{error}\n  its log: journalctl --unit {DAEMON} --lines 20") from error
+        raise InstallError(f"{error}\n  see the service's log: journalctl --unit {DAEMON} --lines 20") from error
 
 
 def main() -> int:

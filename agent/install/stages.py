@@ -50,7 +50,7 @@ def run_settle_stage(target: InstallTarget, folder: Path) -> None:
             [folder / "bin/python", "-I", "-m", "agent.install.settle", target.prefix, folder], shows_output=True
         )
     except InstallError:
-        raise InstallError("not finished, for the reason above") from None  # the stage has printed it
+        raise InstallError("installation not finished; see the error above") from None  # the stage has printed it
     return None
 
 

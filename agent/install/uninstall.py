@@ -71,7 +71,7 @@ def _find_operator_files(target: InstallTarget, purge: bool) -> Iterator[Path]:
 def _stop_units(target: InstallTarget) -> None:
     """Stops the sockets first, so that they start nothing again. The hand undoes its actions when it ends."""
     target.run_step(
-        "stop the service and its sockets", lambda: _systemctl("disable", "--now", "--quiet", DAEMON, *SOCKETS)
+        "stop the service and its sockets", lambda: _run_systemctl("disable", "--now", "--quiet", DAEMON, *SOCKETS)
     )
     others = (
         "steadytok-hand.service",
@@ -79,10 +79,10 @@ def _stop_units(target: InstallTarget) -> None:
         "steadytok-look@*.service",
         "steadytok-engine@*.service",
     )
-    target.run_step("stop hand, eyes and engines", lambda: _systemctl("stop", *others))
+    target.run_step("stop hand, eyes and engines", lambda: _run_systemctl("stop", *others))
 
 
-def _systemctl(*arguments: str) -> str:
+def _run_systemctl(*arguments: str) -> str:
     return run_program(["systemctl", *arguments])
 
 

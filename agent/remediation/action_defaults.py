@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
-from agent.actions import Action
+from agent.actions import Action, Task
 
 _REQUIRED = ("describe", "resource", "plan", "do")
 
 
 class NoConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The Config of an action without parameters."""
+
+
+def _find_url_address(task: Task) -> list[str]:
+    return [urlsplit(task.target["url"]).netloc] if "url" in task.target else []
 
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -30,6 +35,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "strength": lambda task: 0.0,
     "faults": lambda task: (),
     "control_settings": lambda task: None,
+    "sandbox_addresses": _find_url_address,
     "undo": lambda task, plan, context: None,
     "steer": lambda task, memory, moment: (memory, moment.held),
 }

@@ -60,7 +60,7 @@ def encode_result(result: CollectionResult) -> CollectResponse:
         result.cpu_seconds,
         metrics,
         samples,
-        tuple(result.notes),
+        notes=tuple(result.notes),
         error=result.error,
         again=result.again,
     )

@@ -19,7 +19,7 @@ from agent.runtime.child_process import MAX_LINE, keep_alive, read_line
 EYE_SOCKET = "/run/steadytok/eye.sock"
 
 
-def eye_socket_path(root: str, path: str = EYE_SOCKET) -> str | None:
+def find_eye_socket(root: str, path: str = EYE_SOCKET) -> str | None:
     """
     Returns the socket of systemd's eye, or None where the agent starts its own.
 

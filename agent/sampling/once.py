@@ -14,7 +14,7 @@ from collectors import Host
 TIMEOUT = 10.0  # seconds for all collectors together; longer if one of them has a longer deadline
 
 
-def collect_once(
+def collect_all(
     collectors: Sequence[Collector], root: str, timeout: float = TIMEOUT, *, cache_dir: Path | None = None
 ) -> list[CollectionResult]:
     """Runs one pass of each collector and returns the results in the same order; a pass that times out has failed."""

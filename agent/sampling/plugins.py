@@ -24,6 +24,7 @@ HINT_ABSENT = "this kernel or machine does not have it"
 HINT_REFUSED = "run as root, or as the systemd service"
 
 Collect = Callable[[Host], Iterable[Reading]]
+Explain = Callable[[Sequence[Sample]], Iterable[str]]
 Join = Callable[[Mapping[str, Sequence[Sample]], Host], Iterable[Reading]]
 
 
@@ -47,6 +48,7 @@ class Collector:
     uses_engines: bool = False
     hint_absent: str = HINT_ABSENT
     hint_refused: str = HINT_REFUSED
+    explain: Explain | None = None
 
 
 def load_collectors(enabled: Iterable[str] = ()) -> dict[str, ModuleType]:
@@ -82,6 +84,7 @@ def bind_collector(
         uses_engines=hasattr(module, "with_engines"),
         hint_absent=getattr(module, "HINT_ABSENT", HINT_ABSENT),
         hint_refused=getattr(module, "HINT_REFUSED", HINT_REFUSED),
+        explain=getattr(module, "explain", None),
     )
 
 

@@ -173,10 +173,10 @@ class Sampler:
             name
             for name, state in self.states.items()
             if min(state.age(now), awake_seconds)
-            > stale_after * max(state.interval, state.last_duration, self._slowest_source_interval(state))
+            > stale_after * max(state.interval, state.last_duration, self._find_slowest_source_interval(state))
         ]
 
-    def _slowest_source_interval(self, state: CollectorState) -> float:
+    def _find_slowest_source_interval(self, state: CollectorState) -> float:
         sources = (self.states[name].interval for name in state.collector.after if name in self.states)
         return max(sources, default=0.0)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.storage.atomic_file import write_atomically
 
 LOCK = "lock"
-COLLECTOR_CACHE = "shelf"
+COLLECTOR_CACHE = "shelf"  # the name on disk stays, so that an upgrade finds its texts
 """The subfolder for collectors' caches, which outlive the process."""
 
 

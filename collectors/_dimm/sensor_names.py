@@ -1,9 +1,14 @@
 """
 Parses the names of memory sensors and slots into processor, channel and module number.
 
-Vendors differ, and some have several styles: Supermicro `P1-DIMMA1 Temp`, NEC `CPU1_DIMM1 Temp`, HPE `04-P1 DIMM 1-6`
-(one sensor for six), Gigabyte `DIMMG0_TEMP` (a group), Intel `DIMM Thrm Mrgn 1`, Kontron `Temp DIMM#1`, Lenovo `DIMM 1
-Temp`, Dell `A1`, AMD's own firmware `P0 CHANNEL A` with `DIMM 0`, EDAC's `CPU_SrcID#0_MC#0_Chan#1_DIMM#0`.
+Vendors differ, and some have several styles:
+
+- Supermicro `P1-DIMMA1 Temp`, NEC `CPU1_DIMM1 Temp`, Kontron `Temp DIMM#1`, Lenovo `DIMM 1 Temp`, Dell `A1`
+- HPE `04-P1 DIMM 1-6`: one sensor for six modules
+- Gigabyte `DIMMG0_TEMP`: a group of modules
+- Intel `DIMM Thrm Mrgn 1`
+- AMD's own firmware `P0 CHANNEL A` with `DIMM 0`
+- EDAC `CPU_SrcID#0_MC#0_Chan#1_DIMM#0`
 """
 
 from __future__ import annotations
@@ -56,7 +61,7 @@ _GROUPS = (
 
 
 def explain_refusal(name: str, entity: str) -> str | None:
-    """Returns why a sensor is not a memory module's, in words; None where it is one."""
+    """Returns the reason why a sensor belongs to no memory module; None if it belongs to one."""
     if _REGULATOR.search(name):
         return "a voltage regulator, which runs hotter than the modules beside it"
     if _TRIP.search(name):
@@ -95,7 +100,7 @@ def parse_slots(names: Iterable[str]) -> dict[str, Slot]:
     """
     Parses all names of one source.
 
-    Where G is the only letter it is no channel: `DIMMG0` and `DIMMG1` are groups of modules (Gigabyte, Inspur).
+    If G is the only letter, it names no channel: `DIMMG0` and `DIMMG1` are groups of modules (Gigabyte, Inspur).
     """
     parsed = {name: parse_slot(name) for name in names}
     lettered = [

@@ -1,9 +1,14 @@
 """
 Assigns each memory sensor to a slot, so that a module has one name in all sources, and finds its NUMA node.
 
-The first match counts: the operator's map; the module's serial number, found in its SPD and in the firmware's table; a
-name equal to a slot's; a name with the same parts as a slot's. A sensor that fits no slot, or more than one, keeps its
-own name: a guess would send somebody to the wrong module.
+The first match counts:
+
+1. the operator's map
+2. the module's serial number, found in its SPD and in the firmware's table
+3. a name equal to a slot's
+4. a name with the same parts as a slot's
+
+A sensor that fits no slot, or more than one, keeps its own name: a guess would send somebody to the wrong module.
 """
 
 from __future__ import annotations

@@ -36,14 +36,12 @@ class Note(NamedTuple):
 class Host:
     """Read access to the files below a root folder, which can stand for a machine; each collector has its own Host."""
 
-    def __init__(self, root: str | Path = "/", shelf: str | Path | None = None) -> None:
-        """
-        Opens the machine below `root`. Collectors cache texts for later processes in the folder `shelf`, if there is
-        one.
-        """
+    def __init__(self, root: str | Path = "/", cache: str | Path | None = None) -> None:
+        """Opens the machine below `root`; collectors cache texts for later processes in the folder `cache`."""
         self.root = os.path.abspath(root)
         self.live = self.root == "/"
-        self.shelf = Cache(shelf)
+        self.cache = Cache(cache)
+        self.shelf = self.cache  # its name in the first version of the contract: collectors of third parties use it
         self._prefix = self.root.rstrip("/") + "/"
         self._notes: list[Note] = []
         self._states: dict[type, Any] = {}

@@ -90,7 +90,7 @@ class Repository:
 
     def _begin(self, host: Host, key: str) -> None:
         self._sensors, self._faults, self._records, self._reservation = None, (), SensorRecords(key), b""
-        text = host.shelf.get(_CACHE_NAME) if self._has_timestamp else None
+        text = host.cache.get(_CACHE_NAME) if self._has_timestamp else None
         if text is not None:
             try:
                 cached = msgspec.json.decode(text, type=SensorRecords)
@@ -106,7 +106,7 @@ class Repository:
                 self._append_record(sensor_records, *self._read_record(bmc, requests, sensor_records.next))
         finally:
             if len(sensor_records.records) > count_before:
-                host.shelf.put(_CACHE_NAME, msgspec.json.encode(sensor_records).decode())
+                host.cache.put(_CACHE_NAME, msgspec.json.encode(sensor_records).decode())
         if sensor_records.next == _END:
             self._sensors, self._faults = _parse_sensors(bmc.name, sensor_records.records)
 

@@ -107,11 +107,11 @@ def _log_in(
 
 
 def _save_refusals(host: Host, refusals: LoginRefusals) -> None:
-    host.shelf.put(_CACHE_NAME, msgspec.json.encode(refusals).decode())
+    host.cache.put(_CACHE_NAME, msgspec.json.encode(refusals).decode())
 
 
 def _load_refusals(host: Host, address: str, file_version: str) -> LoginRefusals:
-    text = host.shelf.get(_CACHE_NAME)
+    text = host.cache.get(_CACHE_NAME)
     try:
         refusals = LoginRefusals() if text is None else msgspec.json.decode(text, type=LoginRefusals)
     except msgspec.MsgspecError:

@@ -55,7 +55,7 @@ SHARED_FIELDS = (
     ("Unaccepted", "Memory that a confidential guest has not accepted yet"),
 )
 HOST_FIELDS = (
-    ("MemAvailable", "The kernel's estimate of what can be had without swapping"),
+    ("MemAvailable", "The kernel's estimate of memory available without swapping"),
     ("Buffers", "Page cache of block devices"),
     ("Cached", "Page cache of files, shared memory included"),
     ("SwapTotal", "Size of swap"),

@@ -98,13 +98,17 @@ def collect_cgroup(host: Host, pid: int, labels: dict[str, str]) -> Iterator[Rea
 
 
 def _find_smallest(values: Sequence[float | None]) -> float | None:
-    """Returns the smallest value; None where any value is unknown, since that one may be the smallest."""
+    """Returns the smallest value; None if any value is unknown, because the unknown one may be smaller."""
     known_values = [value for value in values if value is not None]
     return min(known_values) if len(known_values) == len(values) else None
 
 
 def _find_limiting(levels: Sequence[_Level]) -> _Level | None:
-    """Returns the cgroup whose memory.max binds: the nearest of equal ones, the process's own without any limit."""
+    """
+    Returns the cgroup whose memory.max is the smallest, the nearest one if several have the same; None if unknown.
+
+    Without any limit this is the process's own cgroup.
+    """
     smallest = _find_smallest([level.limits["max"] for level in levels])
     return next((level for level in levels if level.limits["max"] == smallest), None) if smallest is not None else None
 

@@ -48,9 +48,9 @@ class PlacementOption(NamedTuple):
     """
     One request for placement: its source and its meaning.
 
-    policy: bind and preferred (memory on these nodes), interleave, replicate and shard (over these nodes), distribute
-    (threads over all nodes), cpus (threads on these nodes), isolate, local, inherit, auto, nobind. Unknown nodes or
-    CPUs are empty.
+    Policies for memory: bind and preferred (on these nodes), interleave, replicate and shard (over these nodes).
+    Policies for threads: distribute (over all nodes), cpus (on these nodes). The others are isolate, local, inherit,
+    auto and nobind. Unknown nodes or CPUs are empty.
     """
 
     source: str

@@ -17,4 +17,4 @@ def _ample_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(name="begin")
 def _begin(monkeypatch: pytest.MonkeyPatch) -> Begin:
-    return lambda bmc, shelf=None: IpmiSession(monkeypatch, bmc, shelf)
+    return lambda bmc, cache=None: IpmiSession(monkeypatch, bmc, cache)

@@ -230,7 +230,7 @@ def test_a_dead_engine_keeps_the_kind_it_had(machine: Machine, series: Series) -
 )
 def test_where_metrics_are(url: str, expected: str) -> None:
     """/metrics is added where it is missing; llama.cpp's router needs its query."""
-    assert engine.metrics_url(url) == expected
+    assert engine.build_metrics_url(url) == expected
 
 
 def test_a_dead_engine_hides_no_other(series: Series) -> None:

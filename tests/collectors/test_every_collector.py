@@ -314,5 +314,9 @@ def test_optional_constants_keep_the_contract(name: str, tmp_path: Path) -> None
         config = module.with_engines(module.Config(), [EngineAddress("r1", "http://127.0.0.1:8000")])
         assert isinstance(config, module.Config)
         assert [reading for reading in module.collect(Host(tmp_path), config) if reading is None] == []
+    assert isinstance(getattr(module, "CONFIG_DOCUMENTED", True), bool)
+    if hasattr(module, "explain"):
+        assert all(isinstance(line, str) and line for line in module.explain(_read_expected(name)))
+        assert list(module.explain(())) == []
     if hasattr(module, "sandbox_addresses"):
         assert list(module.sandbox_addresses(module.Config())) == []  # the default configuration connects to no address

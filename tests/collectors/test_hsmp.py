@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import pytest
 
 from collectors import Host, Reading, hsmp
-from collectors._kernel.hsmp import COMMAND, HsmpMessage, open_port, pack_message, unpack_first_word
+from collectors._kernel.hsmp import HsmpMessage, open_port
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -42,17 +42,6 @@ class Port:
         has_socket = any(key[0] == socket for key in self.answers)
         code = code or (errno.EINVAL if has_socket else errno.ENODEV)
         raise OSError(code, os.strerror(code))
-
-
-def test_a_message_is_the_kernels_struct() -> None:
-    """Number, counts, eight words and the socket are packed to 44 bytes, as in include/uapi/asm/amd_hsmp.h."""
-    message = pack_message(1, HsmpMessage.DIMM_THERMAL, (0x92,))
-
-    assert message.hex(" ", 4) == "18000000 01000100 92000000" + " 00000000" * 7 + " 01000000"
-    assert COMMAND == 0xC02CF800  # _IOWR(0xF8, 0, struct hsmp_message)
-    assert unpack_first_word(message) == 0x92
-    with pytest.raises(ValueError, match="DIMM_THERMAL takes 1 words, got 0"):
-        pack_message(0, HsmpMessage.DIMM_THERMAL, ())
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from collectors import Host, Reading, kmsg
-from collectors._kernel.kmsg import parse_record, read_records
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -67,12 +62,12 @@ def test_kills_are_understood(text: str, expected: kmsg.Kill | None) -> None:
     assert kmsg.parse_kill(text) == expected
 
 
-def test_a_kill_told_twice_is_one_kill(machine: Machine, series: Series) -> None:
+def test_a_kill_logged_twice_is_one_kill(machine: Machine, series: Series) -> None:
     """The summary line and the line about the process are one kill."""
     assert _select_kills(series(kmsg.collect(machine(_make_log(KILL, KILLED))))) == {"none": 1}
 
 
-def test_an_old_kernel_tells_in_one_line(machine: Machine, series: Series) -> None:
+def test_an_old_kernel_writes_a_kill_in_one_line(machine: Machine, series: Series) -> None:
     """Without a summary line, as before Linux 5.0, the line about the process counts."""
     assert _select_kills(series(kmsg.collect(machine(_make_log(KILLED))))) == {"none": 1}
 
@@ -98,7 +93,7 @@ def test_each_record_counts_once(machine: Machine, series: Series) -> None:
     assert _select_kills(series(kmsg.collect(host))) == {"none": 2}
 
 
-def test_programs_are_not_the_kernel(machine: Machine, series: Series) -> None:
+def test_records_of_programs_do_not_count(machine: Machine, series: Series) -> None:
     """A program that writes the kernel's words into the log has a facility other than 0, and does not count."""
     host = machine(_make_log(KILL, KILLED, "mce: [Hardware Error]: Machine check events logged", priority=1 << 3 | 6))
 
@@ -147,36 +142,6 @@ def test_a_log_that_cannot_be_read_counts_nothing(machine: Machine, series: Seri
     assert len(host.take_notes()) == 1
 
 
-def test_an_overrun_is_survived() -> None:
-    """EPIPE means that records were lost: it is noted, and the remaining records are read."""
-    overrun, nothing_left = BrokenPipeError(errno.EPIPE, "Broken pipe"), BlockingIOError(errno.EAGAIN, "")
-    answers: Iterator[bytes | OSError] = iter([b"first", overrun, b"second", nothing_left])
-    host = Host("/nonexistent")
-
-    def read() -> bytes:
-        answer = next(answers)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
-
-    assert list(read_records(read, host)) == [b"first", b"second"]
-    assert len(host.take_notes()) == 1
-
-
-def test_a_device_gives_one_record_per_read() -> None:
-    """A descriptor with separate messages, like the device, is read until it would block."""
-    reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
-    try:
-        for text in (b"6,1,5,-;one\n KEY=value\n", b"6,2,6,-;two\n"):
-            os.write(writer, text)
-        records = list(read_records(lambda: os.read(reader, 8192), Host("/nonexistent")))
-    finally:
-        os.close(reader)
-        os.close(writer)
-
-    assert [parse_record(record.decode()) for record in records] == [(0, 1, 5, "one"), (0, 2, 6, "two")]
-
-
 def test_this_host_starts_at_zero(series: Series) -> None:
     """On a live host the records before the first pass do not count."""
     host = Host("/")
@@ -185,31 +150,3 @@ def test_this_host_starts_at_zero(series: Series) -> None:
         pytest.skip(f"this user may not read the kernel log: {host.take_notes()}")
 
     assert {value for name, value in values.items() if name.split("{")[0].endswith("_total")} == {0.0}
-
-
-def test_what_the_kernel_escapes_is_restored() -> None:
-    """A backslash in a cgroup's name, written as an escape, is restored; continuation lines are no text."""
-    record = parse_record("6,5,9,-,caller=T1;a\\x5cx2db; c\n SUBSYSTEM=cpu")
-
-    assert record is not None
-    assert record.text == "a\\x2db; c"
-
-
-@given(st.integers(0, 191), st.integers(0, 2**63), st.integers(0, 2**63), st.text(st.characters(codec="ascii")))
-def test_every_record_comes_back(priority: int, sequence: int, microseconds: int, text: str) -> None:
-    """For any message, the parts of its record are parsed up to the end of the line."""
-    text = text.replace("\\x", "")
-    record = parse_record(f"{priority},{sequence},{microseconds},-;{text}")
-
-    assert record == (priority >> 3, sequence, microseconds, text.split("\n")[0])
-
-
-@given(st.text())
-@example("6,1,2,-")
-@example("6,1;text")
-@example("-6,1,2,-;text")
-def test_nothing_else_is_a_record(text: str) -> None:
-    """Text without a record's head gives None, and never an error."""
-    record = parse_record(text)
-
-    assert record is None or text.split(",")[0].isdecimal()

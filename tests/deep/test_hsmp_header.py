@@ -1,4 +1,4 @@
-"""The door to /dev/hsmp before the kernel's own header: a C program stands in for the driver and reads our messages."""
+"""/dev/hsmp against the kernel's own header: a C program stands in for the driver and reads our messages."""
 
 from __future__ import annotations
 

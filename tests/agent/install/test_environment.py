@@ -82,7 +82,7 @@ def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: InstallT
     before = target.resolve(f"{OPT}/venv-1")
     before.mkdir(parents=True)
     environment.switch_current(target, before)
-    with pytest.raises(InstallError, match="not finished, for the reason above"):
+    with pytest.raises(InstallError, match="installation not finished; see the error above"):
         stages.install(target, str(wheel))
 
     assert environment.find_current(target) == before

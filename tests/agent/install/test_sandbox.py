@@ -110,7 +110,7 @@ def test_a_bad_file_of_alertmanagers_does_not_spoil_the_answer(tmp_path: Path) -
 
 def test_a_name_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives no line, and a note with the reason."""
-    monkeypatch.setattr(sandbox, "_addresses", lambda host: [])
+    monkeypatch.setattr(sandbox, "_resolve_addresses", lambda host: [])
     lines, notes = sandbox.allow_addresses(["//am.example:9093"])
 
     assert lines == []
@@ -119,8 +119,8 @@ def test_a_name_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_name_needs_a_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name's present addresses are let through, and so are the nameservers."""
-    monkeypatch.setattr(sandbox, "_addresses", lambda host: ["192.0.2.10"])
-    monkeypatch.setattr(sandbox, "_nameservers", lambda: iter(["192.0.2.53"]))
+    monkeypatch.setattr(sandbox, "_resolve_addresses", lambda host: ["192.0.2.10"])
+    monkeypatch.setattr(sandbox, "_read_nameservers", lambda: iter(["192.0.2.53"]))
 
     assert sandbox.allow_addresses(["//am.example:9093"])[0] == [
         "# am.example",

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.sampling import eye_pool
-from agent.sampling.eye_socket import eye_socket_path
+from agent.sampling.eye_socket import find_eye_socket
 from agent.sampling.passes import CollectionResult, Outcome
 from agent.sampling.plugins import bind_collector, load_collectors
 from tests.agent.sampling.watched_eye import WatchedEye, wait_until
@@ -132,6 +132,6 @@ def test_a_read_that_does_not_return_gets_an_eye_of_its_own(
 
 def test_root_and_pictures_have_eyes_of_their_own(eye_server: EyeServer, tmp_path: Path) -> None:
     """The socket is for an unprivileged user of this machine who may open it."""
-    assert eye_socket_path(str(tmp_path), str(eye_server.path)) is None
-    assert eye_socket_path("/", str(tmp_path / "none")) is None
-    assert eye_socket_path("/", str(eye_server.path)) == (None if os.geteuid() == 0 else str(eye_server.path))
+    assert find_eye_socket(str(tmp_path), str(eye_server.path)) is None
+    assert find_eye_socket("/", str(tmp_path / "none")) is None
+    assert find_eye_socket("/", str(eye_server.path)) == (None if os.geteuid() == 0 else str(eye_server.path))

@@ -12,7 +12,7 @@ from agent.__main__ import main
 from agent.commands import _running
 from agent.sampling.passes import CollectionResult
 from agent.text import terminal
-from collectors import Metric, Note, Sample
+from collectors import Note, Sample
 from tests.answering import serve_answer
 
 EVIL = "\x1b]0;title\x07\x9b2J\u202e"
@@ -69,11 +69,14 @@ def test_what_remedies_say(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reasons_of_collectors(capsys: pytest.CaptureFixture[str]) -> None:
     """`steadytok check` and `collect` escape paths and reasons, which contain names of devices."""
     from agent.commands import check, collect
+    from agent.sampling.plugins import bind_collector
+    from collectors import dimm
 
     labels = (("source", EVIL), ("sensor", EVIL), ("reason", EVIL))
-    unplaced = Sample(Metric(check.UNPLACED, "gauge", "A test."), labels, 1.0)
+    unplaced = Sample(dimm.UNPLACED, labels, 1.0)
+    collector = bind_collector(dimm, "dimm", interval=None, deadline=None, config=None)
     result = CollectionResult("dimm", 0.0, 0.0, 0.0, (unplaced,), (Note(EVIL, EVIL),))
-    check._print_result(result, EVIL)
+    check._print_result(collector, result)
     collect._print_faults(result)
     output = capsys.readouterr()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from collectors import Host
 from collectors._host.cache import Cache
 
 
 def test_a_text_outlasts_its_process(tmp_path: Path) -> None:
     """A text put through one Cache is readable through another of the same folder, and by its owner only."""
-    folder = tmp_path / "a" / "shelf"
+    folder = tmp_path / "a" / "cache"
     Cache(folder).put("x.json", "text")
 
     assert Cache(folder).get("x.json") == "text"
@@ -20,11 +21,11 @@ def test_a_text_outlasts_its_process(tmp_path: Path) -> None:
 def test_without_a_folder_it_lasts_as_long_as_we_do(tmp_path: Path) -> None:
     """Without a folder, or with one that cannot be made, the same Cache still returns the text."""
     (tmp_path / "file").write_text("")
-    for shelf in (Cache(), Cache(tmp_path / "file" / "shelf")):
-        shelf.put("x.json", "text")
+    for cache in (Cache(), Cache(tmp_path / "file" / "cache")):
+        cache.put("x.json", "text")
 
-        assert shelf.get("x.json") == "text"
-        assert shelf.get("y.json") is None
+        assert cache.get("x.json") == "text"
+        assert cache.get("y.json") is None
 
 
 def test_what_is_no_text_is_none(tmp_path: Path) -> None:
@@ -32,3 +33,11 @@ def test_what_is_no_text_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(b"\xff\xfe")
 
     assert Cache(tmp_path).get("x.json") is None
+
+
+def test_a_third_party_finds_it_under_its_first_name(tmp_path: Path) -> None:
+    """`host.shelf`, as the first version of the contract called it, is `host.cache`."""
+    host = Host("/", tmp_path)
+    host.shelf.put("x.json", "text")
+
+    assert host.cache.get("x.json") == "text"

@@ -15,9 +15,9 @@ from tests.scripted_bmc import ScriptedBmc
 class IpmiSession:
     """A Host, and the BMC that its ipmi collector finds."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, bmc: ScriptedBmc, shelf: Path | None = None) -> None:
-        self.bmc, self.shelf, self.config = bmc, shelf, ipmi.Config()
-        self.host = Host("/", shelf)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, bmc: ScriptedBmc, cache: Path | None = None) -> None:
+        self.bmc, self.cache, self.config = bmc, cache, ipmi.Config()
+        self.host = Host("/", cache)
         self.connections = 0
         monkeypatch.setattr(ipmi, "open_bmc", self._open)
 
@@ -30,7 +30,7 @@ class IpmiSession:
 
     def restart(self) -> None:
         """Replaces the Host, as a new process would."""
-        self.host = Host("/", self.shelf)
+        self.host = Host("/", self.cache)
 
     def read_values(self) -> dict[str, float]:
         """Runs one pass; returns values by metric and sensor, or by metric and event."""

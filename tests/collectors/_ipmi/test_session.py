@@ -111,23 +111,23 @@ def test_a_bmc_over_the_lan_needs_credentials(lan: type[Lan]) -> None:
 
 def test_three_refusals_are_enough(tmp_path: Path, lan: type[Lan]) -> None:
     """No fourth log-in is tried, in this process or a later one, until the file changes; then the count restarts."""
-    file, shelf = write_credentials(tmp_path), tmp_path / "shelf"
+    file, cache = write_credentials(tmp_path), tmp_path / "cache"
     lan.outcome = LoginRefusedError("the BMC refused the log-in: Incorrect password provided")
-    reasons = [open_and_report(Host("/", shelf), file) for _ in range(5)]
+    reasons = [open_and_report(Host("/", cache), file) for _ in range(5)]
 
     assert lan.tries == 3
     assert reasons[0] == "the BMC refused the log-in: Incorrect password provided (1 of 3 tries)"
     assert reasons[3:] == ["the BMC refused this user and password 3 times; no further try until this file changes"] * 2
-    assert SECRET not in "".join(path.read_text() for path in shelf.iterdir())
+    assert SECRET not in "".join(path.read_text() for path in cache.iterdir())
 
     write_credentials(tmp_path, f"username=admin\npassword=not{SECRET}\n")
-    assert open_and_report(Host("/", shelf), file).endswith("(1 of 3 tries)")
+    assert open_and_report(Host("/", cache), file).endswith("(1 of 3 tries)")
     lan.outcome = None
     write_credentials(tmp_path)
-    assert open_and_report(Host("/", shelf), file) == "open"
+    assert open_and_report(Host("/", cache), file) == "open"
 
 
-def test_refusals_are_counted_without_a_shelf(tmp_path: Path, lan: type[Lan]) -> None:
+def test_refusals_are_counted_without_a_cache(tmp_path: Path, lan: type[Lan]) -> None:
     """With an unusable state folder the count is lost between processes, but the account stays safe in this one."""
     file, host = write_credentials(tmp_path), Host("/", tmp_path / "credentials" / "no folder")
     lan.outcome = LoginRefusedError("no")
