@@ -1,4 +1,4 @@
-"""The agent: builds every part of it, starts them, takes a new configuration over, and ends them in order."""
+"""Builds, starts and stops every part of the agent."""
 
 from __future__ import annotations
 
@@ -219,12 +219,17 @@ class Agent:
         self.persistence.close(self.history, self.loop.rules, self.loop.notifier, self.clock.now_ms())
 
     async def run(self) -> None:
-        """Runs until `stop` is set, then ends everything in order."""
+        """
+        Runs until `stop` is set, then closes every part, in the reverse order of the start.
+
+        Closes remediator, hand, hotplug and scheduler, saves what was learnt, closes notifier, canary, eyes, web server,
+        silences, inbox and persistence, and releases the state folder. Each step pushes its part's end onto `_stack`.
+        """
         async with self._stack:
             await self._start()
             freeze_gc()
             await self.loop.run(self.stop)
-            self._log.info("ending")
+            self._log.info("agent stops")
             self._systemd.notify_stopping()
 
     async def _start(self) -> None:

@@ -23,7 +23,7 @@ class Persistence:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            self._log.warning("nothing can be saved for the next start", folder=str(folder), reason=error.strerror)
+            self._log.warning("the state folder cannot be created; the state will not survive a restart", folder=str(folder), reason=error.strerror)
         self._alert_store = AlertStore(folder)
         self._recorder = Recorder(folder / FOLDER)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 
-from agent.config import loader as configuration
+from agent.config import loader
 from agent.config.loader import ConfigError
 from agent.config.schema import AlertingConfig, AlertmanagerSettings, FileConfig, Section, TlsClient
 from agent.config.validation import describe_address, is_host_port
@@ -123,7 +123,7 @@ class AlertmanagerDiscovery:
 
 
 def _load_entries(path: str) -> tuple[TargetGroup, ...]:
-    entries = configuration.load_entries(TargetGroup, Path(path))
+    entries = loader.load_entries(TargetGroup, Path(path))
     invalid = [target for entry in entries for target in entry.targets if not is_host_port(target)]
     if invalid:
         raise ConfigError(

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from agent.pacing import inputs, metrics
-from agent.pacing import thermal_model as plant
+from agent.pacing import inputs, metrics, thermal_model
 from agent.pacing.benefit import Benefit, estimate_benefit
 from agent.pacing.controller import PLAUSIBLE_HEADROOM
 from agent.pacing.settings import ControlSettings
@@ -37,8 +36,8 @@ GONE_SECONDS = 900.0  # seconds of silence after which an engine is no longer ex
 class EngineThermals:
     """The thermal model of one engine and its hottest DIMM."""
 
-    statistics: plant.PlantStatistics = field(default_factory=plant.PlantStatistics)
-    plant: plant.Plant | None = None
+    statistics: thermal_model.PlantStatistics = field(default_factory=thermal_model.PlantStatistics)
+    plant: thermal_model.Plant | None = None
     crossed: bool = False
     since_crossed: float = math.inf
     throttled_seconds: float = 0.0
@@ -75,10 +74,10 @@ class EngineThermals:
         if headroom is not None:
             self.crossed = headroom <= settings.release if self.crossed else headroom <= 0
             self.since_crossed = 0.0 if headroom <= 0 else self.since_crossed
-        self.statistics = plant.observe(
+        self.statistics = thermal_model.observe(
             self.statistics, headroom, share, seconds, heated=not self.crossed, period=period
         )
-        self.plant = plant.fit_plant(self.statistics)
+        self.plant = thermal_model.fit_plant(self.statistics)
         if unpaced is not None and self.since_crossed <= REGIME_SECONDS:
             self.throttled_seconds = min(self.throttled_seconds + seconds, REGIME_SECONDS)
             self.speed += (min(unpaced, 1.0) - self.speed) * (seconds / self.throttled_seconds)
@@ -141,7 +140,7 @@ class PlantLearner:
         """Returns the learnt models as JSON."""
         engines = {
             name: {
-                "learnt": plant.to_builtins(engine.statistics),
+                "learnt": thermal_model.to_builtins(engine.statistics),
                 "left": engine.throttled_seconds,
                 "speed": engine.speed,
             }
@@ -154,9 +153,9 @@ class PlantLearner:
         try:
             for name, saved in msgspec.json.decode(stored, type=_StoredEngines).engines.items():
                 engine = EngineThermals(
-                    plant.from_builtins(saved.learnt), throttled_seconds=saved.left, speed=saved.speed
+                    thermal_model.from_builtins(saved.learnt), throttled_seconds=saved.left, speed=saved.speed
                 )
-                engine.plant = plant.fit_plant(engine.statistics)
+                engine.plant = thermal_model.fit_plant(engine.statistics)
                 self._engines[name] = engine
         except ValueError as error:  # msgspec's errors too
             self._engines = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.actions import PATIENCE, ActionContext, FailedError, Http, UnknownError, Vector
-from agent.remediation import hand as hand_client
+from agent.remediation import hand
 from agent.text.units import url_origin
 from collectors import Host
 from rules import promql
@@ -38,7 +38,7 @@ class LiveActionContext(ActionContext):
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Sends one request to the hand."""
-        return hand_client.send_request(self._hand_path, verb, arguments)
+        return hand.send_request(self._hand_path, verb, arguments)
 
     def token(self, file: str | None) -> str:
         """Reads the credential for PUT /pace."""

@@ -122,7 +122,7 @@ class HandProcess:
         self._child = ChildProcess("hand", arguments, on_line=self._log_line, on_end=lambda: None)
 
     def _log_line(self, line: bytes) -> None:
-        self._log.info("hand", line=line.decode("utf-8", "replace").strip())
+        self._log.info("hand output", line=line.decode("utf-8", "replace").strip())
 
     def start(self) -> None:
         """Starts the child process if the setting is `direct`."""

@@ -41,7 +41,7 @@ class MemoryEstimate:
         others = self._history.series_count() - sum(count for count, _ in sampled)
         needed += estimate_bytes(max(others, 0), tick_ms, keep_ms)
         structlog.get_logger().info(
-            "history",
+            "history memory estimate",
             series=self._history.series_count(),
             keep=format_duration(self._sampling.keep),
             memory=format_bytes(needed),

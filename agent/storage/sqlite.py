@@ -64,7 +64,8 @@ def open_or_start_clean(
     """
     Opens a database and loads its content; a file that cannot be read is moved aside, and a new one begun.
 
-    Returns no content then, and no connection either if the new file cannot be opened: the caller may try again.
+    In that case the content is None. The connection is None too if the new file cannot be opened: the caller may try
+    again.
     """
     database = None
     try:

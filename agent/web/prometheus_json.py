@@ -107,7 +107,7 @@ def _encode_series(labels: Labels, times: list[str], numbers: list[float]) -> st
 
 def _check_size(number: int) -> None:
     if number > MAX_SAMPLES:
-        reason = f"the answer would have {number:,} samples, and {MAX_SAMPLES:,} are allowed"
+        reason = f"the answer has {number:,} samples, more than the {MAX_SAMPLES:,} allowed"
         raise PromqlError(f"{reason}; ask for fewer series, a shorter time or a longer step")
 
 

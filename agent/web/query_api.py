@@ -17,8 +17,7 @@ from typing import TypeVar
 import structlog
 from aiohttp import web
 
-from agent.web import prometheus_json
-from agent.web import rules_api as _rules
+from agent.web import prometheus_json, rules_api
 from agent.web.context import WebContext
 from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
 from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
@@ -206,10 +205,10 @@ class QueryApi:
         return prometheus_json.encode_data([])
 
     async def _serve_rules(self, params: Parameters) -> bytes:
-        return prometheus_json.encode_data(_rules.list_groups(self._context.rules(), self._context.identity, params))
+        return prometheus_json.encode_data(rules_api.list_groups(self._context.rules(), self._context.identity, params))
 
     async def _serve_alerts(self, params: Parameters) -> bytes:
-        return prometheus_json.encode_data(_rules.list_alerts(self._context.rules(), self._context.identity))
+        return prometheus_json.encode_data(rules_api.list_alerts(self._context.rules(), self._context.identity))
 
     async def _serve_build_info(self, params: Parameters) -> bytes:
         unknown = dict.fromkeys(("revision", "branch", "buildUser", "buildDate", "goVersion"), "")
