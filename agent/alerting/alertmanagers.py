@@ -23,6 +23,7 @@ from agent.config import loader
 from agent.config.loader import ConfigError
 from agent.config.schema import AlertingConfig, AlertmanagerSettings, FileConfig, Section, TlsClient
 from agent.config.validation import describe_address, is_host_port
+from agent.runtime.errors import describe_error
 from agent.runtime.tls import as_file_path, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
 
@@ -205,4 +206,4 @@ async def post_alerts(
     except TimeoutError:
         return SendFailure(f"no answer within {target.timeout:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:  # no answer may stop the next batches
-        return SendFailure(str(error) or type(error).__name__)
+        return SendFailure(describe_error(error))

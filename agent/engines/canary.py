@@ -17,6 +17,7 @@ import structlog
 
 from agent.config.schema import CANARY, CanaryConfig
 from agent.runtime.child_process import ChildProcess
+from agent.runtime.errors import describe_error
 from rules import promql
 from rules.history.history import History
 
@@ -113,7 +114,7 @@ class Canary:
                 body: Mapping[str, Any] = await response.json()
                 tokens = body["usage"]["completion_tokens"]
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            self._log.debug("canary burst failed", reason=str(error) or type(error).__name__)
+            self._log.debug("canary burst failed", reason=describe_error(error))
             return
         elapsed = asyncio.get_running_loop().time() - started
         target_tokens = round(tokens / elapsed * self._settings.burst)

@@ -17,6 +17,7 @@ from typing import TypeVar
 import structlog
 from aiohttp import web
 
+from agent.runtime.errors import describe_fault
 from agent.web import prometheus_json, rules_api
 from agent.web.context import WebContext
 from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
@@ -89,7 +90,7 @@ class QueryApi:
                 raise  # aiohttp's own answer, such as to a body that is too large
             except Exception as error:  # a fault in one request ends only that request
                 self._log.exception("a request to the query API failed", path=request.path)
-                reason = f"internal error: {type(error).__name__}: {error}"
+                reason = f"internal error: {describe_fault(error)}"
                 status, body = HTTPStatus.INTERNAL_SERVER_ERROR, prometheus_json.encode_failure("internal", reason)
             headers = {"Content-Type": "application/json", "Vary": "Accept-Encoding"}
             if body.startswith(_GZIP_MAGIC):
