@@ -13,7 +13,6 @@ import queue
 import sqlite3
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent.remediation.model import AuditEntry, RemediationState
-from agent.storage.sqlite import open_database, transaction
+from agent.runtime.errors import describe_fault
+from agent.storage.sqlite import compute_checksum, open_database, open_read_only, transaction
 
 FILE = "journal.db"
 MAX_ENTRIES = 100_000  # lines of the audit: some 20 MB, years of an ordinary host
@@ -90,7 +90,7 @@ class Journal:
             except sqlite3.Error as error:
                 on_committed(f"{self.path} cannot be written: {error}")
             except Exception as error:  # whatever the fault: without a commit nothing is done
-                on_committed(f"{self.path} cannot be written: {type(error).__name__}: {error}")
+                on_committed(f"{self.path} cannot be written: {describe_fault(error)}")
             else:
                 on_committed(None)
         self._database.close()
@@ -105,7 +105,7 @@ def read_stored_state(folder: Path) -> RemediationState:
     """Reads the state without changing the file, as after the agent's death; raises JournalError."""
     path = folder / FILE
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
+        with contextlib.closing(open_read_only(path)) as database:
             return _load_state(database, take_timestamp(round(time.time() * 1000)))
     except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError) as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
@@ -114,7 +114,7 @@ def read_stored_state(folder: Path) -> RemediationState:
 def read_audit(path: Path, limit: int) -> list[AuditEntry]:
     """Returns the newest lines of the audit, oldest first; raises JournalError."""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)) as database:
+        with contextlib.closing(open_read_only(path)) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:  # the file is just being made
                 return []
@@ -129,7 +129,7 @@ def _load_state(database: sqlite3.Connection, current: Timestamp) -> Remediation
     if row is None:
         return RemediationState()
     body, *saved, crc = row
-    if _checksum(body, Timestamp(*saved)) != crc:
+    if compute_checksum([body, *saved]) != crc:
         raise ValueError("the state is not what was written")
     return _adjust_times(msgspec.json.decode(body, type=RemediationState), Timestamp(*saved), current)
 
@@ -145,7 +145,7 @@ def _write_commit(
     database: sqlite3.Connection, state: RemediationState, entries: tuple[AuditEntry, ...], timestamp: Timestamp
 ) -> None:
     body = msgspec.json.encode(state).decode()
-    row: tuple[Any, ...] = (body, *timestamp, _checksum(body, timestamp))
+    row: tuple[Any, ...] = (body, *timestamp, compute_checksum([body, *timestamp]))
     with transaction(database):
         database.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?)", row)
         database.executemany(
@@ -153,7 +153,3 @@ def _write_commit(
         )
         if entries:
             database.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (MAX_ENTRIES,))
-
-
-def _checksum(body: str, timestamp: Timestamp) -> int:
-    return zlib.crc32(msgspec.json.encode([body, *timestamp]))

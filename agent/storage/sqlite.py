@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -39,6 +40,16 @@ def open_database(path: Path, schema: str, version: int, synchronous: Literal["N
         database.close()
         raise
     return database
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Opens a file without changing it, as beside a running agent or after its death. Raises sqlite3.Error."""
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)
+
+
+def compute_checksum(columns: Iterable[object]) -> int:
+    """Returns the checksum of a row, stored beside it; a later read detects a row that was changed or damaged."""
+    return zlib.crc32(msgspec.json.encode(list(columns)))
 
 
 def move_aside(path: Path, database: sqlite3.Connection | None) -> Path:
