@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from agent.console.overview import AlertSummary, CollectorSummary, Overview, PanelLine
 from agent.console.panels import Panel
 from agent.text.printable import escape_line
-from agent.text.units import format_bytes
+from agent.text.sparkline import draw_sparkline
+from agent.text.units import format_bytes, format_span
 
 STALLED_AFTER = 10.0  # seconds without a sample after which the rows report a stalled agent
 MAX_ACTS = 5
 SLOW_SHARE = 0.8  # of its baseline, below which an engine is slow
 FULL_PERCENT = 96.0  # of a node's memory
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _SEVERITY_COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 # The audit's words in plain English.
 _OUTCOME_WORDS = {
@@ -59,7 +59,7 @@ def _build_rows(overview: Overview) -> Iterator[Row]:
     series = "" if overview.series is None else f", {overview.series:,} series"
     yield Row("host", f"{overview.host}, steadytok {overview.version}, {_format_clock(overview.now)}{series}")
     if overview.age > STALLED_AFTER:
-        yield Row("agent", f"answers, but has read nothing for {_format_span(overview.age)}", "bold red")
+        yield Row("agent", f"stalled: no samples for {format_span(overview.age)}", "bold red")
     yield from _build_alert_rows(overview.alerts, overview.now)  # first: a small terminal shows only the beginning
     yield from _build_engine_rows(overview)
     for panel, panel_lines in overview.panels:
@@ -107,7 +107,7 @@ def _build_panel_rows(panel: Panel, panel_lines: Sequence[PanelLine]) -> Iterato
             f"{title}: {line.name}",
             ", ".join(filter(None, (text, line.note))),
             _choose_line_colour(panel, line, value, panel_lines),
-            draw_sparkline(line.trail) if line.style == "line" else "",
+            _draw_trail(line),
             is_detail=line.style != "line" and not line.owner,
         )
 
@@ -133,12 +133,9 @@ def _choose_line_colour(panel: Panel, line: PanelLine, value: float | None, pane
     return "yellow" if value < SLOW_SHARE * references[0] else "green"
 
 
-def draw_sparkline(trail: Sequence[float | None]) -> str:
-    """Draws values as one character each, from zero to the largest, with a gap for a missing value."""
-    highest = max((value for value in trail if value is not None), default=0.0)
-    if highest <= 0:
-        return ""
-    return "".join(" " if value is None else _BLOCKS[max(0, min(7, int(value / highest * 7.999)))] for value in trail)
+def _draw_trail(line: PanelLine) -> str:
+    is_drawn = line.style == "line" and any(value is not None and value > 0 for value in line.trail)
+    return draw_sparkline(line.trail) if is_drawn else ""
 
 
 def _build_canary_rows(overview: Overview) -> Iterator[Row]:
@@ -155,7 +152,7 @@ def _build_alert_rows(alerts: Sequence[AlertSummary], now: float) -> Iterator[Ro
         colour = _SEVERITY_COLOURS.get(alert.severity, "") if alert.state == "firing" else "dim"
         yield Row(
             f"alert {alert.name}",
-            f"{state} for {_format_span(now - alert.since)}: {alert.summary}",
+            f"{state} for {format_span(now - alert.since)}: {alert.summary}",
             colour,
             "",
             alert.state != "firing",
@@ -165,9 +162,9 @@ def _build_alert_rows(alerts: Sequence[AlertSummary], now: float) -> Iterator[Ro
 def _build_remedy_rows(status: Mapping[str, Any]) -> Iterator[Row]:
     mode = "observing: nothing is touched" if status["mode"] == "observe" else "enforcing"
     yield Row("remedies", mode, "dim" if status["mode"] == "observe" else "")
-    reasons = [status["halted"], "the kill-switch file is there" if status["killed"] else ""]
+    reasons = [status["halted"], "the kill-switch file exists" if status["killed"] else ""]
     reasons += [f"paused by {name}" for name in status["pauses"]]
-    reasons += [f"all given up: {latch['why']}" for latch in status["latches"]]
+    reasons += [f"all remedies are off: {latch['why']}" for latch in status["latches"]]
     for reason in filter(None, reasons):
         yield Row("remedies", reason, "yellow")
     for remedy in status["remedies"]:
@@ -194,7 +191,7 @@ def _build_act_row(entries: Sequence[Mapping[str, Any]], now: float) -> Row:
     ]
     text = " → ".join([f"would have: {plan}" if observed and plan else plan or "no plan", *outcomes])
     failures = {"failed", "unknown", "useless", "changed"} & set(events)
-    age = f"{_format_span(now - first['at_ms'] / 1000)} ago"
+    age = f"{format_span(now - first['at_ms'] / 1000)} ago"
     alert = first["labels"].get("alertname", "")
     return Row(f"act of {first['remedy']}", f"{age}, for {alert}: {text}", "red" if failures else "")
 
@@ -206,13 +203,6 @@ def _build_collector_row(collector: CollectorSummary) -> Row:
     colour = "red" if collector.fault == "failing" else "yellow" if collector.fault else "dim"
     text = ", ".join(filter(None, (collector.fault, age, duration, cores)))
     return Row(f"collector {collector.name}", text, colour, is_detail=True)
-
-
-def _format_span(seconds: float) -> str:
-    rounded = max(0, round(seconds))
-    if rounded < 90:
-        return f"{rounded} s"
-    return f"{round(rounded / 60)} min" if rounded < 5400 else f"{rounded / 3600:.1f} h"
 
 
 def _format_clock(at: float) -> str:

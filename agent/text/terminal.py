@@ -1,7 +1,7 @@
 """
 Prints the output of commands; foreign text in it (labels, process names, answers of servers) is escaped.
 
-No other file prints; `tests/test_house.py` enforces this.
+No other file prints; `tests/test_doors.py` enforces this.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ export function drawActs(list, acts, nothing, now) {
 /** What may act now, what is held, and why something waits; `resume` is asked for a name. */
 export function drawRemedies(parts, told, resume) {
   const { mode, pauses, list } = parts;
-  const stopped = [told.halted, told.killed ? "The kill-switch file is there: everything is put back." : ""].filter(
+  const stopped = [told.halted, told.killed ? "The kill-switch file exists: everything is undone." : ""].filter(
     Boolean,
   );
   const word =
