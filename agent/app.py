@@ -40,6 +40,7 @@ from agent.sampling.eye_pool import EyePool
 from agent.sampling.eye_socket import eye_socket_path
 from agent.sampling.hotplug import Hotplug
 from agent.selfmetrics import readings
+from agent.selfmetrics.definitions import SAMPLING_GROUP
 from agent.selfmetrics.memory_estimate import MemoryEstimate
 from agent.selfmetrics.process import freeze_gc
 from agent.selfmetrics.self_metrics import SelfMetrics
@@ -95,9 +96,8 @@ class Agent:
         rules, notifier = self._build_rules(config), self._build_notifier(config)
         self.persistence = Persistence(self.folder)
         self._stack.callback(self._close_persistence)
-        self.persistence.restore(
-            self.history, rules, notifier, self.sampler.list_sampling_groups(), self.clock.now_ms()
-        )
+        groups, now_ms = self.sampler.list_sampling_groups(), self.clock.now_ms()
+        self.persistence.restore(self.history, rules, notifier, groups, now_ms, others=[SAMPLING_GROUP])
         self.inbox = Inbox(self.folder, self.clock.now_ms())
         self._stack.callback(self.inbox.close)
         self.silences = Silences(config.build_external_labels())
@@ -222,8 +222,9 @@ class Agent:
         """
         Runs until `stop` is set, then closes every part, in the reverse order of the start.
 
-        Closes remediator, hand, hotplug and scheduler, saves what was learnt, closes notifier, canary, eyes, web server,
-        silences, inbox and persistence, and releases the state folder. Each step pushes its part's end onto `_stack`.
+        Each step of the start pushes the end of its part onto `_stack`. The order of closing: remediator, hand,
+        hotplug, scheduler, save of the baselines, notifier, canary, eyes, web server, silences, inbox, persistence,
+        state folder.
         """
         async with self._stack:
             await self._start()

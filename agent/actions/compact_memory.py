@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agent.actions import ActionContext, Plan, RefusedError, Task, _engine
-from agent.actions._queries import require_value
+from agent.actions._queries import NODE_PATH, require_value
 from agent.text.units import format_bytes
 
 TARGET = ("engine", "node")
 NAMED = True
 VERBS = ("compact",)
-NODE_PATH = "sys/devices/system/node/node"
 MIN_FREE_SHARE = 0.02  # of the node's memory: with less free there is nothing to compact
 
 

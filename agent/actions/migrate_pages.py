@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from agent.actions import ActionContext, FailedError, Plan, RefusedError, Task, _engine
-from agent.actions._queries import require_value
+from agent.actions._queries import NODE_PATH, require_value
 from agent.text.units import format_bytes, parse_size
 
 TARGET = ("engine", "rank")
@@ -26,7 +26,6 @@ MAX_SECONDS = 90.0  # seconds for one act; the rest is left to another act
 STALL_SHARE = 0.1  # of the requested bytes: with fewer moved, going on costs more than it gains
 MIN_SHARE = 0.02  # of the process's anonymous memory: less makes no visible difference
 MIN_BYTES = 64 << 20  # bytes: the same
-NODE_PATH = "sys/devices/system/node/node"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

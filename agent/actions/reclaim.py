@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from agent.actions import ActionContext, Plan, RefusedError, Task, _hand, _page_cache
+from agent.actions._queries import NODE_PATH
 from agent.text.units import format_bytes, parse_size
 
 TARGET = ("node", "unit")
 VERBS = ("reclaim",)
 NEEDS = "Linux 5.19 for units; few kernels have it for nodes"
-NODE_PATH = "sys/devices/system/node/node"
 MIN_CACHE_SHARE = 0.01  # of the node's memory, or of the host's: with less, reading the files again costs more
 
 

@@ -14,7 +14,7 @@ from agent import configuration
 from agent.commands import _options
 from agent.placement import numa_maps, table
 from agent.placement.process_placement import ProcessPlacement
-from agent.placement.query import PlacementError, PlacementQuery
+from agent.placement.query import PROCESS, PlacementError, PlacementQuery
 from agent.runtime.entry_points import PluginError
 from agent.sampling import binding
 from agent.text.terminal import say, write
@@ -80,9 +80,9 @@ def _open_query(config_path: Path | None, root: str, who: str | None) -> Placeme
         _options.die(error.messages, 2)
     except PluginError as error:
         _options.die([str(error)], 1)
-    if "process" not in collectors:
+    if PROCESS not in collectors:
         _options.die(["the collector process is switched off in the configuration"], 2)
-    return PlacementQuery(collectors["process"], modules["process"], root, who)
+    return PlacementQuery(collectors[PROCESS], modules[PROCESS], root, who)
 
 
 def _confirm_exact(placements: list[ProcessPlacement], *, yes: bool) -> None:
@@ -106,7 +106,7 @@ def _print_placements(
     placements: list[ProcessPlacement], missing: list[str], *, as_json: bool, is_watched: bool
 ) -> None:
     if as_json:
-        rows = [table.as_json(placement) for placement in placements]
+        rows = [table.to_json(placement) for placement in placements]
         write(json.dumps(rows, indent=None if is_watched else 1) + "\n")
     else:
         if is_watched and sys.stdout.isatty():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from agent.pacing import metrics
 from agent.pacing.controller import ControlInputs
@@ -14,6 +14,7 @@ __all__ = [
     "HEADROOM_METRIC",
     "ControlInputs",
     "build_load_query",
+    "index_by_engine",
     "read_headrooms",
     "read_inputs",
     "read_period",
@@ -35,6 +36,11 @@ def read_headrooms(query: Query) -> Mapping[str, float]:
         dimm = labels.get("dimm", "")
         headrooms[dimm] = min(value, headrooms.get(dimm, value))
     return headrooms
+
+
+def index_by_engine(rows: Iterable[tuple[Mapping[str, str], float]]) -> dict[str, float]:
+    """Returns the value of each engine."""
+    return {labels.get("engine", ""): value for labels, value in rows}
 
 
 def build_load_query(window: str, engine: str = "") -> str:

@@ -114,9 +114,9 @@ class PlantLearner:
         ]
         period = inputs.read_period(query)
         loads, duties, speeds = (
-            _index_by_engine(query(inputs.build_load_query("10s"))),
-            _index_by_engine(query(DUTY_QUERY)),
-            _index_by_engine(query(SPEED_QUERY)),
+            inputs.index_by_engine(query(inputs.build_load_query("10s"))),
+            inputs.index_by_engine(query(DUTY_QUERY)),
+            inputs.index_by_engine(query(SPEED_QUERY)),
         )
         for name in self._engines.keys() | loads.keys():
             engine = self._engines.setdefault(name, EngineThermals())
@@ -171,10 +171,6 @@ class _StoredEngine(msgspec.Struct):
 class _StoredEngines(msgspec.Struct):
     version: int
     engines: dict[str, _StoredEngine]
-
-
-def _index_by_engine(rows: list[tuple[dict[str, str], float]]) -> dict[str, float]:
-    return {labels.get("engine", ""): value for labels, value in rows}
 
 
 @functools.lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ from agent.sampling.passes import CollectionResult, ThreadRunner
 from agent.sampling.plugins import Collector, bind_collector
 from collectors import Host
 
+PROCESS = "process"  # the collector that samples placements
 QUERY_TIMEOUT = 30.0  # seconds; a process of 100,000 mappings takes one or two
 
 
@@ -33,9 +34,9 @@ class PlacementQuery:
         if self._pid is not None:
             target = module.ProcessTarget(name=f"PID {self._pid}", pid=self._pid)
             own_config = msgspec.structs.replace(collector.config or module.Config(), engines=(target,), discover=False)
-            collector = bind_collector(module, "process", interval=None, deadline=None, config=own_config)
+            collector = bind_collector(module, collector.name, interval=None, deadline=None, config=own_config)
         self._collector = collector
-        self._runner = ThreadRunner("process", self._host, self._results.put)
+        self._runner = ThreadRunner(collector.name, self._host, self._results.put)
 
     def read(self) -> tuple[list[ProcessPlacement], list[str]]:
         """Returns the processes now, and notes on unreadable files; raises PlacementError when there is no process."""

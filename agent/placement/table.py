@@ -113,7 +113,7 @@ def _build_notes(process: ProcessPlacement) -> Iterator[tuple[str, str]]:
         yield "cgroup", f"{available}{limit} left{limited_by}"
 
 
-def as_json(process: ProcessPlacement) -> dict[str, Any]:
+def to_json(process: ProcessPlacement) -> dict[str, Any]:
     """Returns the placement for programs; null is an unknown value."""
     return {
         "engine": process.engine,
@@ -122,7 +122,7 @@ def as_json(process: ProcessPlacement) -> dict[str, Any]:
         "kind": process.kind,
         "command": process.command,
         "memory_bytes": dict(process.memory),
-        "nodes": [_node_as_json(process, node) for node in process.nodes],
+        "nodes": [_node_to_json(process, node) for node in process.nodes],
         "local": None if process.local is None else process.local._asdict(),
         "asked": [request._asdict() for request in process.requests],
         "policies_bytes": dict(process.policies),
@@ -136,7 +136,7 @@ def as_json(process: ProcessPlacement) -> dict[str, Any]:
     }
 
 
-def _node_as_json(process: ProcessPlacement, node: str) -> dict[str, Any]:
+def _node_to_json(process: ProcessPlacement, node: str) -> dict[str, Any]:
     share = process.shares.get(("", node))
     return {
         "node": int(node),

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import structlog
 
+from agent.pacing.inputs import index_by_engine
 from agent.remediation.model import Act, Event, EventKind, Measure, Phase, Remedy
 from agent.text.units import format_bytes
 from collectors import Labels
@@ -42,8 +43,8 @@ Query = Callable[[str], list[tuple[dict[str, str], float]]]
 
 def measure(query: Query, expression_values: tuple[float, ...] | None = None) -> Measure:
     """Measures the present; `expression_values` are those of the remedy's own expression."""
-    speeds = {labels.get("engine", ""): value for labels, value in query(_SPEED_QUERY) if value > 0}
-    running = {labels.get("engine", ""): value for labels, value in query(_RUNNING_QUERY)}
+    speeds = index_by_engine(row for row in query(_SPEED_QUERY) if row[1] > 0)
+    running = index_by_engine(query(_RUNNING_QUERY))
     hottest = query(_HOTTEST_QUERY)
     return Measure(
         {engine: 1000 / speed for engine, speed in speeds.items()},
@@ -51,7 +52,7 @@ def measure(query: Query, expression_values: tuple[float, ...] | None = None) ->
         hottest[0][1] if hottest else None,
         {labels.get("node", ""): value for labels, value in query(_AVAILABLE_QUERY)},
         expression_values,
-        {labels.get("engine", ""): value for labels, value in query(_CONTEXT_QUERY) if value > 0},
+        index_by_engine(row for row in query(_CONTEXT_QUERY) if row[1] > 0),
     )
 
 

@@ -141,8 +141,8 @@ def test_what_is_not_known_is_no_zero() -> None:
     assert "  anonymous                    ?               ?         8.0 GiB" in lines
     assert "  share                        ?               ?" in lines
     assert not [line for line in lines if line.startswith("  local")]
-    assert table.as_json(placement)["nodes"][0]["share"] is None
-    assert table.as_json(placement)["nodes"][0]["bytes"]["anon"] is None
+    assert table.to_json(placement)["nodes"][0]["share"] is None
+    assert table.to_json(placement)["nodes"][0]["bytes"]["anon"] is None
 
 
 def test_without_nodes_there_are_totals() -> None:
@@ -155,7 +155,7 @@ def test_without_nodes_there_are_totals() -> None:
 def test_exact_takes_the_place_of_the_sample() -> None:
     """With numa_maps sizes and shares are exact, without an error, and the policies are shown."""
     placement = from_numa_maps(_parse_placement(_make_samples()), numa_maps.parse(MAPS))
-    as_json = table.as_json(placement)
+    as_json = table.to_json(placement)
 
     assert placement.size_on_node("hugetlb", "1") == 3 * 2048 * KIB
     assert placement.shares["", "0"].part == pytest.approx(648 / (870 + 1536))
