@@ -31,7 +31,7 @@ class TickLog:
 
     def _log_result(self, result: CollectionResult) -> None:
         reason = result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:3])
-        # Compared by path: threads deliver notes in any order, and their reasons contain numbers that differ each second.
+        # Compared by path: threads deliver notes in any order, and the numbers in their reasons differ each second.
         state = f"{result.outcome.value}|{result.error is None and sorted({note.path for note in result.notes})}"
         previous = self._states.get(result.collector, "")
         if previous == state:

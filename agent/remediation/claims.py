@@ -42,7 +42,7 @@ def update_claims(
 
 def _find_release_reason(act: Act, inputs: DecisionInputs, standing: tuple[Claim, ...]) -> str:
     if inputs.killed:
-        return "the kill-switch file is there"
+        return "the kill-switch file exists"
     if act.observed != inputs.observing:
         return describe_mode(inputs)
     return "" if standing else "no alert claims it any more"

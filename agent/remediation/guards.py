@@ -92,7 +92,7 @@ class Candidate:
 
 def _check_pause(candidate: Candidate) -> str:
     if candidate.inputs.killed:
-        return "the kill-switch file is there"
+        return "the kill-switch file exists"
     return f"paused: {', '.join(candidate.state.pauses)}" if candidate.state.pauses else ""
 
 

@@ -107,7 +107,7 @@ def load_web_config(path: str | None, previous: LoadedWebConfig | None = None) -
         else [name for name in _list_restrictions(previous.settings) if name not in _list_restrictions(settings)]
     )
     if lifted:
-        raise ConfigError([f"{path}: expected {', '.join(lifted)}: a reload must not remove a restriction; restart the agent to remove it"])
+        raise ConfigError([f"{path}: expected {', '.join(lifted)}: only a restart can remove it"])
     tls = settings.tls_server_config
     return LoadedWebConfig(settings, None if tls is None else _build_server_context(path, tls), file_stamps)
 

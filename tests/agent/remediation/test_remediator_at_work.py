@@ -164,7 +164,7 @@ def _drop(desk: RemediatorBench) -> None:
 @pytest.mark.parametrize(
     ("stop", "why"),
     [
-        (_kill, "the kill-switch file is there"),
+        (_kill, "the kill-switch file exists"),
         (_pause, "paused: night"),
         (_observe, "the mode is now observe"),
         (_cool, "its alert has ended"),
