@@ -151,13 +151,13 @@ class Agent:
             load_rule_set(config, self.options.config_name),
             interval_ms=round(config.rules.interval * 1000),
             external_labels=config.build_external_labels(),
-            external_url=self._external_url(config),
+            external_url=self._get_external_url(config),
             clock=time.perf_counter,
         )
 
     def _build_notifier(self, config: AgentConfig) -> Notifier:
         external = config.build_external_labels()
-        return Notifier(config.alerting, external, self._external_url(config), self._counters)
+        return Notifier(config.alerting, external, self._get_external_url(config), self._counters)
 
     def _build_remediator(self, config: AgentConfig) -> Remediator:
         context = RemediationContext(
@@ -201,7 +201,7 @@ class Agent:
         return Presenter(screen, context, lambda: len(self.sampler.states))
 
     @staticmethod
-    def _external_url(config: AgentConfig) -> str:
+    def _get_external_url(config: AgentConfig) -> str:
         return config.web.external_url or agent_url(config)
 
     def _build_canary(self) -> Canary | None:
@@ -261,10 +261,10 @@ class Agent:
             inbox=self.inbox,
             now_ms=self.clock.now_ms,
             metrics=self.render_metrics,
-            since_tick=self._seconds_since_tick,
+            since_tick=self._measure_seconds_since_tick,
             identity=self.config.build_identity_labels(),
             external_labels=self.config.build_external_labels(),
-            external_url=self._external_url(self.config),
+            external_url=self._get_external_url(self.config),
             version=version(),
             subquery_step_ms=round(self.config.rules.interval * 1000),
             token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
@@ -317,7 +317,7 @@ class Agent:
         exported = compact_series(series) if self.config.web.metrics == "compact" else series
         return self._exposition.render(exported) + generate_latest(self._registry).decode()
 
-    def _seconds_since_tick(self) -> float | None:
+    def _measure_seconds_since_tick(self) -> float | None:
         last_tick_at = self.loop.last_tick_at
         return None if last_tick_at is None else self.clock.monotonic() - last_tick_at
 
