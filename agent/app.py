@@ -1,4 +1,4 @@
-"""The agent: builds every part of it, starts them, takes a new configuration over, and ends them in order."""
+"""Builds, starts and stops every part of the agent."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ from agent.sampling.eye_pool import EyePool
 from agent.sampling.eye_socket import find_eye_socket
 from agent.sampling.hotplug import Hotplug
 from agent.selfmetrics import readings
+from agent.selfmetrics.definitions import SAMPLING_GROUP
 from agent.selfmetrics.memory_estimate import MemoryEstimate
 from agent.selfmetrics.process import freeze_gc
 from agent.selfmetrics.self_metrics import SelfMetrics
@@ -95,9 +96,8 @@ class Agent:
         rules, notifier = self._build_rules(config), self._build_notifier(config)
         self.persistence = Persistence(self.folder)
         self._stack.callback(self._close_persistence)
-        self.persistence.restore(
-            self.history, rules, notifier, self.sampler.list_sampling_groups(), self.clock.now_ms()
-        )
+        groups, now_ms = self.sampler.list_sampling_groups(), self.clock.now_ms()
+        self.persistence.restore(self.history, rules, notifier, groups, now_ms, others=[SAMPLING_GROUP])
         self.inbox = Inbox(self.folder, self.clock.now_ms())
         self._stack.callback(self.inbox.close)
         self.silences = Silences(config.build_external_labels())
@@ -151,13 +151,13 @@ class Agent:
             load_rule_set(config, self.options.config_name),
             interval_ms=round(config.rules.interval * 1000),
             external_labels=config.build_external_labels(),
-            external_url=self._external_url(config),
+            external_url=self._get_external_url(config),
             clock=time.perf_counter,
         )
 
     def _build_notifier(self, config: AgentConfig) -> Notifier:
         external = config.build_external_labels()
-        return Notifier(config.alerting, external, self._external_url(config), self._counters)
+        return Notifier(config.alerting, external, self._get_external_url(config), self._counters)
 
     def _build_remediator(self, config: AgentConfig) -> Remediator:
         context = RemediationContext(
@@ -201,7 +201,7 @@ class Agent:
         return Presenter(screen, context, lambda: len(self.sampler.states))
 
     @staticmethod
-    def _external_url(config: AgentConfig) -> str:
+    def _get_external_url(config: AgentConfig) -> str:
         return config.web.external_url or agent_url(config)
 
     def _build_canary(self) -> Canary | None:
@@ -219,12 +219,18 @@ class Agent:
         self.persistence.close(self.history, self.loop.rules, self.loop.notifier, self.clock.now_ms())
 
     async def run(self) -> None:
-        """Runs until `stop` is set, then ends everything in order."""
+        """
+        Runs until `stop` is set, then closes every part, in the reverse order of the start.
+
+        Each step of the start pushes the end of its part onto `_stack`. The order of closing: remediator, hand,
+        hotplug, scheduler, save of the baselines, notifier, canary, eyes, web server, silences, inbox, persistence,
+        state folder.
+        """
         async with self._stack:
             await self._start()
             freeze_gc()
             await self.loop.run(self.stop)
-            self._log.info("ending")
+            self._log.info("agent stops")
             self._systemd.notify_stopping()
 
     async def _start(self) -> None:
@@ -255,10 +261,10 @@ class Agent:
             inbox=self.inbox,
             now_ms=self.clock.now_ms,
             metrics=self.render_metrics,
-            since_tick=self._seconds_since_tick,
+            since_tick=self._measure_seconds_since_tick,
             identity=self.config.build_identity_labels(),
             external_labels=self.config.build_external_labels(),
-            external_url=self._external_url(self.config),
+            external_url=self._get_external_url(self.config),
             version=version(),
             subquery_step_ms=round(self.config.rules.interval * 1000),
             token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
@@ -311,7 +317,7 @@ class Agent:
         exported = compact_series(series) if self.config.web.metrics == "compact" else series
         return self._exposition.render(exported) + generate_latest(self._registry).decode()
 
-    def _seconds_since_tick(self) -> float | None:
+    def _measure_seconds_since_tick(self) -> float | None:
         last_tick_at = self.loop.last_tick_at
         return None if last_tick_at is None else self.clock.monotonic() - last_tick_at
 

@@ -1,7 +1,7 @@
 """
-The whole configuration, loaded: the operator's file, the plug-ins that it enables, and the rules.
+Loads the whole configuration: the operator's file, the plug-ins that it enables, and the rules.
 
-A fault in one part refuses everything, so that an agent never runs with half of what its operator wrote.
+A fault in one part rejects the whole configuration, so that no agent runs with a part of it.
 """
 
 from __future__ import annotations

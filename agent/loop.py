@@ -94,7 +94,7 @@ class Loop:
         started_at = self._check_standstill()
         self._apply_clock_shift()
         await self._sample(started_at)
-        sampled_at = self._check_standstill()
+        sampled_at = self._check_standstill()  # again: the agent may have stood still while it waited for results
         now_ms = self.clock.from_monotonic_ms(sampled_at)
         self._record(now_ms)
         self._evaluate(now_ms)
@@ -107,7 +107,7 @@ class Loop:
         self.watchdog.notify_tick(self.presenter.format_status())
 
     def _check_standstill(self) -> float:
-        """Returns the monotonic time; notes when the agent stood still, as on a host that is short of memory."""
+        """Returns the monotonic time; tells the sampler when the agent stood still, as on a host short of memory."""
         now = self.clock.monotonic()
         if now - self._awake_at > 2 * self.interval:
             self.sampler.note_wake(now)

@@ -10,7 +10,6 @@ import structlog
 from agent.alerting.alert_store import AlertStore
 from agent.alerting.notifier import Notifier
 from agent.recorder.recorder import FOLDER, Recorder
-from agent.selfmetrics.definitions import SAMPLING_GROUP
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
@@ -29,10 +28,20 @@ class Persistence:
         self._recorder = Recorder(folder / FOLDER)
 
     def restore(
-        self, history: History, rules: RuleEvaluator, notifier: Notifier, collectors: Iterable[str], now_ms: int
+        self,
+        history: History,
+        rules: RuleEvaluator,
+        notifier: Notifier,
+        collectors: Iterable[str],
+        now_ms: int,
+        others: Iterable[str] = (),
     ) -> None:
-        """Restores the state that the previous process saved; called before the first tick."""
-        other_groups = {SAMPLING_GROUP, *rules.list_sampling_groups()}
+        """
+        Restores the state that the previous process saved; called before the first tick.
+
+        `collectors` and `others` are the sampling groups to restore, beside those of the rules; see `Recorder.replay`.
+        """
+        other_groups = {*others, *rules.list_sampling_groups()}
         replayed = self._recorder.replay(history, now_ms, collectors=set(collectors), others=other_groups)
         saved = self._alert_store.saved_state
         alerts = rules.restore_alerts(saved.alerts, now_ms, saved.saved_ms)

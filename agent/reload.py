@@ -28,7 +28,7 @@ from rules.model import RuleSet
 
 @dataclass(frozen=True)
 class LoadedConfiguration:
-    """A configuration that was read and checked whole, with what it enables."""
+    """A configuration without faults, with the collectors, rules and remedies that it enables."""
 
     config: AgentConfig
     modules: Mapping[str, ModuleType]

@@ -31,7 +31,7 @@ class TickLog:
 
     def _log_result(self, result: CollectionResult) -> None:
         reason = result.error or "; ".join(f"{note.path}: {note.reason}" for note in result.notes[:3])
-        # Compared by path: notes come from threads in any order, and with numbers in them that differ each second.
+        # Compared by path: threads deliver notes in any order, and the numbers in their reasons differ each second.
         state = f"{result.outcome.value}|{result.error is None and sorted({note.path for note in result.notes})}"
         previous = self._states.get(result.collector, "")
         if previous == state:
@@ -51,7 +51,7 @@ class TickLog:
         """Logs each collector whose read passed its deadline: a read that never returns gives no result to log."""
         stuck_collectors = {name for name, state in states.items() if state.is_overdue}
         for name in sorted(stuck_collectors - self._stuck_collectors):
-            self._log.warning("a read does not return; the others go on", collector=name)
+            self._log.warning("a read does not return; the other collectors continue", collector=name)
         self._stuck_collectors = stuck_collectors
 
     def log_rule_faults(self, health: Iterable[RuleHealth]) -> None:

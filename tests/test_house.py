@@ -49,7 +49,7 @@ WALLS: Mapping[str, Mapping[str, str]] = {
         "learning": "engines pacing runtime storage",
         "collector_wiring": "sampling engines config runtime",
         "configuration": "remediation sampling config text",
-        "persistence": "alerting recorder selfmetrics",
+        "persistence": "alerting recorder",
         "loop": "tick_log persistence remediation console alerting selfmetrics sampling runtime",
         "reload": "loop collector_wiring configuration remediation alerting selfmetrics config runtime",
         "app": "reload loop learning collector_wiring configuration persistence web selfmetrics console remediation "

@@ -9,7 +9,6 @@ https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synch
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ import msgspec
 import structlog
 
 from agent.runtime.writer_thread import WriterThread
-from agent.storage.sqlite import open_database, open_or_start_clean, transaction
+from agent.storage.sqlite import compute_checksum, open_database, open_or_start_clean, transaction
 from collectors import Labels
 from rules.alert_restore import RuleKey, SavedAlert
 from rules.alerts import Alert, AlertState
@@ -128,7 +127,7 @@ class AlertStore:
 def _read_state(database: sqlite3.Connection) -> SavedState:
     alerts, last_sent_ms = [], {}
     for *row, crc in database.execute("SELECT rule, labels, sent_ms, alert, crc FROM alerts"):
-        if _checksum(row) != crc:
+        if compute_checksum(row) != crc:
             raise ValueError("an alert has a wrong checksum")
         rule, labels, sent_ms, alert = row
         key = msgspec.json.decode(rule, type=RuleKey)
@@ -174,8 +173,4 @@ def _to_columns(row: _Row) -> tuple[str | int | None, ...]:
     fields = {field: getattr(alert, field) for field in _AlertRecord.__struct_fields__ if field != "value"}
     text = msgspec.json.encode(_AlertRecord(**fields, value=repr(alert.value))).decode()
     columns = (*_encode_key((row[0].rule, alert.labels)), row[1], text)
-    return (*columns, _checksum(columns))
-
-
-def _checksum(columns: Iterable[object]) -> int:
-    return zlib.crc32(msgspec.json.encode(list(columns)))
+    return (*columns, compute_checksum(columns))

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 
-from agent.config import loader as configuration
+from agent.config import loader
 from agent.config.loader import ConfigError
 from agent.config.schema import AlertingConfig, AlertmanagerSettings, FileConfig, Section, TlsClient
 from agent.config.validation import describe_address, is_host_port
+from agent.runtime.errors import describe_error
 from agent.runtime.tls import as_file_path, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
 
@@ -123,7 +124,7 @@ class AlertmanagerDiscovery:
 
 
 def _load_entries(path: str) -> tuple[TargetGroup, ...]:
-    entries = configuration.load_entries(TargetGroup, Path(path))
+    entries = loader.load_entries(TargetGroup, Path(path))
     invalid = [target for entry in entries for target in entry.targets if not is_host_port(target)]
     if invalid:
         raise ConfigError(
@@ -205,4 +206,4 @@ async def post_alerts(
     except TimeoutError:
         return SendFailure(f"no answer within {target.timeout:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:  # no answer may stop the next batches
-        return SendFailure(str(error) or type(error).__name__)
+        return SendFailure(describe_error(error))

@@ -19,6 +19,7 @@ from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarg
 from agent.alerting.identity import SOURCE
 from agent.alerting.matchers import Op, build_matcher
 from agent.config.schema import AlertingConfig
+from agent.runtime.errors import describe_error
 from collectors import Labels
 from rules.matchers import Matchers
 
@@ -143,7 +144,7 @@ async def _fetch_silences(session: aiohttp.ClientSession, target: AlertmanagerTa
     try:
         return _parse_active(await _fetch_body(session, target))
     except (OSError, ValueError, TimeoutError) as error:  # aiohttp's errors are OSErrors, or _fetch_body converts them
-        raise _NoAnswerError(f"{target.root}: {str(error) or type(error).__name__}") from error
+        raise _NoAnswerError(f"{target.root}: {describe_error(error)}") from error
 
 
 async def _fetch_body(session: aiohttp.ClientSession, target: AlertmanagerTarget) -> bytes:
@@ -160,7 +161,7 @@ async def _fetch_body(session: aiohttp.ClientSession, target: AlertmanagerTarget
                     raise ValueError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
             return bytes(body)
     except aiohttp.ClientError as error:
-        raise OSError(str(error) or type(error).__name__) from error
+        raise OSError(describe_error(error)) from error
 
 
 def _parse_active(body: bytes) -> tuple[Matchers, ...]:

@@ -124,7 +124,7 @@ class Inbox:
         )
         self._rows: dict[InboxKey, InboxRow] = {row.key: row for row in rows or ()}
         self._firing = {key for key, row in self._rows.items() if row.alert.firing}
-        self._thread = threading.Thread(target=self._write_for_ever, name=f"write {FILE}", daemon=True)
+        self._thread = threading.Thread(target=self._run_writer, name=f"write {FILE}", daemon=True)
         self._thread.start()
 
     def firing_alerts(self, now_ms: int) -> list[Alert]:
@@ -227,7 +227,7 @@ class Inbox:
         self._batches.put(None)
         self._thread.join(2.0)
 
-    def _write_for_ever(self) -> None:
+    def _run_writer(self) -> None:
         closing = False
         while not closing:
             batches = [self._batches.get()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from agent.commands import _options
 from agent.text.terminal import say, write
+from agent.text.times import format_utc
 
 
 class _SeriesSamples(NamedTuple):
@@ -106,15 +106,10 @@ def _format_series(line: _SeriesSamples) -> str:
     return f"{line.name}{{{pairs}}}" if pairs else line.name
 
 
-def _format_time(at_ms: int) -> str:
-    timestamp = datetime.datetime.fromtimestamp(at_ms / 1000, datetime.UTC)
-    return timestamp.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
-
-
 def _format_summary(lines: Sequence[_SeriesSamples]) -> Iterator[str]:
     yield f"{'first (UTC)':23}  {'last (UTC)':23}  {'readings':>8}  {'least':>12}  {'most':>12}  {'newest':>12}  series"
     for line in lines:
-        span = f"{_format_time(line.times[0])}  {_format_time(line.times[-1])}  {len(line.times):8}"
+        span = f"{format_utc(line.times[0])}  {format_utc(line.times[-1])}  {len(line.times):8}"
         numbers = "  ".join(f"{value:12.6g}" for value in (min(line.values), max(line.values), line.values[-1]))
         yield f"{span}  {numbers}  {_format_series(line)}"
 
@@ -125,7 +120,7 @@ def _format_readings(lines: Sequence[_SeriesSamples]) -> Iterator[str]:
         (at, value, _format_series(line)) for line in lines for at, value in zip(line.times, line.values, strict=True)
     ]
     for at, value, series in sorted(readings, key=lambda reading: (reading[0], reading[2])):
-        yield f"{_format_time(at)}  {value:16.10g}  {series}"
+        yield f"{format_utc(at)}  {value:16.10g}  {series}"
 
 
 def _to_json(line: _SeriesSamples) -> dict[str, Any]:

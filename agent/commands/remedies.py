@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import click
 from agent.commands import _options, _running
 from agent.text.event_words import describe_event
 from agent.text.terminal import say
+from agent.text.times import format_local, format_local_iso
 
 PATH = "/api/v1/remedies"
 
@@ -38,7 +38,7 @@ def list_(config_path: Path | None) -> None:
         say("", f"{remedy['name']}: {remedy['state']}, {remedy['left']} acts left this hour")
         say(f"  {remedy['does']}{'' if remedy['reversible'] else '; cannot be undone'}")
         say(f"  for {', '.join(remedy['match'])}")
-        last = [f"last tried {_format_time(remedy['last_ms'])}"] if remedy["last_ms"] is not None else []
+        last = [f"last tried {format_local(remedy['last_ms'])}"] if remedy["last_ms"] is not None else []
         last += [f"last effect: {effect}"] if (effect := remedy.get("effect")) else []
         for line in [*filter(None, [remedy["why"]]), *remedy.get("now", ()), *last, *remedy["waiting"]]:
             say(f"  {line}")
@@ -102,22 +102,17 @@ def _format_entry(entry: Any) -> str:
     if entry.what in ("begin", "tighten", "suppressed") and entry.value is not None:
         event += f" at a value of {entry.value:g}"
     message = ": ".join(filter(None, (subject, event, entry.says if entry.says != "only observed" else "")))
-    return f"{_format_time(entry.at_ms)} {message}"
+    return f"{format_local(entry.at_ms)} {message}"
 
 
 def _to_json(entry: Any) -> dict[str, Any]:
-    timestamp = datetime.fromtimestamp(entry.at_ms / 1000).astimezone().isoformat(timespec="milliseconds")
     measures = {
         key: _measure_to_json(measure) for key in ("before", "after") if (measure := getattr(entry, key)) is not None
     }
     fields = {key: value for key, value in entry._asdict().items() if key not in ("before", "after")}
-    return {**fields, "at": timestamp, "labels": dict(entry.labels), **measures}
+    return {**fields, "at": format_local_iso(entry.at_ms), "labels": dict(entry.labels), **measures}
 
 
 def _measure_to_json(measure: Any) -> dict[str, Any]:
     """Returns the fields of a Measure; `shown` is the older name of expression_values, which scripts read."""
     return {"shown" if key == "expression_values" else key: value for key, value in measure._asdict().items()}
-
-
-def _format_time(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")

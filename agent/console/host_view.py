@@ -109,5 +109,5 @@ class _HistoryFeed:
 
 
 def is_shown(alert: Alert) -> bool:
-    """True while an alert fires, except for the alert that always fires."""
+    """True while an alert fires; False for Watchdog, which always fires and has the severity `none`."""
     return alert.state is AlertState.FIRING and dict(alert.labels).get("severity") != "none"

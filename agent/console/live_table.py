@@ -18,16 +18,16 @@ PLAIN_INTERVAL = 10.0  # seconds between plain lines
 
 
 class Screen(Protocol):
-    """Shows rows, each time in place of the rows before."""
+    """Shows one set of rows at a time."""
 
     def is_due(self) -> bool:
         """True when the screen would show rows now; building them costs."""
 
     def show(self, rows: Iterable[Row]) -> None:
-        """Shows rows in place of the rows before."""
+        """Shows the rows; they replace the previous ones."""
 
     def is_open(self) -> bool:
-        """True while the terminal is there."""
+        """True while the terminal is open."""
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
@@ -97,16 +97,16 @@ class LiveTable:
     def show(self, rows: Iterable[Row]) -> None:
         """Draws the rows of `run`."""
         main_rows = [row for row in rows if not row.is_detail]
-        with contextlib.suppress(OSError):  # the terminal is gone; `is_open` reports it
+        with contextlib.suppress(OSError):  # the terminal was closed; `is_open` reports it
             self._live.update(build_table(main_rows, self._hint), refresh=True)
 
     def is_open(self) -> bool:
-        """True while the terminal is there."""
+        """True while the terminal is open."""
         return self._console.file.isatty()
 
     def close(self) -> None:
         """Leaves the last table on the terminal."""
-        with contextlib.suppress(OSError):  # the terminal is gone
+        with contextlib.suppress(OSError):  # the terminal was closed
             self._live.stop()
 
 

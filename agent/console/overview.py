@@ -133,7 +133,7 @@ class Overview:
 
 
 def read_overview(feed: Feed, panels: Iterable[Panel], *, now: float, age: float, host: str, version: str) -> Overview:
-    """Reads from a feed everything that both feeds have."""
+    """Reads the overview from a feed, without the fields that only one of the feeds can fill."""
     return Overview(
         now=now,
         age=age,
@@ -171,9 +171,10 @@ def _name_trails(
 ) -> Sequence[tuple[str, str, Trail]]:
     """Returns for each line its name, the name of the line it belongs to, and its trail."""
     lines = [
-        (_fill_template(query.name, labels), _fill_template(query.of or "", labels), trail) for labels, trail in series
+        (_fill_template(query.name, labels), _fill_template(query.owner_label or "", labels), trail)
+        for labels, trail in series
     ]
-    return [_merge_trails(lines)] if query.one and lines else lines
+    return [_merge_trails(lines)] if query.merged_name and lines else lines
 
 
 def _fill_template(template: str, labels: Mapping[str, str]) -> str:

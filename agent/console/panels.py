@@ -15,12 +15,12 @@ class PanelQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     query: str
     name: str
-    of: str | None = None
+    owner_label: str | None = msgspec.field(default=None, name="of")
     """The name of the line that this line belongs to and shares its colour with; None: its own."""
     style: Literal["line", "reference", "limit", "note"] = "line"
     """A `note` is not drawn: its value stands beside the value of the line it belongs to."""
-    one: str | None = None
-    """Set when one series at a time has a value: all series together are then one line."""
+    merged_name: str | None = msgspec.field(default=None, name="one")
+    """The name of the one line of all series together, set when one series at a time has a value."""
     unit: str | None = None
     digits: int | None = None
 

@@ -10,13 +10,13 @@ from agent.console.overview import AlertSummary, CollectorSummary, Overview, Pan
 from agent.console.panels import Panel
 from agent.text.event_words import describe_event
 from agent.text.printable import escape_line
-from agent.text.units import format_bytes
+from agent.text.sparkline import draw_sparkline
+from agent.text.units import format_bytes, format_span
 
 STALLED_AFTER = 10.0  # seconds without a sample after which the rows report a stalled agent
 MAX_ACTS = 5
 SLOW_SHARE = 0.8  # of its baseline, below which an engine is slow
 FULL_PERCENT = 96.0  # of a node's memory
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _SEVERITY_COLOURS = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 # The events that are an outcome of an act
 _OUTCOMES = frozenset(
@@ -51,7 +51,7 @@ def _build_rows(overview: Overview) -> Iterator[Row]:
     series = "" if overview.series is None else f", {overview.series:,} series"
     yield Row("host", f"{overview.host}, steadytok {overview.version}, {_format_clock(overview.now)}{series}")
     if overview.age > STALLED_AFTER:
-        yield Row("agent", f"answers, but has read nothing for {_format_span(overview.age)}", "bold red")
+        yield Row("agent", f"stalled: no samples for {format_span(overview.age)}", "bold red")
     yield from _build_alert_rows(overview.alerts, overview.now)  # first: a small terminal shows only the beginning
     yield from _build_engine_rows(overview)
     for panel, panel_lines in overview.panels:
@@ -99,7 +99,7 @@ def _build_panel_rows(panel: Panel, panel_lines: Sequence[PanelLine]) -> Iterato
             f"{title}: {line.name}",
             ", ".join(filter(None, (text, line.note))),
             _choose_line_colour(panel, line, value, panel_lines),
-            draw_sparkline(line.trail) if line.style == "line" else "",
+            _draw_trail(line),
             is_detail=line.style != "line" and not line.owner,
         )
 
@@ -125,12 +125,9 @@ def _choose_line_colour(panel: Panel, line: PanelLine, value: float | None, pane
     return "yellow" if value < SLOW_SHARE * references[0] else "green"
 
 
-def draw_sparkline(trail: Sequence[float | None]) -> str:
-    """Draws values as one character each, from zero to the largest, with a gap for a missing value."""
-    highest = max((value for value in trail if value is not None), default=0.0)
-    if highest <= 0:
-        return ""
-    return "".join(" " if value is None else _BLOCKS[max(0, min(7, int(value / highest * 7.999)))] for value in trail)
+def _draw_trail(line: PanelLine) -> str:
+    is_drawn = line.style == "line" and any(value is not None and value > 0 for value in line.trail)
+    return draw_sparkline(line.trail) if is_drawn else ""
 
 
 def _build_canary_rows(overview: Overview) -> Iterator[Row]:
@@ -147,7 +144,7 @@ def _build_alert_rows(alerts: Sequence[AlertSummary], now: float) -> Iterator[Ro
         colour = _SEVERITY_COLOURS.get(alert.severity, "") if alert.state == "firing" else "dim"
         yield Row(
             f"alert {alert.name}",
-            f"{state} for {_format_span(now - alert.since)}: {alert.summary}",
+            f"{state} for {format_span(now - alert.since)}: {alert.summary}",
             colour,
             "",
             alert.state != "firing",
@@ -184,7 +181,7 @@ def _build_act_row(entries: Sequence[Mapping[str, Any]], now: float) -> Row:
     outcomes = [describe_event(event) for event in events if event in _OUTCOMES and not (observed and event == "did")]
     text = " → ".join([f"observe only: {plan}" if observed and plan else plan or "no plan", *outcomes])
     failures = {"failed", "unknown", "useless", "changed"} & set(events)
-    age = f"{_format_span(now - first['at_ms'] / 1000)} ago"
+    age = f"{format_span(now - first['at_ms'] / 1000)} ago"
     alert = first["labels"].get("alertname", "")
     return Row(f"act of {first['remedy']}", f"{age}, for {alert}: {text}", "red" if failures else "")
 
@@ -196,13 +193,6 @@ def _build_collector_row(collector: CollectorSummary) -> Row:
     colour = "red" if collector.fault == "failing" else "yellow" if collector.fault else "dim"
     text = ", ".join(filter(None, (collector.fault, age, duration, cores)))
     return Row(f"collector {collector.name}", text, colour, is_detail=True)
-
-
-def _format_span(seconds: float) -> str:
-    rounded = max(0, round(seconds))
-    if rounded < 90:
-        return f"{rounded} s"
-    return f"{round(rounded / 60)} min" if rounded < 5400 else f"{rounded / 3600:.1f} h"
 
 
 def _format_clock(at: float) -> str:

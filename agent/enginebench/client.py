@@ -19,6 +19,7 @@ import aiohttp
 import msgspec
 
 from agent.enginebench.sse import EventParser, StreamError
+from agent.runtime.errors import describe_error
 
 Endpoint = Literal["completions", "chat"]
 _PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
@@ -153,7 +154,7 @@ class EngineClient:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             if isinstance(error, msgspec.DecodeError):
                 return ""
-            raise EngineError(f"{self.url} cannot be reached: {_describe_error(error)}; is the engine up?") from error
+            raise EngineError(f"{self.url} cannot be reached: {_describe_failure(error)}; is the engine up?") from error
         except (LookupError, TypeError):
             return ""  # a list without models
 
@@ -170,9 +171,9 @@ class EngineClient:
                     return _parse_whole(await response.read(), sent_at)
                 return await _read_stream(response, sent_at)
         except StreamError as error:
-            raise EngineError(f"{url} sent {error}") from None
+            raise EngineError(f"{url}: {error}") from None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise EngineError(f"{url} did not answer to its end: {_describe_error(error)}") from error
+            raise EngineError(f"{url} did not answer to its end: {_describe_failure(error)}") from error
 
     def _build_body(self, request: BenchRequest) -> dict[str, Any]:
         body: dict[str, Any] = {"max_tokens": request.tokens, "temperature": 0, "stream": True, **self._optional_fields}
@@ -202,7 +203,7 @@ async def _read_stream(response: aiohttp.ClientResponse, sent_at: float) -> Comp
         token_count = _parse_token_count(value, token_count)
         stream_events += _parse_events(value, time.monotonic())
     if not stream_events:
-        raise StreamError("a stream without any text")
+        raise StreamError("the stream has no text")
     return Completion(sent_at, time.monotonic(), tuple(stream_events), token_count, is_streamed=True)
 
 
@@ -211,10 +212,10 @@ def _parse_whole(body: bytes, sent_at: float) -> Completion:
     try:
         value = msgspec.json.decode(body)
     except msgspec.DecodeError:
-        raise StreamError(f"neither events nor JSON: {body[:80].decode('utf-8', 'replace')!r}") from None
+        raise StreamError(f"the answer is neither events nor JSON: {body[:80].decode('utf-8', 'replace')!r}") from None
     token_count = _parse_token_count(value, None)
     if token_count is None:
-        raise StreamError("a whole answer without usage: neither its tokens nor their times are known")
+        raise StreamError("the answer has no usage, so the number of its tokens and their times are unknown")
     return Completion(sent_at, ended_at, (), token_count, is_streamed=False)
 
 
@@ -255,9 +256,9 @@ def _parse_text(choice: Mapping[str, Any]) -> str | None:
 
 def _check_event(value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise StreamError(f"an event that is no object: {str(value)[:80]!r}")
+        raise StreamError(f"an event is not an object: {str(value)[:80]!r}")
     if error := value.get("error"):
-        raise StreamError(f"an error instead of the end: {_format_message(error)}")
+        raise StreamError(f"the stream ended with an error: {_format_message(error)}")
 
 
 def _parse_refusal(body: bytes) -> str:
@@ -276,7 +277,7 @@ def _format_message(value: Any) -> str:
     return " ".join(str(text).split())[:300]
 
 
-def _describe_error(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return "no byte within --timeout"
-    return str(error) or type(error).__name__
+    return describe_error(error)

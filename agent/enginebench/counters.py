@@ -8,7 +8,7 @@ from types import ModuleType
 from agent.sampling import plugins
 from collectors import Host
 
-_COLLECTOR = "engine"
+_ENGINE = "engine"  # the collector that samples engines
 _NAME = "measured"
 
 
@@ -16,9 +16,9 @@ class EngineCounters:
     """Reads one engine's counters through the agent's collector."""
 
     def __init__(self, modules: Mapping[str, ModuleType], url: str) -> None:
-        module = modules[_COLLECTOR]
+        module = modules[_ENGINE]
         engine_config = module.Config(engines=(module.EngineEndpoint(name=_NAME, url=url),))
-        self._collector = plugins.bind_collector(module, _COLLECTOR, interval=None, deadline=None, config=engine_config)
+        self._collector = plugins.bind_collector(module, _ENGINE, interval=None, deadline=None, config=engine_config)
         self._host = Host("/")
         self._previous = self._read_counters()
 

@@ -10,8 +10,10 @@ from agent.enginebench.client import Completion, EngineClient
 from agent.enginebench.heat import Heat
 from agent.enginebench.load import LoadRun
 from agent.enginebench.summary import Percentiles, Summary, format_verdict, list_speeds, summarise_run
+from agent.text.sparkline import draw_sparkline
+from agent.text.units import format_latency
 
-BARS = "▁▂▃▄▅▆▇█"
+MAX_SPARKLINE_WIDTH = 60  # characters
 MAX_REQUEST_LINES = 40  # of single requests; a longer run shows its first and last requests
 
 
@@ -53,13 +55,13 @@ def _format_numbers(summary: Summary, run: LoadRun) -> Iterator[str]:
     yield f"{'tokens/s in all':19}  {summary.throughput:9.1f}  of {summary.tokens} tokens in {summary.seconds:.1f} s"
     if run_speeds := list_speeds(run):
         yield (
-            f"{'in order':19}  {draw_sparkline(run_speeds)}  from {min(run_speeds):.1f} to "
+            f"{'in order':19}  {draw_sparkline(average_parts(run_speeds))}  from {min(run_speeds):.1f} to "
             f"{max(run_speeds):.1f} tokens/s"
         )
     if any(answer.usage_tokens is None for answer in run.answers):
         yield f"{'':19}  this engine does not report its token count: events were counted"
     if any(not answer.is_streamed for answer in run.answers):
-        yield f"{'':19}  this engine does not stream: tokens/s are of whole answers, with their prompts"
+        yield f"{'':19}  this engine does not stream: tokens/s include the time of the prompt"
 
 
 def _format_row(name: str, percentiles: Percentiles | None, *, times: bool) -> str:
@@ -82,18 +84,14 @@ def _format_heat(before: Heat, after: Heat) -> Iterator[str]:
 
 
 def _format_seconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value * 1000:.1f} ms" if value < 1 else f"{value:.2f} s"
+    return "-" if value is None else format_latency(value)
 
 
-def draw_sparkline(values: list[float], width: int = 60) -> str:
-    """Draws values in one line, from 0 to the largest; many values are averaged over equal parts."""
-    parts = min(width, len(values))
+def average_parts(values: list[float]) -> list[float]:
+    """Returns the means of equal parts of the values, as many as fit a line."""
+    parts = min(MAX_SPARKLINE_WIDTH, len(values))
     bounds = [len(values) * index // parts for index in range(parts + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
-    top = max(means) or 1.0
-    return "".join(BARS[min(int(mean / top * len(BARS)), len(BARS) - 1)] for mean in means)
+    return [sum(values[a:b]) / (b - a) for a, b in pairwise(bounds)]
 
 
 def to_json(engine: EngineClient, run: LoadRun, before: Heat, after: Heat) -> dict[str, Any]:
@@ -132,5 +130,5 @@ def _to_fields(percentiles: Percentiles | None) -> dict[str, float] | None:
     return (
         None
         if percentiles is None
-        else {("max" if name == "most" else name): value for name, value in percentiles._asdict().items()}
+        else {("max" if name == "maximum" else name): value for name, value in percentiles._asdict().items()}
     )

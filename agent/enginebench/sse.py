@@ -30,7 +30,7 @@ class EventParser:
         """Returns the JSON values that a chunk completes; raises StreamError."""
         *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         if len(self._buffer) > MAX_LINE_BYTES:
-            raise StreamError(f"a line of more than {MAX_LINE_BYTES >> 20} MiB, which is no stream of events")
+            raise StreamError(f"a line has more than {MAX_LINE_BYTES >> 20} MiB, so the answer is not an event stream")
         for line in lines:
             yield from self._parse_line(line.rstrip(b"\r"))
 
@@ -50,5 +50,5 @@ class EventParser:
             try:
                 decoded = msgspec.json.decode(value)
             except msgspec.DecodeError:
-                raise StreamError(f"an event that is not JSON: {value[:80].decode('utf-8', 'replace')!r}") from None
+                raise StreamError(f"an event is not JSON: {value[:80].decode('utf-8', 'replace')!r}") from None
             yield {"error": decoded} if field == b"error" else decoded

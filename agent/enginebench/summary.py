@@ -28,7 +28,7 @@ class Percentiles(NamedTuple):
     p50: float
     p90: float
     p99: float
-    most: float
+    maximum: float
 
 
 class Sag(NamedTuple):

@@ -1,8 +1,8 @@
 """
 The canary: runs the bundled reference engine in short bursts, whose tokens per second show the host's health.
 
-It must never harm the host. A burst is skipped while another engine works or may be working, while processors are
-short, and while the canary's memory exceeds a twentieth of its node's available memory.
+It must never harm the host. A burst is skipped while another engine works or may be working, and while processors are
+short. It is also skipped while the canary's memory exceeds a twentieth of its node's available memory.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import structlog
 
-from agent.config.schema import CANARY
-from agent.config.schema import CanaryConfig as Settings
+from agent.config.schema import CANARY, CanaryConfig
 from agent.runtime.child_process import ChildProcess
+from agent.runtime.errors import describe_error
 from rules import promql
 from rules.history.history import History
 
@@ -57,8 +57,8 @@ class EngineReady(msgspec.Struct, frozen=True):
 class Canary:
     """The engine's process and its bursts."""
 
-    def __init__(self, settings: Settings, token_file: Path, on_ready: Callable[[], None]) -> None:
-        """`on_ready` is called each time that the engine says where it serves."""
+    def __init__(self, settings: CanaryConfig, token_file: Path, on_ready: Callable[[], None]) -> None:
+        """`on_ready` is called each time that the engine prints the URL where it serves."""
         self._settings = settings
         self._skip_queries = {reason: promql.compile(text) for reason, text in SKIP_CONDITIONS.items()}
         self._tokens = FIRST_TOKENS
@@ -81,7 +81,7 @@ class Canary:
         try:
             self.ready = msgspec.json.decode(line, type=EngineReady)
         except msgspec.MsgspecError:
-            self._log.info("engine", line=line.decode("utf-8", "replace").strip())
+            self._log.info("engine output", line=line.decode("utf-8", "replace").strip())
             return
         self._on_ready()
 
@@ -114,7 +114,7 @@ class Canary:
                 body: Mapping[str, Any] = await response.json()
                 tokens = body["usage"]["completion_tokens"]
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            self._log.debug("canary burst failed", reason=str(error) or type(error).__name__)
+            self._log.debug("canary burst failed", reason=describe_error(error))
             return
         elapsed = asyncio.get_running_loop().time() - started
         target_tokens = round(tokens / elapsed * self._settings.burst)
@@ -132,7 +132,7 @@ class Canary:
 def canary_arguments(size: str) -> tuple[str, ...]:
     """Returns the options of the canary's engine; equal options give an equal model, whose speeds can be compared."""
     memory_limit = ("--most", "0.05")  # of the free memory of its node
-    one_burst = ("--slots", "1", "--drain", "0")  # one at a time, and nobody waits for the last when it ends
+    one_burst = ("--slots", "1", "--drain", "0")  # one burst at a time; a stopping engine does not finish it
     return ("--size", size, *memory_limit, *one_burst)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from agent.pacing import metrics
 from agent.pacing.controller import ControlInputs
@@ -32,11 +32,6 @@ _INTERVAL_METRIC = "steadytok_collector_interval_seconds"
 _DEFAULT_PERIOD = 10.0  # seconds between readings, if no collector reports its interval
 
 
-def index_by_engine(rows: Rows) -> dict[str, float]:
-    """Returns the value of each engine."""
-    return {labels.get("engine", ""): value for labels, value in rows}
-
-
 def read_headrooms(query: InstantQuery) -> Mapping[str, float]:
     """Returns the least headroom that any source reports, for each DIMM."""
     headrooms: dict[str, float] = {}
@@ -44,6 +39,11 @@ def read_headrooms(query: InstantQuery) -> Mapping[str, float]:
         dimm = labels.get("dimm", "")
         headrooms[dimm] = min(value, headrooms.get(dimm, value))
     return headrooms
+
+
+def index_by_engine(rows: Iterable[tuple[Mapping[str, str], float]]) -> dict[str, float]:
+    """Returns the value of each engine."""
+    return {labels.get("engine", ""): value for labels, value in rows}
 
 
 def build_load_query(window: str, engine: str = "") -> str:

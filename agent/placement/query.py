@@ -14,7 +14,7 @@ from agent.sampling.passes import CollectionResult, ThreadRunner
 from agent.sampling.plugins import Collector, bind_collector
 from collectors import Host
 
-PROCESS = "process"  # the collector
+PROCESS = "process"  # the collector that samples placements
 QUERY_TIMEOUT = 30.0  # seconds; a process of 100,000 mappings takes one or two
 
 

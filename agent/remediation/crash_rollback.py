@@ -1,9 +1,9 @@
 """
 Undoes the acts of a dead agent that hold no lease, such as a server's weight in a HAProxy.
 
-`python -m agent.remediation.crash_rollback FOLDER HAND TOKEN_FILE` is a child that waits for the end of its standard
-input, which even kill -9 of the agent causes. It then undoes the held acts of the journal. It has loaded all modules
-that it needs before: agents are killed when memory or the disk has run out.
+`python -m agent.remediation.crash_rollback FOLDER HAND TOKEN_FILE` is a child of the agent. It waits for the end of its
+standard input, which even kill -9 of the agent causes, and then undoes the acts in the journal that are still held. By
+then it has loaded all modules that it needs: agents are killed when memory or the disk has run out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from agent.remediation.action_context import LiveActionContext
 from agent.remediation.journal import JournalError, read_stored_state
 from agent.remediation.model import Act, EventKind, Phase
 from agent.runtime.child_process import ChildProcess
+from agent.runtime.errors import describe_fault
 from agent.text import terminal
 from rules.history.history import History
 
@@ -83,11 +84,11 @@ def roll_back(folder: Path, context: ActionContext) -> bool:
 
 
 def _roll_back_act(act: Act, context: ActionContext) -> bool:
-    """Tries to undo one act; returns False if it must be tried again."""
+    """Tries to undo one act; returns True if the act needs no more work."""
     try:
         action, task = catalog.from_undo_recipe(act.remedy, act.undo_recipe, {} if act.is_posted else dict(act.labels))
     except Exception as error:  # its action has been uninstalled: the other acts are undone all the same
-        _print_error(f"{act.resource} cannot be undone: {type(error).__name__}: {error}")
+        _print_error(f"{act.resource} cannot be undone: {describe_fault(error)}")
         return True
     if not action.LASTING:
         return True

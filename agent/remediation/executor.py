@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.actions import Action, ActionContext, ActionError, ChangedError, FailedError, Plan, RefusedError, Task
 from agent.remediation.model import Act, Event, EventKind
+from agent.runtime.errors import describe_fault
 from agent.runtime.threads import make_loop_callback
 
 DEADLINE = 120.0  # seconds: dropping the cache of a terabyte takes a minute
@@ -137,4 +138,4 @@ def to_json(value: Any) -> str:
 
 
 def _describe_error(error: Exception) -> str:
-    return str(error) if isinstance(error, ActionError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, ActionError) else describe_fault(error)

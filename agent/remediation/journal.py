@@ -13,7 +13,6 @@ import queue
 import sqlite3
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agent.remediation.model import AuditEntry, RemediationState
-from agent.storage.sqlite import open_database, open_read_only, transaction
+from agent.runtime.errors import describe_fault
+from agent.storage.sqlite import compute_checksum, open_database, open_read_only, transaction
 
 FILE = "journal.db"
 MAX_ENTRIES = 100_000  # lines of the audit: some 20 MB, years of an ordinary host
@@ -96,7 +96,7 @@ class Journal:
             except sqlite3.Error as error:
                 on_committed(f"{self.path} cannot be written: {error}")
             except Exception as error:  # whatever the fault: without a commit nothing is done
-                on_committed(f"{self.path} cannot be written: {type(error).__name__}: {error}")
+                on_committed(f"{self.path} cannot be written: {describe_fault(error)}")
             else:
                 on_committed(None)
         self._database.close()
@@ -135,7 +135,7 @@ def _load_state(database: sqlite3.Connection, current: Timestamp) -> Remediation
     if row is None:
         return RemediationState()
     body, *saved, crc = row
-    if _checksum(body, Timestamp(*saved)) != crc:
+    if compute_checksum([body, *saved]) != crc:
         raise ValueError("wrong checksum")
     return _adjust_times(_decode_state(body), Timestamp(*saved), current)
 
@@ -176,7 +176,7 @@ def _write_commit(
     database: sqlite3.Connection, state: RemediationState, entries: tuple[AuditEntry, ...], timestamp: Timestamp
 ) -> None:
     body = _encode_state(state)
-    row: tuple[Any, ...] = (body, *timestamp, _checksum(body, timestamp))
+    row: tuple[Any, ...] = (body, *timestamp, compute_checksum([body, *timestamp]))
     with transaction(database):
         database.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?, ?, ?)", row)
         database.executemany(
@@ -184,7 +184,3 @@ def _write_commit(
         )
         if entries:
             database.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?", (MAX_ENTRIES,))
-
-
-def _checksum(body: str, timestamp: Timestamp) -> int:
-    return zlib.crc32(msgspec.json.encode([body, *timestamp]))

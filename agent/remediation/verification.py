@@ -41,8 +41,8 @@ NOTABLE_CHANGE = 0.05  # of a node's available memory; smaller differences come 
 
 def measure(query: InstantQuery, expression_values: tuple[float, ...] | None = None) -> Measure:
     """Measures the present; `expression_values` are those of the remedy's own expression."""
-    speeds = index_by_engine([row for row in query(_SPEED_QUERY) if row[1] > 0])
-    contexts = index_by_engine([row for row in query(_CONTEXT_QUERY) if row[1] > 0])
+    speeds = index_by_engine(row for row in query(_SPEED_QUERY) if row[1] > 0)
+    contexts = index_by_engine(row for row in query(_CONTEXT_QUERY) if row[1] > 0)
     hottest = query(_HOTTEST_QUERY)
     return Measure(
         {engine: 1000 / speed for engine, speed in speeds.items()},

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
+from agent.runtime.errors import describe_fault
+
 MIN_PAUSE = 1.0  # seconds before a child that ended is started again
 MAX_PAUSE = 300.0  # seconds; the pause doubles up to this while a child keeps ending
 STABLE_AFTER = 60.0  # seconds that a child must live until the pause is the shortest again
@@ -188,4 +190,4 @@ async def read_line(stream: asyncio.StreamReader) -> bytes:
 
 def _describe_failure(failure: Exception) -> str:
     failures = failure.exceptions if isinstance(failure, ExceptionGroup) else (failure,)
-    return "; ".join(f"{type(error).__name__}: {error}" for error in failures)
+    return "; ".join(map(describe_fault, failures))

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from types import ModuleType
 
+from agent.runtime.errors import describe_fault
+
 
 class PluginError(Exception):
     """The set of plug-ins cannot be used; the message names the plug-in."""
@@ -34,6 +36,6 @@ def load_plugins(package: ModuleType, group: str, kind: str, enabled: Iterable[s
             try:
                 modules[entry.name] = entry.load()
             except Exception as error:  # importing a third party's module may raise anything
-                reason = f"the {kind} {entry.name!r} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}"
+                reason = f"the {kind} {entry.name!r} ({entry.value}) cannot be loaded: {describe_fault(error)}"
                 raise PluginError(reason) from error
     return modules

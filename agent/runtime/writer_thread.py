@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
+from agent.runtime.errors import describe_fault
+
 Job = Callable[[], None]
 
 
@@ -49,7 +51,6 @@ class WriterThread:
             try:
                 job()
             except Exception as error:  # the thread must outlive a failed write, or nothing is written again
-                reason = f"{type(error).__name__}: {error}"
-                structlog.get_logger().error("writing failed", target=self._name, reason=reason)
+                structlog.get_logger().error("writing failed", target=self._name, reason=describe_fault(error))
             finally:
                 self._idle.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.pacing import metrics as pacing
+from agent.pacing import metrics
 from collectors import counter, gauge
 
 SAMPLING_GROUP = "agent"  # History's group of these metrics
@@ -87,5 +87,5 @@ METRICS = (
     PROCESS_CPU,
     PROCESS_RESIDENT,
     BUILD_INFO,
-    *pacing.METRICS,
+    *metrics.METRICS,
 )

@@ -41,7 +41,7 @@ class MemoryEstimate:
         others = self._history.count_series() - sum(count for count, _ in sampled)
         needed += estimate_bytes(max(others, 0), tick_ms, keep_ms)
         structlog.get_logger().info(
-            "history",
+            "history memory estimate",
             series=self._history.count_series(),
             keep=format_duration(self._sampling.keep),
             memory=format_bytes(needed),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -41,6 +42,16 @@ def open_database(path: Path, schema: str, version: int, synchronous: Literal["N
     return database
 
 
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Opens a file without changing it, as beside a running agent or after its death. Raises sqlite3.Error."""
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)
+
+
+def compute_checksum(columns: Iterable[object]) -> int:
+    """Returns the checksum of a row, stored beside it; a later read detects a row that was changed or damaged."""
+    return zlib.crc32(msgspec.json.encode(list(columns)))
+
+
 def move_aside(path: Path, database: sqlite3.Connection | None) -> Path:
     """Closes a damaged file and renames it; returns its new path. In a read-only folder the file stays as it is."""
     if database is not None:
@@ -64,7 +75,8 @@ def open_or_start_clean(
     """
     Opens a database and loads its content; a file that cannot be read is moved aside, and a new one begun.
 
-    Returns no content then, and no connection either if the new file cannot be opened: the caller may try again.
+    In that case the content is None. The connection is None too if the new file cannot be opened: the caller may try
+    again.
     """
     database = None
     try:
@@ -91,8 +103,3 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself, for example on a full disk
             database.execute("ROLLBACK")
         raise
-
-
-def open_read_only(path: Path) -> sqlite3.Connection:
-    """Opens a database that another process may write to, without changing it."""
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2.0)

@@ -64,7 +64,7 @@ class StateDir:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            reason = f"cannot use the state folder {path}: {error.strerror}; set state.dir to a folder that is ours"
+            reason = f"cannot use the state folder {path}: {error.strerror}; set state.dir to a writable folder"
             raise StateError(reason) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +90,7 @@ class StateDir:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateError(f"cannot read {self.path / name}: {error.strerror}; move it away") from error
+            raise StateError(f"cannot read {self.path / name}: {error.strerror}; move the file away") from error
 
     def write(self, name: str, text: str) -> None:
         """Replaces a file in the folder atomically. Raises OSError."""

@@ -26,6 +26,19 @@ def format_duration(seconds: float) -> str:
     return durations.format_duration(ms, whole_weeks=False) if ms else "0"
 
 
+def format_span(seconds: float) -> str:
+    """Formats an age or a time away with one unit: `45 s`, `12 min`, `3.5 h`; less than zero is 0."""
+    rounded = max(0, round(seconds))
+    if rounded < 90:
+        return f"{rounded} s"
+    return f"{round(rounded / 60)} min" if rounded < 5400 else f"{rounded / 3600:.1f} h"
+
+
+def format_latency(seconds: float) -> str:
+    """Formats a measured time in milliseconds, or in seconds from one second on: `3.2 ms`, `1.25 s`."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
 def parse_size(text: str) -> int:
     """Returns the bytes of a size such as `64MiB`. Raises ValueError."""
     match = _SIZE.fullmatch(text)

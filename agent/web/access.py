@@ -144,7 +144,7 @@ class AccessControl:
         self.web_config = webconfig.load_web_config(path)
         self.listener: Listener | None = None
         self._refusal_counter = Counter(
-            "steadytok_http_refused", "Requests that were refused at the door.", ["reason"], registry=registry
+            "steadytok_http_refused", "Requests refused by access control.", ["reason"], registry=registry
         )
         for reason in REASONS:
             self._refusal_counter.labels(reason)

@@ -17,8 +17,8 @@ from typing import TypeVar
 import structlog
 from aiohttp import web
 
-from agent.web import prometheus_json
-from agent.web import rules_api as _rules
+from agent.runtime.errors import describe_fault
+from agent.web import prometheus_json, rules_api
 from agent.web.context import WebContext
 from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
 from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
@@ -90,7 +90,7 @@ class QueryApi:
                 raise  # aiohttp's own answer, such as to a body that is too large
             except Exception as error:  # a fault in one request ends only that request
                 self._log.exception("a request to the query API failed", path=request.path)
-                reason = f"internal error: {type(error).__name__}: {error}"
+                reason = f"internal error: {describe_fault(error)}"
                 status, body = HTTPStatus.INTERNAL_SERVER_ERROR, prometheus_json.encode_failure("internal", reason)
             headers = {"Content-Type": "application/json", "Vary": "Accept-Encoding"}
             if body.startswith(_GZIP_MAGIC):
@@ -206,10 +206,10 @@ class QueryApi:
         return prometheus_json.encode_data([])
 
     async def _serve_rules(self, params: Parameters) -> bytes:
-        return prometheus_json.encode_data(_rules.list_groups(self._context.rules(), self._context.identity, params))
+        return prometheus_json.encode_data(rules_api.list_groups(self._context.rules(), self._context.identity, params))
 
     async def _serve_alerts(self, params: Parameters) -> bytes:
-        return prometheus_json.encode_data(_rules.list_alerts(self._context.rules(), self._context.identity))
+        return prometheus_json.encode_data(rules_api.list_alerts(self._context.rules(), self._context.identity))
 
     async def _serve_build_info(self, params: Parameters) -> bytes:
         unknown = dict.fromkeys(("revision", "branch", "buildUser", "buildDate", "goVersion"), "")

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agent.config import loader as configuration
+from agent.config import loader
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig, ClientCertificate, Section
 from agent.runtime.tls import TlsVersion, load_certificate, set_version_bounds
@@ -48,7 +48,7 @@ FileStamps = tuple[tuple[str, FileStamp], ...]
 
 
 class TlsServer(Section, frozen=True):
-    """`tls_server_config`."""
+    """The section `tls_server_config`: the certificate, the client authentication and the TLS options."""
 
     cert_file: str
     key_file: str
@@ -63,14 +63,14 @@ class TlsServer(Section, frozen=True):
 
 
 class HttpServer(Section, frozen=True):
-    """`http_server_config`; `http2` has no effect, since the server speaks HTTP/1.1."""
+    """The section `http_server_config`; `http2` has no effect, since the server speaks HTTP/1.1."""
 
     http2: bool = True
     headers: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class WebConfig(Section, frozen=True):
-    """The whole file."""
+    """The whole web configuration file."""
 
     tls_server_config: TlsServer | None = None
     http_server_config: HttpServer = HttpServer()
@@ -100,14 +100,14 @@ def load_web_config(path: str | None, previous: LoadedWebConfig | None = None) -
     if path is None:
         return LoadedWebConfig()
     file_stamps = stamp_files(path)  # before reading: a write in the meantime is then seen as a change
-    settings = _parse_web_config(configuration.read_document(Path(path)), path)
+    settings = _parse_web_config(loader.read_document(Path(path)), path)
     lifted = (
         []
         if previous is None
         else [name for name in _list_restrictions(previous.settings) if name not in _list_restrictions(settings)]
     )
     if lifted:
-        raise ConfigError([f"{path}: expected {', '.join(lifted)}, which keeps people out now; a restart does without"])
+        raise ConfigError([f"{path}: expected {', '.join(lifted)}: only a restart can remove it"])
     tls = settings.tls_server_config
     return LoadedWebConfig(settings, None if tls is None else _build_server_context(path, tls), file_stamps)
 
@@ -126,7 +126,7 @@ def _list_set_keys(section: Section, *names: str) -> list[str]:
 def uses_tls(path: str | None) -> bool:
     """True when a web configuration has TLS; `load_web_config` reports its faults."""
     try:
-        return path is not None and bool(configuration.read_document(Path(path)).get("tls_server_config"))
+        return path is not None and bool(loader.read_document(Path(path)).get("tls_server_config"))
     except ConfigError:
         return False
 
@@ -141,7 +141,7 @@ def stamp_files(path: str) -> FileStamps:
     """Returns the stamps of the file and of the files it names, missing ones included."""
     own_stamp = (path, read_file_stamp(path))
     try:
-        tls = _parse_web_config(configuration.read_document(Path(path)), path).tls_server_config
+        tls = _parse_web_config(loader.read_document(Path(path)), path).tls_server_config
     except ConfigError:
         return (own_stamp,)  # the fault is in the file itself
     names = [] if tls is None else filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
@@ -157,7 +157,7 @@ def _resolve_path(path: str, name: str) -> str:
 
 
 def _parse_web_config(document: dict[str, Any], path: str) -> WebConfig:
-    settings: WebConfig = configuration.parse_section(WebConfig, document, path)
+    settings: WebConfig = loader.parse_section(WebConfig, document, path)
     faults = [f"{path}: {key}: {expected}" for key, expected in _find_faults(settings)]
     if faults:
         raise ConfigError(faults)
@@ -250,7 +250,7 @@ def build_client_context(path: str, client_certificate: ClientCertificate | None
     The command presents `client_certificate`. Without one it presents the agent's own certificate to an agent that
     requires any: that suffices when one authority signs for both sides. Raises ConfigError.
     """
-    tls = _parse_web_config(configuration.read_document(Path(path)), path).tls_server_config
+    tls = _parse_web_config(loader.read_document(Path(path)), path).tls_server_config
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # the certificate itself is known, so its names add nothing
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

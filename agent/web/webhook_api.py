@@ -15,11 +15,10 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 import msgspec
+import prometheus_client
 from aiohttp import web
-from prometheus_client import Counter as CounterMetric
 
-from agent.alerting import webhook_inbox as inbox
-from agent.alerting.webhook_inbox import FullError, PostedAlert
+from agent.alerting.webhook_inbox import FullError, PostedAlert, to_alert
 from agent.web import prometheus_json
 from agent.web.context import WebContext
 from agent.web.query_params import parse_time
@@ -57,10 +56,10 @@ class WebhookApi:
     def __init__(self, context: WebContext) -> None:
         self._context = context
         self._generator_url = re.compile(re.escape(context.external_url.rstrip("/")) + r"/graph\?.*", re.DOTALL)
-        self._alert_counter = CounterMetric(
+        self._alert_counter = prometheus_client.Counter(
             "steadytok_webhook_alerts", "Alerts that were posted.", ["outcome"], registry=context.registry
         )
-        self._rejection_counter = CounterMetric(
+        self._rejection_counter = prometheus_client.Counter(
             "steadytok_webhook_rejected", "Posts that were not taken.", ["reason"], registry=context.registry
         )
         for outcome in OUTCOMES:
@@ -99,7 +98,7 @@ class WebhookApi:
                 outcomes["refused"] += 1
             elif self._is_echo(payload_alert, inbox_alert.labels):
                 outcomes["echo"] += 1
-            elif self._context.remedies.matches_alert(inbox.to_alert(inbox_alert)):
+            elif self._context.remedies.matches_alert(to_alert(inbox_alert)):
                 wanted_alerts.append(inbox_alert)
             else:
                 outcomes["unwanted"] += 1

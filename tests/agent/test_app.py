@@ -177,8 +177,8 @@ def test_it_ends_cleanly(tmp_path: Path, two_nodes: Path, number: int) -> None:
 def test_what_history_will_take_is_said(tmp_path: Path, two_nodes: Path) -> None:
     """Once the first readings have arrived, one line logs the series, their retention and the memory for them."""
     with run_agent(tmp_path, two_nodes) as running:
-        processes.wait_until(lambda: running.has_logged('"event":"history"'), 15, "the line is there")
-        (line,) = [line for line in running.log.read_text().splitlines() if '"event":"history"' in line]
+        processes.wait_until(lambda: running.has_logged('"event":"history memory estimate"'), 15, "the line is there")
+        (line,) = [line for line in running.log.read_text().splitlines() if '"event":"history memory estimate"' in line]
         event = json.loads(line)
 
     assert event["keep"] == "1h"

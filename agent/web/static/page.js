@@ -146,7 +146,7 @@ function drawState() {
       ? `No answer from the agent: ${failing}. Trying again.`
       : `No answer since ${clock(answered)}: ${failing}. What is shown is of then.`
     : still
-      ? `The agent answers, but has read nothing for ${span(drawn.self.age)}.`
+      ? `The agent has stalled: no samples for ${span(drawn.self.age)}.`
       : "";
   if (at("gone").textContent !== words) at("gone").textContent = words;
 }

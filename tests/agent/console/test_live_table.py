@@ -6,8 +6,6 @@ import io
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from agent.console.host_view import HostContext, HostView
@@ -21,7 +19,7 @@ from agent.console.overview import (
     PanelLine,
 )
 from agent.console.panels import Panel, PanelQuery, load_panels
-from agent.console.rows import Row, build_rows, draw_sparkline
+from agent.console.rows import Row, build_rows
 from collectors import Sample, gauge
 from rules.alerts import Alert, AlertState
 from rules.history.history import History
@@ -154,15 +152,6 @@ def test_an_engines_name_is_no_markup() -> None:
     overview = replace(OVERVIEW, engines=(EngineSummary("[/r1]", True),))
 
     assert "[/r1]" in draw(list(build_rows(overview)))
-
-
-@given(st.lists(st.none() | st.floats(-1e9, 1e9)))
-def test_a_sparkline_has_a_character_for_each_value(trail: list[float | None]) -> None:
-    """Each value is one character, a missing one a gap; without any positive value there is no line at all."""
-    line = draw_sparkline(trail)
-
-    assert len(line) in (0, len(trail))
-    assert all((character == " ") is (value is None) for character, value in zip(line, trail, strict=False))
 
 
 def test_without_a_terminal_there_are_plain_lines() -> None:

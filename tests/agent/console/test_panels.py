@@ -42,4 +42,4 @@ def test_a_panel_without_data_says_why(panel: Panel) -> None:
     assert panel.none.endswith(".")
     assert panel.lines[0].style == "line"
     for line in panel.lines:
-        assert line.style != "note" or (line.of and line.unit and line.digits is not None)
+        assert line.style != "note" or (line.owner_label and line.unit and line.digits is not None)

@@ -227,7 +227,7 @@ def test_a_missing_reading_is_missing() -> None:
 
 def test_an_agent_that_stands_still_is_said_to() -> None:
     """An agent that answers without sampling is reported as stalled."""
-    assert "but has read nothing for 42 s" in " ".join(format_lines(replace(OVERVIEW, age=42.0)))
+    assert "stalled: no samples for 42 s" in " ".join(format_lines(replace(OVERVIEW, age=42.0)))
 
 
 def test_colours_say_how_bad() -> None:

@@ -171,12 +171,12 @@ def test_an_engine_without_a_list_of_models(peer: Start, models: Reply | None) -
         (Reply([b"busy\n  here"], 503, "text/plain"), "answered 503: busy here"),
         (Reply([b""], 500, "text/plain"), "answered 500: nothing more"),
         (Reply([b'{"error": "model not found"}'], 404, "application/json"), "answered 404: model not found"),
-        (Reply([data({"error": {"message": "out of memory"}})]), "sent an error instead of the end: out of memory"),
-        (Reply([b"data: nonsense\n\n"]), "sent an event that is not JSON: 'nonsense'"),
-        (Reply([b"data: [1]\n\n"]), "sent an event that is no object"),
-        (Reply([DONE]), "sent a stream without any text"),
-        (Reply([b"<html>"], 200, "text/html"), "sent neither events nor JSON"),
-        (Reply([b'{"choices": []}'], 200, "application/json"), "sent a whole answer without usage"),
+        (Reply([data({"error": {"message": "out of memory"}})]), "the stream ended with an error: out of memory"),
+        (Reply([b"data: nonsense\n\n"]), "an event is not JSON: 'nonsense'"),
+        (Reply([b"data: [1]\n\n"]), "an event is not an object"),
+        (Reply([DONE]), "the stream has no text"),
+        (Reply([b"<html>"], 200, "text/html"), "the answer is neither events nor JSON"),
+        (Reply([b'{"choices": []}'], 200, "application/json"), "the answer has no usage"),
     ],
 )
 def test_what_goes_wrong_is_one_sentence(peer: Start, reply: Reply, sentence: str) -> None:

@@ -14,8 +14,9 @@ from agent.enginebench.client import Completion, EngineClient, StreamEvent
 from agent.enginebench.heat import Heat
 from agent.enginebench.load import LoadRun
 from agent.enginebench.plot import render_svg, round_step
-from agent.enginebench.report import draw_sparkline, format_lines, to_json
+from agent.enginebench.report import average_parts, format_lines, to_json
 from agent.enginebench.summary import compute_percentiles, compute_sag, format_verdict, summarise_run
+from agent.text.sparkline import draw_sparkline
 
 UNKNOWN = Heat()
 COOL = Heat(dimm=45.0, processor=50.0, hertz=3.2e9, throttled=0.0)
@@ -150,5 +151,5 @@ def test_failures_are_told_once_with_their_number() -> None:
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=300))
 def test_a_curve_in_one_line(values: list[float]) -> None:
     """A sparkline has at most 60 steps; equal values are a flat line."""
-    assert len(draw_sparkline(values)) == min(60, len(values))
-    assert len(set(draw_sparkline([5.0] * 7))) == 1
+    assert len(draw_sparkline(average_parts(values))) == min(60, len(values))
+    assert len(set(draw_sparkline(average_parts([5.0] * 7)))) == 1

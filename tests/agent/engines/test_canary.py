@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.schema import CANARY
-from agent.config.schema import CanaryConfig as Settings
+from agent.config.schema import CANARY, CanaryConfig
 from agent.engines.canary import Canary
 from collectors import counter, gauge
 from rules.history.history import History
@@ -64,7 +63,7 @@ def test_it_gives_way(
             history.record(group, second * 1000, [reading for reading in readings if reading is not None])
 
     async def find_skip_reason() -> str | None:
-        return Canary(Settings(), Path("token"), lambda: None).skip_reason(history, 29_000)
+        return Canary(CanaryConfig(), Path("token"), lambda: None).skip_reason(history, 29_000)
 
     assert asyncio.run(find_skip_reason()) == reason
 

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.text.units import format_bytes, format_duration, parse_duration, parse_size, url_origin
+from agent.text.units import (
+    format_bytes,
+    format_duration,
+    format_latency,
+    format_span,
+    parse_duration,
+    parse_size,
+    url_origin,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +73,18 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     """A number alone, a fraction and a decimal unit are refused."""
     with pytest.raises(ValueError, match="expected a size such as 64MiB"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0 s"), (89.4, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (90000, "25.0 h")],
+)
+def test_a_span_has_one_unit(seconds: float, text: str) -> None:
+    """An age is rounded to seconds, minutes or tenths of an hour."""
+    assert format_span(seconds) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.00321, "3.2 ms"), (0.9999, "999.9 ms"), (1.0, "1.00 s")])
+def test_a_latency_has_the_unit_of_its_size(seconds: float, text: str) -> None:
+    """Times below a second are in milliseconds."""
+    assert format_latency(seconds) == text

@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     configure(folder, port, None)
     agent = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(folder / CONFIG)]
     with processes.run_process(agent, folder / "log"):
-        processes.wait_until(lambda: '"history"' in (folder / "log").read_text(), 30, "readings")
+        processes.wait_until(lambda: '"history memory estimate"' in (folder / "log").read_text(), 30, "readings")
         yield folder
 
 

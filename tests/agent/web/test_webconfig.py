@@ -170,7 +170,7 @@ def test_a_certificate_that_comes_late_is_taken_over(tmp_path: Path, monkeypatch
 def test_what_is_written_while_it_is_read_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write between the stamp and the read of a file counts as a change."""
     path = Path(write_users(tmp_path))
-    document = webconfig.configuration.read_document
+    document = webconfig.loader.read_document
 
     def read_and_append(read: Path | None) -> dict[str, Any]:
         content = document(read)
@@ -178,7 +178,7 @@ def test_what_is_written_while_it_is_read_is_seen(tmp_path: Path, monkeypatch: p
             file.write("# more\n")
         return content
 
-    monkeypatch.setattr(webconfig.configuration, "read_document", read_and_append)
+    monkeypatch.setattr(webconfig.loader, "read_document", read_and_append)
 
     assert webconfig.load_web_config(str(path)).has_changed
 
