@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.bmc import SimulatedBmc, make_dimm_sensors, make_other_sensors
-from tests.lab import machine
+from tests.lab import machine, service_machine
 
 StageReader = Callable[[str], dict[str, Any]]
 
@@ -25,17 +25,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _name_machine(item: pytest.Item) -> str:
-    if item.path.stem == "test_service":
+    if item.path.stem in ("test_service", "test_upgrade"):
         return "service"
     return "eight nodes" if "eight" in item.keywords else "two nodes"
 
 
+def require(missing: str | None) -> None:
+    """Skips the test with this sentence, if any, or fails it if the environment requires all programs."""
+    if missing is None:
+        return
+    if os.environ.get("STEADYTOK_REQUIRE_PEERS"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
 def run_machine(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) -> Path:
     """The folder that a machine has written to; without its programs tests are skipped, or fail if told so."""
-    if (sentence := machine.find_missing()) is not None:
-        if os.environ.get("STEADYTOK_REQUIRE_PEERS"):
-            pytest.fail(sentence)
-        pytest.skip(sentence)
+    require(machine.find_missing())
     out = folders.mktemp("lab")
     with SimulatedBmc(out / "bmc", [*make_dimm_sensors(32), *make_other_sensors()], in_band=True) as bmc:
         machine.run(machine.prepare(), "tests.lab.guest", out, *stages, shape=shape, bmc=bmc.serial_port)
@@ -60,3 +66,21 @@ def _machine_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _read_stage(machine_ran: Path) -> StageReader:
     """Reads the results of a stage in the machine of two nodes."""
     return lambda name: read_result(machine_ran, name)
+
+
+@pytest.fixture(scope="session", name="service_ran")
+def _service_ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the machine with its own systemd, in which all stages are done."""
+    require(service_machine.find_missing())
+    out = tmp_path_factory.mktemp("service")
+    out.chmod(0o755)  # a user without privileges reads the program there too
+    image = service_machine.prepare()
+    service_machine.furnish(out)
+    service_machine.run(image, out)
+    return out
+
+
+@pytest.fixture(scope="session", name="read_service_stage")
+def _read_service_stage(service_ran: Path) -> StageReader:
+    """Reads the results of a stage in the machine with its own systemd."""
+    return lambda name: read_result(service_ran, name)

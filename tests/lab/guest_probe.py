@@ -134,7 +134,7 @@ def try_processes() -> dict[str, Any]:
         "signal": lambda: os.kill(1, 0),
         "trace": trace,
     }
-    return {"seen": visible, **{name: outcome(way) for name, way in ways.items()}}
+    return {"visible": visible, **{name: outcome(way) for name, way in ways.items()}}
 
 
 def try_reaching() -> dict[str, str]:

@@ -127,10 +127,19 @@ def prepare(cache: Path | None = None) -> Parts:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             _make(Path(scratch), image)
-            (Path(scratch) / "parts").rename(done)  # whole or not at all: another run may be looking
+            publish(Path(scratch) / "parts", done)
     (kernel,) = (done / "tree/boot").glob("vmlinuz-*")
     release = kernel.name.removeprefix("vmlinuz-")
     return Parts(kernel, release, done / "initrd.gz", done / "ssdt.aml", done / "tree")
+
+
+def publish(folder: Path, done: Path) -> None:
+    """Moves a folder into the cache, whole or not at all; another run may have made the same one meanwhile."""
+    try:
+        folder.rename(done)
+    except OSError:
+        if not done.exists():
+            raise
 
 
 def run(

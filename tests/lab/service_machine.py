@@ -8,12 +8,15 @@ root is never written to: what a machine does goes into a file of QEMU's that en
 from __future__ import annotations
 
 import hashlib
+import io
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +25,9 @@ from tests.lab import machine
 from tests.lab.machine import LabError, Parts
 
 LIMIT = 1100.0  # seconds that the guest may take in all
-NEWER = "0.1.1"
+NEWER, OLDER = "0.1.1", "0.0.9"
+BEFORE_THE_ROOMS = "de919472e7b6e68b7db4b9a33f9ee0bdc20ca88a"
+"""The last commit before the source was laid out in rooms and renamed."""
 HOUSE = Path(__file__).parents[2]
 _PROGRAMS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "prometheus-alertmanager": "prometheus-alertmanager"}
 _PACKAGES = ("systemd-sysv", "udev", "kmod", "python3", "i2c-tools", "iproute2", "passwd")
@@ -51,7 +56,7 @@ Description=what the lab does in here
 # As sudo from a terminal would be: in a place of its own in the tree of control groups, with no bounds.
 ExecStartPre=/bin/mkdir -p /run/lab
 ExecStartPre=/bin/mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288,cache=loose out /run/lab
-ExecStart=/bin/sh -c 'exec python3 -u /run/lab/guest_service.py >>/run/lab/guest.log 2>&1'
+ExecStart=/bin/sh -c 'cd /run/lab && exec python3 -u -m tests.lab.guest_service $(cat stages) >>guest.log 2>&1'
 Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
 [Install]
 WantedBy=multi-user.target
@@ -92,7 +97,7 @@ def prepare() -> Image:
     if not done.exists():
         with tempfile.TemporaryDirectory(dir=done.parent) as scratch:
             _make(Path(scratch), parts)
-            (Path(scratch) / "image").rename(done)  # whole or not at all: another run may be looking
+            machine.publish(Path(scratch) / "image", done)
             for older in done.parent.glob("root-*"):
                 if older != done:
                     shutil.rmtree(older)
@@ -168,46 +173,77 @@ def _codename() -> str:
     raise LabError("this is no release of Debian: /etc/os-release has no VERSION_CODENAME")
 
 
-def build_wheels(folder: Path, version: str | None = None) -> None:
-    """
-    Our wheel, of this checkout, and those that it needs; with a `version`, our wheel alone under that number.
+def find_missing_history() -> str | None:
+    """Returns a sentence if this clone lacks the version before the rooms, else None."""
+    command = ["git", "cat-file", "-e", f"{BEFORE_THE_ROOMS}^{{commit}}"]
+    if subprocess.run(command, cwd=HOUSE, capture_output=True, check=False).returncode == 0:
+        return None
+    return f"the clone is shallow, without {BEFORE_THE_ROOMS[:10]}: git fetch --unshallow"
 
-    Built by the pip of this environment, which must reach an index; the guest reaches nothing.
+
+def build_wheels(folder: Path) -> None:
     """
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "-w", str(folder)]
-    if version is None:
-        machine.run_command([*pip, str(HOUSE), "pip"])
-        return
+    Builds our wheel, of this checkout, and downloads the wheels that it needs.
+
+    The pip of this environment must reach an index; the guest reaches nothing.
+    """
+    machine.run_command([*_pip_wheel(folder), str(HOUSE), "pip"])
+
+
+def build_version(folder: Path, version: str, revision: str | None = None) -> None:
+    """Builds our wheel alone under another version number, of this checkout or of a revision of it."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "steadytok"
-        names = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True, check=True).stdout
-        for name in names.splitlines():
-            if not name.startswith("tests/") and (HOUSE / name).is_file():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(HOUSE / name, copy / name)
+        if revision is None:
+            _copy_checkout(copy)
+        else:
+            _unpack_revision(copy, revision)
         project = (copy / "pyproject.toml").read_text()
         (copy / "pyproject.toml").write_text(project.replace('version = "0.1.0"', f'version = "{version}"', 1))
-        machine.run_command([*pip, "--no-deps", str(copy)])
+        machine.run_command([*_pip_wheel(folder), "--no-deps", str(copy)])
 
 
-def fetch_packages(folder: Path, wheelhouse: Path) -> None:
-    """What `python3 -m venv` and `pip install steadytok` would give a user: the environment that installs from."""
+def _pip_wheel(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "-w", str(folder)]
+
+
+def _copy_checkout(target: Path) -> None:
+    names = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True, check=True).stdout
+    for name in names.splitlines():
+        if not name.startswith("tests/") and (HOUSE / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(HOUSE / name, target / name)
+
+
+def _unpack_revision(target: Path, revision: str) -> None:
+    archive = subprocess.run(["git", "archive", revision], cwd=HOUSE, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(target, filter="data")
+
+
+def install_packages(folder: Path, wheels: Path, *requirements: str) -> None:
+    """Installs packages into a folder, as `python3 -m venv` and `pip install` would into a user's environment."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder)]
-    machine.run_command([*pip, "--no-index", "--find-links", str(wheelhouse), "pip", "steadytok"])
+    machine.run_command([*pip, "--no-index", "--find-links", str(wheels), *requirements])
 
 
-def furnish(out: Path) -> None:
-    """What the guest finds in its /run/lab: its program, wheels of two versions, and an Alertmanager."""
+def furnish(out: Path, stages: Sequence[str] = ()) -> None:
+    """Fills the guest's /run/lab: its program, wheels of three versions, and an Alertmanager."""
     out.mkdir(parents=True, exist_ok=True)
     build_wheels(out / "wheels")
-    build_wheels(out / "newer", NEWER)
-    fetch_packages(out / "site", out / "wheels")
-    for name in ("guest_service.py", "guest_probe.py"):
-        shutil.copy(HOUSE / "tests/lab" / name, out / name)
+    build_version(out / "newer", NEWER)
+    install_packages(out / "site", out / "wheels", "pip", "steadytok")
+    if find_missing_history() is None:
+        build_version(out / "old", OLDER, BEFORE_THE_ROOMS)
+        install_packages(out / "old-site", out / "old", "--no-deps", "steadytok")  # imported before out/site
+    (out / "tests/lab").mkdir(parents=True)
+    for path in (HOUSE / "tests/lab").glob("guest_*.py"):
+        shutil.copy(path, out / "tests/lab" / path.name)
+    (out / "stages").write_text(" ".join(stages))
     alertmanager = machine.which("prometheus-alertmanager")
     assert alertmanager is not None  # `find_missing` has checked
     shutil.copy(alertmanager, out / "alertmanager")
-    # Debian's build reads its templates from there, whatever it is told.
+    # Debian's build reads its templates from this folder alone.
     shutil.copytree("/usr/share/prometheus/alertmanager", out / "templates")
 
 
@@ -251,8 +287,8 @@ if __name__ == "__main__":
     try:
         image = prepare()
         sys.stdout.write(f"{image}\n")
-        if len(sys.argv) > 1:  # by hand: a folder for what the guest sees and says
-            furnish(Path(sys.argv[1]))
+        if len(sys.argv) > 1:  # by hand: the guest's folder, and the stages to run (all without)
+            furnish(Path(sys.argv[1]), sys.argv[2:])
             run(image, Path(sys.argv[1]))
     except LabError as error:
         sys.exit(str(error))
