@@ -1,4 +1,4 @@
-"""Boots the virtual machine once for all tests of the lab, and gives them the results of its stages."""
+"""Boots each virtual machine once for all tests of the lab, and reads the results of its stages for them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def require(missing: str | None) -> None:
 
 
 def run_machine(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: str) -> Path:
-    """The folder that a machine has written to; without its programs tests are skipped, or fail if told so."""
+    """Runs stages in a machine of this shape; returns the folder with their results."""
     require(machine.find_missing())
     out = folders.mktemp("lab")
     with SimulatedBmc(out / "bmc", [*make_dimm_sensors(32), *make_other_sensors()], in_band=True) as bmc:
@@ -49,10 +49,10 @@ def run_machine(folders: pytest.TempPathFactory, shape: machine.Shape, *stages: 
 
 
 def read_result(out: Path, name: str) -> dict[str, Any]:
-    """Returns the results of a stage; a stage that broke off fails each test that needs it."""
+    """Returns the results of a stage; a stage that failed fails each test that needs it."""
     result: dict[str, Any] = json.loads((out / f"{name}.json").read_text())
     if "error" in result:
-        pytest.fail(f"stage {name} broke off in the virtual machine:\n{result['error']}")
+        pytest.fail(f"stage {name} failed in the virtual machine:\n{result['error']}")
     return result
 
 
