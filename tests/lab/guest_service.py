@@ -79,6 +79,7 @@ def probe_sandbox() -> dict[str, Any]:
     start = f"ExecStart={OPT}/current/bin/python -I -B {STATE}/probe.py"
     unit = re.sub(r"^ExecStart=.*$", start, unit, flags=re.M).replace("Type=notify", "Type=oneshot")
     unit = re.sub(r"^(Restart|WatchdogSec|Wants)=.*\n", "", unit, flags=re.M)
+    unit = re.sub(r"^TimeoutStartSec=.*$", "TimeoutStartSec=10min", unit, flags=re.M)  # all files, in emulation
     Path("/run/systemd/system/lab-probe.service").write_text(unit)
     dropins = Path("/run/systemd/system/lab-probe.service.d")
     dropins.mkdir()

@@ -216,7 +216,8 @@ def _copy_checkout(target: Path) -> None:
 
 
 def _unpack_revision(target: Path, revision: str) -> None:
-    archive = subprocess.run(["git", "archive", revision], cwd=HOUSE, capture_output=True, check=True).stdout
+    command = ["git", "archive", revision, "--", ".", ":(exclude)tests"]
+    archive = subprocess.run(command, cwd=HOUSE, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(target, filter="data")
 

@@ -65,7 +65,8 @@ def test_impossible_placements_are_refused_first(read_stage: StageReader) -> Non
     refused = read_stage("engine_placed")["refused"]
     needed = r"\S+ MiB are needed, more than the \S+ MiB that"
 
-    assert "there is node 0 with CPUs 0-1 and" in refused["no node"]
+    assert "there is no node 7" in refused["no node"]
+    assert "node 0 with CPUs 0-1 and" in refused["no node"]
     assert "node 1 with CPUs 2-3 and" in refused["no node"]
     assert re.search(rf"{needed} node 1 \(--numa bind:1\) has", refused["no room"])
     twice = r"2 x \S+ MiB = \S+ MiB are needed, more than the \S+ MiB that this host"

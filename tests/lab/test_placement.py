@@ -147,7 +147,7 @@ def test_who_has_no_memory_is_named(read_stage: StageReader, who: str) -> None:
     result = read_stage("refusals")[who]
 
     assert result["series"] == {}
-    assert "has ended, or it is a thread of the kernel" in result["notes"][0][1]
+    assert "has ended, or is a kernel thread" in result["notes"][0][1]
 
 
 def test_without_permission_all_but_shares_is_exposed(read_stage: StageReader) -> None:
