@@ -9,25 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from bench.bmc import SimulatedBmc, make_dimm_sensors, make_other_sensors
 from tests.lab import machine, service_machine
 
 StageReader = Callable[[str], dict[str, Any]]
+SERVICE_TESTS = ("tests/lab/test_service.py", "tests/lab/test_upgrade.py")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of one machine in one process, so that two processes boot one machine each."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(_name_machine(item)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """
+    Keeps the tests of one machine in one process, so that two processes boot one machine each.
+
+    pytest-xdist 3.8 cannot do that by xdist_group under pytest 9.2, which has no `Item._nodeid`.
+    """
+    return MachineScheduling(config, log)
 
 
-def _name_machine(item: pytest.Item) -> str:
-    if item.path.stem in ("test_service", "test_upgrade"):
-        return "service"
-    return "eight nodes" if "eight" in item.keywords else "two nodes"
+class MachineScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types for it
+    """Distributes the tests by their machine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "service" if nodeid.startswith(SERVICE_TESTS) else "nodes"
 
 
 def require(missing: str | None) -> None:
