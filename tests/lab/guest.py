@@ -1,7 +1,7 @@
 """
-What is done inside the virtual machine: stages, each of which writes its results to /run/out/NAME.json.
+The stages in the virtual machine; each writes its results to /run/out/NAME.json.
 
-The tests read those files on the host and judge; here nothing is judged. Runs as root, `python -m tests.lab.guest`.
+Runs as root, `python -m tests.lab.guest`. The tests judge the results on the host; nothing is judged in the guest.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STAGES: dict[str, Stage] = {
     "placements": guest_placement.placements,
     "refusals": guest_placement.refusals,
     "limits": guest_limits.limits,
-    "wishes": guest_limits.wishes,
+    "requests": guest_limits.request_placement,
     "drift": guest_drift.drift,
     "hand": guest_hand.run,
     "held": guest_held.run,
@@ -54,11 +54,11 @@ STAGES: dict[str, Stage] = {
 
 
 def perform(name: str, stage: Stage) -> None:
-    """Runs one stage; one that fails leaves its traceback in its place, and the next ones are tried."""
+    """Runs a stage. If it fails, its traceback replaces its results, and the next stages run."""
     began = time.monotonic()
     try:
         results = stage()
-    except Exception:  # whatever it was, the tests of this stage will show it
+    except Exception:  # the tests of this stage show it
         results = {"error": traceback.format_exc()}
     results["took"] = round(time.monotonic() - began, 1)
     (OUT / f"{name}.json").write_text(json.dumps(results))
@@ -67,7 +67,7 @@ def perform(name: str, stage: Stage) -> None:
 
 
 def main(names: list[str]) -> None:
-    """All stages in order, or those named (for trying one by hand)."""
+    """Runs all stages in order, or only the named ones."""
     (OUT / "started").touch()
     for name, stage in STAGES.items():
         if not names or name in names:

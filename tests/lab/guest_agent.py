@@ -1,8 +1,8 @@
 """
-The stage with the real agent: heat, processors that leave, four kinds of out-of-memory kill, counters that stop.
+Runs the real agent during heat, CPU hotplug, four kinds of out-of-memory kill, and counters that stop.
 
-Everything is scraped from /metrics once a second, with marks of what was done when; alerts are taken by a receiver
-that speaks as much of Alertmanager's API as the agent needs.
+/metrics is scraped once a second, and each change is marked with its time. A receiver with the part of Alertmanager's
+API that the agent needs stores the alerts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tests.lab import observe
 from tests.lab.guest_sensors import DIMMS, TEMPERATURE, bus, set_celsius
 
 HOME = Path("/run/lab")
-PATIENCE = 700.0  # seconds for the whole stage: what has not come by then is marked as missing
-SLOW = 3.0  # an emulated machine on a busy host; nothing that comes is waited for as long
+PATIENCE = 700.0  # seconds for the whole stage; later conditions are marked as missing
+SLOW = 3.0  # factor for an emulated machine on a busy host; only a missing condition takes the whole time
 URL = "http://127.0.0.1:9817"
 CGROUPS = Path("/sys/fs/cgroup")
-# A label's value may have spaces, so the value is what comes after the last one.
+# A label's value may have spaces; the sample's value follows the last one.
 _KEPT = "topology_node|node_meminfo_mem_total|stat_cpu|cpufreq|dimm|kmsg|numastat|lab|collector_(?:success|age)"
 KEPT = re.compile(rf"^(steadytok_(?:{_KEPT}).*) (\S+)$", re.MULTILINE)
-# topology so rarely that only an event can make it look again while a test waits.
+# topology has a long interval, so that only an event can trigger it while a test waits.
 CONFIG = """
 external_labels: {instance: guest}
 engine: {enabled: false}
@@ -51,7 +51,7 @@ groups:
       - {alert: LabHot, expr: steadytok_dimm_headroom_celsius < 5, for: 8s}
       - {record: steadytok_lab_alerts, expr: "count by (alertname, alertstate, severity, dimm) (ALERTS)"}
 """
-# A name with what separates words in the kernel's line: a process may call itself anything.
+# A name with the separators of the kernel's log line, since a process may have any name.
 VICTIM = "a,b: (c)=d"
 DIE = """
 import mmap, sys, time
@@ -68,10 +68,10 @@ MORE_THAN_A_NODE = str(900 << 20)
 
 
 class Watch:
-    """Marks, scrapes and received alerts, each with its Unix time."""
+    """Stores marks, scrapes and received alerts, each with its Unix time."""
 
     def __init__(self, series_pattern: re.Pattern[str] = KEPT, receiver: int = 9093) -> None:
-        """Watches the series that `series_pattern` matches, and receives alerts on a port of this machine."""
+        """Scrapes the series that match `series_pattern`, and receives alerts on a port of this machine."""
         self.began = time.monotonic()
         self._series_pattern = series_pattern
         self.marks: list[tuple[float, str]] = []
@@ -94,11 +94,11 @@ class Watch:
         self.marks.append((time.time(), name))
 
     def newest(self, name: str) -> float | None:
-        """What the newest scrape says of a series; None where it is not there."""
+        """Returns the value of a series in the newest scrape; None if it is absent."""
         return self.scrapes[-1][1].get(name) if self.scrapes else None
 
     def until(self, condition: Callable[[], bool], seconds: float, mark_name: str) -> bool:
-        """Waits; marks when it came true, or that it did not."""
+        """Waits for a condition, and marks the time at which it became true, or that it did not."""
         deadline = min(time.monotonic() + SLOW * seconds, self.deadline)
         while not (met := condition()) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -111,7 +111,7 @@ class Watch:
                 with urllib.request.urlopen(f"{URL}/metrics", timeout=10) as answer:
                     body = answer.read().decode()
             except OSError:
-                continue  # not up yet, or leaving
+                continue  # the agent starts or ends
             self.scrapes.append((time.time(), {key: float(value) for key, value in self._series_pattern.findall(body)}))
 
     def _receiver(watch: Watch) -> type[http.server.BaseHTTPRequestHandler]:  # noqa: N805  # `self` is the request's
@@ -123,13 +123,13 @@ class Watch:
                 self.end_headers()
 
             def log_message(self, format: str, *arguments: Any) -> None:
-                """Says nothing."""
+                """Logs nothing."""
 
         return Receiver
 
 
 def run() -> dict[str, Any]:
-    """One life of the agent, from start to SIGTERM."""
+    """Runs the agent once, from its start to SIGTERM."""
     HOME.mkdir()
     (HOME / "steadytok.yml").write_text(CONFIG)
     (HOME / "rules.yml").write_text(RULES)
@@ -145,7 +145,7 @@ def run() -> dict[str, Any]:
         try:
             _live(watch, agent)
         finally:
-            watch.mark("told to end")
+            watch.mark("SIGTERM")
             agent.send_signal(signal.SIGTERM)
             status = agent.wait(60)
             watch.mark("ended")
@@ -166,16 +166,16 @@ def _live(watch: Watch, agent: subprocess.Popen[bytes]) -> None:
     _kills(watch)
     _counters(watch)
     _memory(watch)
-    watch.until(lambda: was_told(watch, "DimmHot"), 90, "DimmHot was told")
-    watch.until(lambda: was_told(watch, "LabHot"), 30, "LabHot was told")
+    watch.until(lambda: was_received(watch, "DimmHot"), 90, "DimmHot was received")
+    watch.until(lambda: was_received(watch, "LabHot"), 30, "LabHot was received")
     set_celsius(DIMMS[0], TEMPERATURE, 45.0)
     watch.mark("cool")
-    watch.until(lambda: watch.newest("steadytok_dimm_temperature_celsius" + _read_dimm()) == 45.0, 30, "cool seen")
-    watch.until(lambda: was_told(watch, "LabHot", ended=True), 30, "LabHot's end was told")
+    watch.until(lambda: watch.newest("steadytok_dimm_temperature_celsius" + _read_dimm()) == 45.0, 30, "cool exposed")
+    watch.until(lambda: was_received(watch, "LabHot", ended=True), 30, "LabHot's end was received")
 
 
 def _stand_still(pid: int) -> None:
-    """Holds the agent up, and its children a little longer, as a host does that has no memory left."""
+    """Stops the agent for seconds, and its children a little longer, as a host without free memory does."""
     children = [int(child) for child in observe.read_text(f"/proc/{pid}/task/{pid}/children").split()]
     for process_id in (pid, *children):
         os.kill(process_id, signal.SIGSTOP)
@@ -194,8 +194,8 @@ def _read_dimm() -> str:
     return f'{{dimm="{bus()}-0018",source="hwmon"}}'
 
 
-def was_told(watch: Watch, name: str, *, ended: bool = False) -> bool:
-    """Whether an alert was received; one that ended has an end that was over when it came."""
+def was_received(watch: Watch, name: str, *, ended: bool = False) -> bool:
+    """True if an alert was received; with `ended`, only if its end was in the past at receipt."""
     return any(
         alert["labels"]["alertname"] == name
         and (not ended or datetime.fromisoformat(alert["endsAt"]).timestamp() <= at)
@@ -214,8 +214,8 @@ def _processors(watch: Watch) -> None:
     for value, count in (("0", 1.0), ("1", 2.0)):
         observe.write(online, value)
         watch.mark(f"cpu3 {value}")
-        watch.until(functools.partial(_has_value, watch, cpus, count), 40, f"cpu3 {value} seen")
-        time.sleep(7)  # one pass of cpufreq, which comes every five seconds
+        watch.until(functools.partial(_has_value, watch, cpus, count), 40, f"cpu3 {value} exposed")
+        time.sleep(7)  # longer than the interval of cpufreq
 
 
 def _kills(watch: Watch) -> None:
@@ -248,7 +248,7 @@ def _die_by_hand(watch: Watch) -> None:
 
 def _await_kill(watch: Watch, constraint: str) -> None:
     total = f'steadytok_kmsg_oom_kills_total{{constraint="{constraint}"}}'
-    watch.until(lambda: bool(watch.newest(total)), 20, f"kill {constraint} seen")
+    watch.until(lambda: bool(watch.newest(total)), 20, f"kill {constraint} exposed")
 
 
 def _counters(watch: Watch) -> None:
@@ -263,7 +263,7 @@ def _counters(watch: Watch) -> None:
 
 
 def _memory(watch: Watch) -> None:
-    """Takes a block of node 1's memory away, and gives it back; the kernel may refuse each, if it holds something."""
+    """Takes a block of node 1's memory offline and online again; the kernel may refuse blocks that are in use."""
     total = 'steadytok_topology_node_memory_bytes{node="1"}'
     before = watch.newest(total)
     for block in sorted(Path("/sys/devices/system/node/node1").glob("memory*/state"), reverse=True):
@@ -272,9 +272,9 @@ def _memory(watch: Watch) -> None:
         except OSError:
             continue
         watch.mark("memory 0")
-        watch.until(lambda: watch.newest(total) != before, 40, "memory 0 seen")
+        watch.until(lambda: watch.newest(total) != before, 40, "memory 0 exposed")
         observe.write(str(block), "online")
         watch.mark("memory 1")
-        watch.until(lambda: watch.newest(total) == before, 40, "memory 1 seen")
+        watch.until(lambda: watch.newest(total) == before, 40, "memory 1 exposed")
         return
     watch.mark("NOT memory 0: every block was refused")

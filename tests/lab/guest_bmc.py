@@ -1,5 +1,5 @@
 """
-The stage with a BMC in-band: the kernel's own /dev/ipmi0, behind it OpenIPMI's simulator on the host.
+Reads a BMC in-band: the kernel's /dev/ipmi0 in the guest, OpenIPMI's simulator on the host.
 
 https://docs.kernel.org/driver-api/ipmi.html, https://www.qemu.org/docs/master/specs/ipmi.html
 """
@@ -17,12 +17,12 @@ from tests.lab import observe
 
 DEVICE = Path("/dev/ipmi0")
 PATIENCE = 90.0  # seconds for the driver to find its BMC
-# Each sensor set by rewriting its file, which lies where the guest may write.
+# A sensor is set by its file, which the guest may write.
 HOT = Path("/run/out/bmc/sensors/DIMMA1_Temp")
 
 
 def run() -> dict[str, Any]:
-    """Before the driver is loaded, with it, after a DIMM has become hot, and what ipmitool says of the same BMC."""
+    """Collects without the driver, with it, and after a DIMM has become hot; also reads the BMC with ipmitool."""
     results: dict[str, Any] = {"without": _collect("ipmi")}
     for module in ("ipmi_si", "ipmi_devintf"):
         observe.run("modprobe", "-d", os.environ["LAB_MODULES"], module)
@@ -41,4 +41,4 @@ def run() -> dict[str, Any]:
 def _collect(*names: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "agent", "collect", "--json", *names]
     done = observe.run(*command, status=None, timeout=120)
-    return {"status": done.returncode, "said": done.stderr, "samples": json.loads(done.stdout)}
+    return {"status": done.returncode, "errors": done.stderr, "samples": json.loads(done.stdout)}

@@ -1,7 +1,7 @@
 """
-The stage with an engine whose memory moves away and comes back, and one that starts with its memory elsewhere.
+Moves an engine's memory to the other node and back, then its threads away from its memory.
 
-The agent knows the engine's speed and placement from before, as after a restart: learning takes five minutes.
+The agent begins with a learnt speed and placement, as after a restart, since learning takes five minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import observe
-from tests.lab.guest_agent import Watch, was_told
+from tests.lab.guest_agent import Watch, was_received
 
 HOME = Path("/run/drift")
 ENGINE = "http://127.0.0.1:9900"
@@ -55,7 +55,7 @@ groups:
         annotations:
           summary: '{{ $labels.engine }} has {{ printf "%.2f" $value }} of its memory where its threads run'
 """
-# A hundred observations of a speed that software emulation does not reach, and an hour of all pages on node 0.
+# A hundred observations of a speed too high for emulation, and an hour with all pages on node 0.
 LEARNT = {
     "version": 1,
     "bins": {"ref\x1f\x1f1": {"700": 100}},
@@ -64,11 +64,11 @@ LEARNT = {
 
 
 def drift() -> dict[str, Any]:
-    """One life of the agent beside two lives of an engine."""
+    """Runs the agent beside an engine whose pages and threads move."""
     (HOME / "state").mkdir(mode=0o700, parents=True)
     (HOME / "steadytok.yml").write_text(CONFIG)
     (HOME / "lab.rules.yml").write_text(RULES)
-    (HOME / "builtin.rules.yml").write_text(hasty(BUILTIN.read_text()))
+    (HOME / "builtin.rules.yml").write_text(shorten_for(BUILTIN.read_text()))
     (HOME / "state/baseline.json").write_text(json.dumps(LEARNT))
     watch = Watch(KEPT, 9094)
     with _agent() as agent:
@@ -82,8 +82,8 @@ def drift() -> dict[str, Any]:
     return {"status": status, "marks": watch.marks, "scrapes": watch.scrapes, "posts": watch.posts}
 
 
-def hasty(rules: str) -> str:
-    """Built-in rules that wait for seconds instead of minutes."""
+def shorten_for(rules: str) -> str:
+    """Returns built-in rules with `for` in seconds instead of minutes."""
     return re.sub(r"for: \d+m", "for: 4s", rules)
 
 
@@ -99,7 +99,7 @@ def _agent() -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def _engine() -> Iterator[int]:
-    """A reference engine that has bound itself to node 0, kept busy; gives its pid."""
+    """Runs a busy reference engine that is bound to node 0; yields its pid."""
     options = ["--port", "9900", "--size", "24MiB", "--context", "128", "--nice", "0", "--numa", "bind:0"]
     with subprocess.Popen(
         [sys.executable, "-m", "engine", *options],
@@ -130,33 +130,33 @@ def _load(idle: threading.Event) -> None:
 
 def _live(watch: Watch) -> None:
     with _engine() as pid:
-        # The libraries' page cache may be anywhere: it is where whoever read it first was.
+        # The libraries' page cache may be on any node: on that of its first reader.
         observe.run("migratepages", str(pid), "1", "0")
         watch.mark("at home")
-        # An emulated agent may take a minute to come up.
-        watch.until(lambda: _below(watch, DRIFT, 0.1) and _above(watch, LOCAL, 0.9), 240, "home seen")
+        # In emulation the agent may take a minute to start.
+        watch.until(lambda: _below(watch, DRIFT, 0.1) and _above(watch, LOCAL, 0.9), 240, "home exposed")
         observe.run("migratepages", str(pid), "0", "1")
         watch.mark("moved")
-        watch.until(lambda: _above(watch, DRIFT, 0.5) and _below(watch, LOCAL, 0.5), 30, "drift seen")
-        watch.until(lambda: was_told(watch, "LabDrift"), 30, "LabDrift was told")
-        watch.until(lambda: was_told(watch, "PlacementDrift"), 30, "PlacementDrift was told")
+        watch.until(lambda: _above(watch, DRIFT, 0.5) and _below(watch, LOCAL, 0.5), 30, "drift exposed")
+        watch.until(lambda: was_received(watch, "LabDrift"), 30, "LabDrift was received")
+        watch.until(lambda: was_received(watch, "PlacementDrift"), 30, "PlacementDrift was received")
         observe.run("migratepages", str(pid), "1", "0")
         watch.mark("moved back")
-        watch.until(lambda: _below(watch, DRIFT, 0.1), 60, "back seen")
+        watch.until(lambda: _below(watch, DRIFT, 0.1), 60, "back exposed")
         for name in ("LabDrift", "LabRemote"):
-            watch.until(lambda name=name: was_told(watch, name, ended=True), 30, f"{name}'s end was told")  # type: ignore[misc]  # mypy cannot infer a lambda's default
+            watch.until(lambda name=name: was_received(watch, name, ended=True), 30, f"{name}'s end was received")  # type: ignore[misc]  # mypy cannot infer a lambda's default
         posts = len(watch.posts)
         observe.run("taskset", "--all-tasks", "--cpu-list", "--pid", "2-3", str(pid))
         watch.mark("apart")
-        watch.until(lambda: _below(watch, LOCAL, 0.3), 60, "apart seen")
-        watch.until(lambda: _fires(watch, "LabRemote", posts), 30, "LabRemote was told again")
+        watch.until(lambda: _below(watch, LOCAL, 0.3), 60, "apart exposed")
+        watch.until(lambda: _fires(watch, "LabRemote", posts), 30, "LabRemote was received again")
         watch.until(
-            lambda: _fires(watch, "BindingIneffective", posts, evidence="bound_threads"), 60, "threads were told"
+            lambda: _fires(watch, "BindingIneffective", posts, evidence="bound_threads"), 60, "threads were received"
         )
 
 
 def _fires(watch: Watch, name: str, since: int, **labels: str) -> bool:
-    """Whether one of the newer posts has an alert with these labels, with an end that is to come."""
+    """True if a newer message has an alert with these labels whose end is in the future."""
     expected_labels = {"alertname": name, **labels}
     return any(
         expected_labels.items() <= alert["labels"].items() and datetime.fromisoformat(alert["endsAt"]).timestamp() > at

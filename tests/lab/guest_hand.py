@@ -1,4 +1,4 @@
-"""The stage of the hand: its verbs on a real kernel, and a machine at full speed again after everybody has died."""
+"""Sends every verb to the hand on a real kernel, and kills the hand while it has leases."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ freeze = true
 migrate = true
 reclaim = true
 """
-SIZE = 48 << 20  # bytes that the process on node 0 holds
-# Touches every page while it runs on node 0, without a policy of its own; then goes to node 1.
+SIZE = 48 << 20  # bytes of the process on node 0
+# Touches every page while it runs on node 0 without a memory policy; then moves to node 1.
 HOLD = """
 import os, sys
 size = int(sys.argv[1])
@@ -41,7 +41,7 @@ WORK = HOLD + "while True: pass\n"
 
 
 class Hand:
-    """The real process, and requests to it."""
+    """Runs the real hand, and sends requests to it."""
 
     def __init__(self) -> None:
         FOLDER.mkdir(exist_ok=True)
@@ -58,54 +58,54 @@ class Hand:
         return process
 
     def request(self, verb: str, **arguments: Any) -> dict[str, Any]:
-        """The answer."""
-        with socket.socket(socket.AF_UNIX) as door:
-            door.settimeout(60)
-            door.connect(str(FOLDER / "sock"))
-            door.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
-            with door.makefile("rb") as lines:
+        """Returns the answer."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(60)
+            connection.connect(str(FOLDER / "sock"))
+            connection.sendall(json.dumps({"verb": verb, "arguments": arguments}).encode() + b"\n")
+            with connection.makefile("rb") as lines:
                 answer: dict[str, Any] = json.loads(lines.readline())
                 return answer
 
     def kill(self) -> None:
-        """kill -9."""
+        """Ends the process with SIGKILL."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def restart(self) -> None:
-        """The next one, as systemd would start it."""
+        """Starts the next process, as systemd would."""
         self.process = self._start_process()
 
     def end(self) -> int:
-        """SIGTERM; its status."""
+        """Ends the process with SIGTERM; returns its status."""
         self.process.terminate()
         return self.process.wait(20)
 
 
 def until(condition: Callable[[], bool], seconds: float) -> None:
-    """Returns when it holds; RuntimeError after so long."""
+    """Returns once the condition is true. Raises RuntimeError after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise RuntimeError("waited in vain")
+            raise RuntimeError(f"a condition was false for {seconds:g} s")
         time.sleep(0.05)
 
 
 @contextlib.contextmanager
 def run_unit(size: int = SIZE, code: str = WORK) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in the unit's cgroup, with so much memory on node 0."""
+    """Runs a process in the unit's cgroup with so much memory on node 0."""
     observe.run("mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
     UNIT.mkdir(parents=True, exist_ok=True)
-    # What it has marked and nobody touches again, move_pages of this kernel does not see.
+    # move_pages of this kernel skips pages that NUMA balancing has marked and that are not touched again.
     observe.write("/proc/sys/kernel/numa_balancing", "0")
     process = subprocess.Popen(observe.python(code, str(size)), stdout=subprocess.PIPE)
     try:
-        assert process.stdout is not None  # it was asked for
+        assert process.stdout is not None  # PIPE
         process.stdout.readline()
         (UNIT / "cgroup.procs").write_text(str(process.pid))
         yield process
     finally:
-        with contextlib.suppress(OSError):  # it may never have been frozen
+        with contextlib.suppress(OSError):  # the file may not exist
             (UNIT / "cgroup.freeze").write_text("0")
         process.kill()
         process.wait()
@@ -114,7 +114,7 @@ def run_unit(size: int = SIZE, code: str = WORK) -> Iterator[subprocess.Popen[by
 
 
 def run() -> dict[str, Any]:
-    """Every verb once, each with what the kernel says before and after."""
+    """Sends every verb once, and reads the kernel's figures before and after."""
     results: dict[str, Any] = {}
     hand = Hand()
     results["hello"] = hand.request("hello")
@@ -131,7 +131,7 @@ def run() -> dict[str, Any]:
 
 
 def drop_caches(hand: Hand) -> dict[str, Any]:
-    """Page cache before and after, in bytes; files of the root fill it, which is mounted with a cache."""
+    """Fills the page cache with files of the root, and has it dropped; returns its bytes before and after."""
     read = 0
     for file in sorted(Path(os.environ["LAB_MODULES"]).rglob("*.ko*")):
         read += len(file.read_bytes())
@@ -142,14 +142,14 @@ def drop_caches(hand: Hand) -> dict[str, Any]:
 
 
 def read_cached_bytes() -> int:
-    """File pages that no process has mapped."""
+    """Returns the bytes of file pages that no process has mapped."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     kib = {name: int(value.split()[0]) for name, value in fields.items()}
     return (kib["Active(file)"] + kib["Inactive(file)"] - kib["Mapped"]) * 1024
 
 
 def governor(hand: Hand) -> dict[str, Any]:
-    """Held, the hand killed and started again, and what is there after the ttl that nobody renewed."""
+    """Sets a governor, kills and restarts the hand, and lets the lease expire."""
     prior = GOVERNOR.read_text().strip()
     new_governor = "performance" if prior != "performance" else "powersave"
     answer = hand.request("governor", policy=0, governor=new_governor, lease="g", ttl=20, expected=prior)
@@ -168,7 +168,7 @@ MOVE = {"from": 0, "to": 1, "bytes": 16 << 20}
 
 
 def migrate(hand: Hand, pid: int) -> dict[str, Any]:
-    """Where the process' pages lie before, after a bounded move, and after moves until nothing is left."""
+    """Moves the pages of a process, first a bounded part, then all; counts them after each move."""
     page_counts = [count_pages(pid)]
     answers = []
     for size in (16 << 20, SIZE, SIZE, SIZE, SIZE):
@@ -180,19 +180,19 @@ def migrate(hand: Hand, pid: int) -> dict[str, Any]:
 
 
 def count_pages(pid: int) -> dict[str, int]:
-    """Anonymous pages on each node, as numa_maps counts them."""
+    """Returns the anonymous pages on each node by numa_maps."""
     text = Path(f"/proc/{pid}/numa_maps").read_text()
     lines = [line for line in text.splitlines() if "anon=" in line and "file=" not in line]
     return {node: sum(int(n) for line in lines for n in re.findall(rf"\bN{node}=(\d+)", line)) for node in ("0", "1")}
 
 
 def read_start_time(pid: int) -> int:
-    """In ticks, as /proc/PID/stat has it."""
+    """Returns the start time of a process in ticks, from /proc/PID/stat."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def freeze(hand: Hand, pid: int) -> dict[str, Any]:
-    """Processor seconds per second of the process: free, at half duty, after the ttl."""
+    """Measures the CPU share of the process: free, at half duty, and after the lease."""
     free = measure_share(pid)
     answer = hand.request("freeze", unit="llama.service", duty=0.5, period=0.5, lease="f", ttl=30)
     half = measure_share(pid)
@@ -202,7 +202,7 @@ def freeze(hand: Hand, pid: int) -> dict[str, Any]:
 
 
 def measure_share(pid: int, seconds: float = 4.0) -> float:
-    """Processor seconds per second."""
+    """Returns the CPU seconds per second of a process."""
 
     def read_used_seconds() -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

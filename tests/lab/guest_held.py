@@ -1,4 +1,4 @@
-"""The stage of actions: memory moved and given back through them, and an agent killed with everything in its hands."""
+"""Runs actions on real memory, and kills an agent while its governor, freeze and pace actions are in effect."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from tests.lab.guest_hand import FOLDER, GOVERNOR, HOLD, UNIT, Hand, count_pages
 HOME = Path("/run/held")
 SIZE = 80 << 20
 ENGINE = "http://127.0.0.1:9301"
-ENGINES = {"r1": ENGINE, "r2": "http://127.0.0.1:9"}  # nobody listens at the second: it is the unit's name
+ENGINES = {"r1": ENGINE, "r2": "http://127.0.0.1:9"}  # no server at the second, which names the unit's engine
 RULES = """
 groups:
   - {name: lab, rules: [{alert: Trip, expr: steadytok_meminfo_mem_total_bytes > 0}]}
 """
 PATIENCE = 240.0
-UNNEEDED = ("dimm", "dmi", "hwmon", "ipmi", "kmsg", "process")  # what this stage does not look at, and others do
-# Joins a cgroup and reads files, whose page cache is then the cgroup's.
+UNNEEDED = ("dimm", "dmi", "hwmon", "ipmi", "kmsg", "process")  # collectors that other stages cover
+# Joins a cgroup and reads files; their page cache is charged to the cgroup.
 READ = """
 import pathlib, sys
 open(sys.argv[1], "w").write("0")
@@ -42,7 +42,7 @@ for file in sorted(pathlib.Path(sys.argv[2]).rglob("*.ko*")):
 
 
 class KnownValuesContext(LiveActionContext):
-    """The real hand and the real files; of History what a test says and what our collector of node_meminfo reads."""
+    """The real hand and the real files, with fixed query results and those of the collector node_meminfo."""
 
     def __init__(self, values: dict[str, float], pid: int) -> None:
         super().__init__(History(60_000).snapshot({}), 0, "/", str(FOLDER / "sock"), HOME / "token")
@@ -59,7 +59,7 @@ class KnownValuesContext(LiveActionContext):
 
 
 def run() -> dict[str, Any]:
-    """Three actions on real memory, then kill -9."""
+    """Runs three actions on real memory, then kills an agent."""
     HOME.mkdir()
     hand = Hand()
     began = time.monotonic()
@@ -70,7 +70,7 @@ def run() -> dict[str, Any]:
 
 
 def run_actions(pid: int) -> dict[str, Any]:
-    """migrate_pages, compact_memory, and reclaim of page cache that the unit has read."""
+    """Runs migrate_pages, compact_memory, and reclaim of page cache that the unit has read."""
     values = {
         "steadytok_process_memory_bytes": float(SIZE),
         "steadytok_process_kind_share_ratio": 1.0,
@@ -90,14 +90,14 @@ def run_actions(pid: int) -> dict[str, Any]:
 
 
 def run_action(action: Any, task: Task, reach: LiveActionContext) -> dict[str, Any]:
-    """What the plan said and what was done."""
+    """Plans and does an action; returns the sentences of both."""
     plan = action.plan(task, reach)
     began = time.monotonic()
     return {"plan": plan.says, "did": action.do(task, plan, reach), "seconds": time.monotonic() - began}
 
 
 def reclaim_cache(reach: LiveActionContext) -> dict[str, Any]:
-    """Of the unit's own page cache; that this kernel has no reclaim per node is said by the plan."""
+    """Reclaims the unit's own page cache; per node the plan refuses, since this kernel has no reclaim per node."""
     for folder in (UNIT.parents[1], UNIT.parent):
         observe.write(str(folder / "cgroup.subtree_control"), "+memory")
     observe.write("/proc/sys/vm/drop_caches", "1")
@@ -113,13 +113,13 @@ def reclaim_cache(reach: LiveActionContext) -> dict[str, Any]:
 
 
 def file_bytes() -> int:
-    """Page cache of the unit."""
+    """Returns the bytes of the unit's page cache."""
     lines = (UNIT / "memory.stat").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("file "))
 
 
 def kill_agent(hand: Hand) -> dict[str, Any]:
-    """A real agent holds a governor, a unit and an engine; it is killed, and how long each then stays held."""
+    """Kills an agent that slows a governor, a unit and an engine; measures how soon each is released."""
     prior = GOVERNOR.read_text().strip()
     new_governor = "performance" if prior != "performance" else "powersave"
     configure(new_governor)
@@ -142,12 +142,12 @@ def kill_agent(hand: Hand) -> dict[str, Any]:
 
 
 def start_process(arguments: list[str], log: Any) -> subprocess.Popen[bytes]:
-    """A program of this house."""
+    """Starts a program of this repository."""
     return subprocess.Popen([sys.executable, "-m", *arguments], stdout=log, stderr=log, env=observe.ENVIRONMENT)
 
 
 def configure(governor: str) -> None:
-    """Three remedies for one alert that always fires."""
+    """Writes a configuration with three remedies for one alert that always fires."""
     remedies = [
         {"action": "governor", "parameters": {"governor": governor}},
         {
@@ -175,13 +175,13 @@ def configure(governor: str) -> None:
 
 
 def read_held(hand: Hand, governor: str) -> dict[str, bool]:
-    """What is held now."""
+    """Returns which of the three actions are in effect."""
     freezes = any(lease["verb"] == "freeze" for lease in hand.request("hello")["result"]["leases"])
     return {"governor": GOVERNOR.read_text().strip() == governor, "freeze": freezes, "pace": read_duty() == 0.5}
 
 
 def read_duty() -> float | None:
-    """Of the engine; None where it does not answer yet."""
+    """Returns the duty of the engine; None if it does not answer yet."""
     try:
         with urllib.request.urlopen(f"{ENGINE}/metrics", timeout=5) as answer:
             text = answer.read().decode()
@@ -192,7 +192,7 @@ def read_duty() -> float | None:
 
 
 def measure_release(hand: Hand, prior: str) -> dict[str, float]:
-    """Seconds until each was as before."""
+    """Returns the seconds until each action was undone."""
     began, times = time.monotonic(), dict[str, float]()
     while len(times) < 3 and time.monotonic() - began < 60:
         now = {

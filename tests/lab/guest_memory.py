@@ -1,5 +1,5 @@
 """
-Stages about memory: what the kernel says of its nodes, and what allocations under numactl do to its counters.
+Reads the kernel's files about its nodes, and its counters around allocations under numactl.
 
 https://docs.kernel.org/admin-guide/numastat.html, numactl(8)
 """
@@ -17,7 +17,7 @@ from tests.lab import observe
 FOLDER = Path("/sys/devices/system/node")
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 SIZE = 64 << 20  # bytes of the allocations whose pages are counted
-# Populated by the kernel in one call, so that emulation is not slow: what counts is who allocates where.
+# The kernel populates it in one call, which is fast in emulation; only the place of the allocation matters.
 ALLOCATE = """
 import mmap, sys
 mmap.mmap(-1, int(sys.argv[1]), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000).close()
@@ -31,7 +31,7 @@ POLICIES = {
 
 
 def nodes() -> dict[str, Any]:
-    """What the command line prints, and each node's files right before and after a reading."""
+    """Returns the output of the command line, and each node's files before and after a reading."""
     printed = observe.run(sys.executable, "-m", "agent", "collect", "--json", status=None)
     before = _files()
     read = {**observe.collect(node_meminfo), **observe.collect(numastat), **observe.collect(meminfo)}
@@ -57,7 +57,7 @@ def _files() -> dict[str, str]:
 
 
 def allocations() -> dict[str, Any]:
-    """The counters around 64 MiB under each policy, page by page, and once in huge pages."""
+    """Reads the counters around 64 MiB under each policy, in small pages and once in huge pages."""
     chosen = observe.read_text(THP).split("[")[1].split("]")[0]
     observe.write(THP, "never")
     results: dict[str, Any] = {policy: _around(SIZE, *arguments) for policy, arguments in POLICIES.items()}
@@ -73,7 +73,7 @@ def _around(size: int, *policy: str) -> dict[str, Any]:
 
 
 def spill_over() -> dict[str, Any]:
-    """The counters around an allocation that prefers node 1 and is larger than what node 1 has free."""
+    """Reads the counters around an allocation that prefers node 1 and is larger than its free memory."""
     observe.write(THP, "never")
     observe.write("/proc/sys/vm/drop_caches", "3")
     free = observe.collect(node_meminfo)['steadytok_node_meminfo_mem_free_bytes{node="1"}']
@@ -82,7 +82,7 @@ def spill_over() -> dict[str, Any]:
 
 
 def numa_stat() -> dict[str, Any]:
-    """The numastat collector while the kernel does not count, and after it counts again."""
+    """Runs the collector numastat while the kernel does not count, and after it counts again."""
     observe.write("/proc/sys/vm/numa_stat", "0")
     results: dict[str, Any] = {
         "raw_off": observe.read_text(str(FOLDER / "node0/numastat")),
@@ -94,7 +94,7 @@ def numa_stat() -> dict[str, Any]:
 
 
 def huge_pages() -> dict[str, Any]:
-    """Eight huge pages of 2 MiB reserved on node 1 alone."""
+    """Reserves eight huge pages of 2 MiB on node 1 alone, and reads them."""
     reserve = FOLDER / "node1/hugepages/hugepages-2048kB/nr_hugepages"
     observe.write(str(reserve), "8")
     results = {**observe.collect(topology), **observe.collect(node_meminfo), **observe.collect(meminfo)}

@@ -1,5 +1,5 @@
 """
-Stages of the reference engine under --numa: what it says, and what the kernel says of its pages and threads.
+Runs the reference engine under --numa; reads its own output, and its pages and threads from the kernel.
 
 https://docs.kernel.org/filesystems/proc.html (numa_maps, status)
 """
@@ -27,7 +27,7 @@ PATIENCE = 60  # seconds for one answer; software emulation is slow
 
 @contextlib.contextmanager
 def run_engine(*arguments: str) -> Iterator[tuple[dict[str, Any], Path]]:
-    """A running engine: its line of JSON, and the file with what it said."""
+    """Runs an engine; yields its line of JSON, and the file with its log."""
     log = Path("/run/engine.log")
     with log.open("wb") as log_file:
         process = subprocess.Popen(
@@ -45,19 +45,19 @@ def run_engine(*arguments: str) -> Iterator[tuple[dict[str, Any], Path]]:
 
 
 def run_one(*arguments: str) -> dict[str, Any]:
-    """One engine, after an answer of its own."""
+    """Returns the state of one engine after its first answer."""
     with run_engine(*arguments) as (ready, log):
         _complete(ready["url"])
         return {
             "ready": ready,
-            "said": log.read_text(),
+            "log": log.read_text(),
             "metrics": _get(f"{ready['url']}/metrics"),
             "kernel": _of_kernel(ready["pid"]),
         }
 
 
 def place_engine() -> dict[str, Any]:
-    """An engine in turn on both nodes, one on node 1, and what is refused."""
+    """Runs an interleaved engine and one on node 1; also collects the refusals."""
     refused = {
         name: observe.run(sys.executable, "-m", "engine", *SMALL, *arguments, status=2).stderr
         for name, arguments in {
@@ -74,7 +74,7 @@ def place_engine() -> dict[str, Any]:
 
 
 def replicate_engine() -> dict[str, Any]:
-    """A worker on each node: requests, a pace, and the death of one."""
+    """Runs a worker on each node; sends requests and a pace, and kills one worker."""
     token = Path("/run/engine-token")
     token.write_text("lab")
     with run_engine("--numa", "replicate", "--token-file", str(token)) as (ready, log):
@@ -88,7 +88,7 @@ def replicate_engine() -> dict[str, Any]:
         results["answered"] = [_complete(url) for _ in range(2)]
         results["back"] = _until_back(url)
         results["after"] = _get(f"{url}/metrics")
-        results["said"] = log.read_text()
+        results["log"] = log.read_text()
         return results
 
 
@@ -117,7 +117,7 @@ def _get(url: str) -> str:
 
 
 def _of_kernel(pid: int) -> dict[str, Any]:
-    """Pages of large anonymous mappings by node, and the processors of each thread."""
+    """Returns the pages of large anonymous mappings by node, and the allowed CPUs of each thread."""
     pages: Counter[str] = Counter()
     for line in observe.read_text(f"/proc/{pid}/numa_maps").splitlines():
         pages_by_node = dict(re.findall(r" N(\d+)=(\d+)", line))

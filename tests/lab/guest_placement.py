@@ -1,5 +1,5 @@
 """
-Stages about where the memory of processes is: laid out by hand, counted by the kernel's numa_maps, and asked by us.
+Lays out the memory of processes by hand, and reads its placement from numa_maps and from our collector.
 
 https://docs.kernel.org/admin-guide/mm/numa_memory_policy.html, numa_maps in https://docs.kernel.org/filesystems/proc.html
 """
@@ -26,9 +26,9 @@ from tests.lab import observe
 
 FOLDER = Path("/sys/devices/system/node")
 MIB = 256  # pages
-SAMPLES = 1000  # for how often an error covers the truth
-COVERING_PAGES = 512  # asked in each of those
-# Regions, each KIND:SIZE:NODE with the size in MiB, a kind of memory, and the node that its pages are bound to.
+SAMPLES = 1000  # to count how often an error covers the truth
+COVERING_PAGES = 512  # pages of each sample
+# Regions as KIND:SIZE:NODE: the kind of memory, its size in MiB, and the node to which it is bound.
 HOLD = """
 import ctypes, json, mmap, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -79,12 +79,12 @@ sys.stdin.read()
 
 
 def placements() -> dict[str, Any]:
-    """Processes of every kind of memory, each laid out on the last node and the one before it, or on all."""
+    """Reads processes with every kind of memory, on the last two nodes or on all."""
     nodes = sorted(int(path.name[4:]) for path in FOLDER.glob("node[0-9]*"))
     last, before = nodes[-1], nodes[-2]
     large = max(Path("/").glob("usr/lib/x86_64-linux-gnu/*.so*"), key=lambda path: path.stat().st_size)
     observe.write("/proc/sys/vm/drop_caches", "1")
-    # What NUMA balancing has marked and nobody touches again, move_pages of Linux 6.1 does not see.
+    # move_pages of Linux 6.1 skips pages that NUMA balancing has marked and that are not touched again.
     observe.write("/proc/sys/kernel/numa_balancing", "0")
     observe.write(str(FOLDER / f"node{last}/hugepages/hugepages-2048kB/nr_hugepages"), "8")
     layouts: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -111,7 +111,7 @@ def placements() -> dict[str, Any]:
 
 
 def refusals() -> dict[str, Any]:
-    """Processes that die, have died, have no memory, may not be asked, are others, or have 100,000 mappings."""
+    """Reads processes that die, are dead, have no memory, refuse, have a reused pid, or have 100,000 mappings."""
     return {
         "dying": _collect_dying(),
         "zombie": _collect_zombie(),
@@ -124,22 +124,22 @@ def refusals() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def hold_memory(*command: str) -> Iterator[tuple[int, list[int]]]:
-    """A process that has laid its memory out, with its children; it ends with the block."""
+    """Runs a process with its memory laid out during the block; yields its pid and those of its children."""
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=observe.ENVIRONMENT
-    ) as held_process:
-        assert held_process.stdout is not None
-        line = held_process.stdout.readline()
+    ) as holder:
+        assert holder.stdout is not None
+        line = holder.stdout.readline()
         if not line:
-            raise RuntimeError(f"{command[-3:]} did not come to hold its memory: status {held_process.wait(10)}")
+            raise RuntimeError(f"{command[-3:]} did not lay out its memory: status {holder.wait(10)}")
         try:
-            yield held_process.pid, [int(number) for number in re.findall(r"\d+", line)]
+            yield holder.pid, [int(number) for number in re.findall(r"\d+", line)]
         finally:
-            held_process.kill()
+            holder.kill()
 
 
-def truth(pid: int) -> dict[str, int]:
-    """Pages of 4 KiB by `NODE KIND`, as numa_maps counts them."""
+def count_pages(pid: int) -> dict[str, int]:
+    """Returns the pages of 4 KiB by `NODE KIND`, from numa_maps."""
     host = Host("/")
     kinds = {mapping.start: mapping.kind for mapping in read_mappings(host, pid) or ()}
     pages: Counter[str] = Counter()
@@ -154,11 +154,11 @@ def truth(pid: int) -> dict[str, int]:
 
 def _compare(pid: int) -> dict[str, Any]:
     numastat = observe.run("numastat", "-p", str(pid)).stdout
-    return {"truth": truth(pid), "numastat": numastat, **_collect(pid)}
+    return {"truth": count_pages(pid), "numastat": numastat, **_collect(pid)}
 
 
 def _collect(pid: int) -> dict[str, Any]:
-    """One pass of the collector over one process."""
+    """Runs the collector once for one process."""
     host = Host("/")
     config = process.Config(engines=(process.ProcessTarget(name="held", pid=pid),), discover=False)
     series = observe.collect(process, host, config)
@@ -166,9 +166,9 @@ def _collect(pid: int) -> dict[str, Any]:
 
 
 def _compare_covered(pid: int, node: int) -> dict[str, Any]:
-    """Many samples of one process, with their errors, of a share that is known."""
+    """Takes many samples of a process whose true share is known."""
     host = Host("/")
-    counted = truth(pid)
+    counted = count_pages(pid)
     stat = read_stat(host, pid)
     assert stat is not None
     shares = []
@@ -180,7 +180,7 @@ def _compare_covered(pid: int, node: int) -> dict[str, Any]:
 
 
 def _collect_dying() -> list[dict[str, Any]]:
-    """A process that is killed at some moment of the look, many times."""
+    """Kills a process at some moment of a reading, many times."""
     results = []
     for turn in range(12):
         with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
@@ -199,7 +199,7 @@ def _collect_zombie() -> dict[str, Any]:
 
 
 def _collect_refused() -> dict[str, Any]:
-    """Root's process asked by nobody."""
+    """Reads a process of root's as the user nobody."""
     with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (pid, _):
         os.seteuid(65534)
         try:
@@ -210,7 +210,7 @@ def _collect_refused() -> dict[str, Any]:
 
 
 def _collect_reused() -> dict[str, Any]:
-    """A pid that has been given to another process since it was found."""
+    """Samples a pid that another process has taken over."""
     host = Host("/")
     with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (first, _):
         stat = read_stat(host, first)
@@ -219,7 +219,11 @@ def _collect_reused() -> dict[str, Any]:
     observe.write("/proc/sys/kernel/ns_last_pid", str(first - 1))
     with hold_memory(*observe.python(HOLD, "-", "anon:4:")) as (second, _):
         placement = sample_pages(host, second, stat.start_time, 4096)
-    return {"same": first == second, "told": placement is not None, "notes": [list(n) for n in host.take_notes()]}
+    return {
+        "same": first == second,
+        "has_placement": placement is not None,
+        "notes": [list(n) for n in host.take_notes()],
+    }
 
 
 def _collect_pieces() -> dict[str, Any]:
@@ -229,5 +233,5 @@ def _collect_pieces() -> dict[str, Any]:
         results = _collect(pid)
         results["cpu_seconds"] = time.thread_time() - began
         results["mappings"] = observe.read_text(f"/proc/{pid}/maps").count("\n")
-        results["truth"] = truth(pid)
+        results["truth"] = count_pages(pid)
     return results

@@ -1,7 +1,7 @@
 """
-Tries, in the daemon's place, what the daemon must not be able to do; what worked stands in probe.json.
+Tries everything that the daemon's sandbox must prevent; writes the outcomes to probe.json.
 
-Run by lab-probe.service, which is steadytok.service with this program in it. Nothing here is an assertion.
+lab-probe.service runs it, which is steadytok.service with this program. Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ MANAGER, STRANGER, NAMED = "192.0.2.10", "192.0.2.66", 9093
 
 
 def outcome(attempt: Callable[[], object]) -> str:
-    """`done`, or the name of the error."""
+    """Returns `done`, or the name of the error."""
     try:
         attempt()
     except OSError as error:
         return type(error).__name__ if error.errno is None else os.strerror(error.errno)
-    except Exception as error:  # an attempt that fails in any way has failed
+    except Exception as error:  # any error means that the attempt failed
         return type(error).__name__
     return "done"
 
 
 def walk(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Each folder with the names of the files in it; what cannot be listed is not walked."""
+    """Yields each folder that can be listed, with the names of its files."""
     for folder, folders, names in os.walk(top):
         folders[:] = [name for name in folders if f"{folder}/{name}" not in ("//proc", "//sys")]
         yield folder, names
 
 
 def list_written() -> list[str]:
-    """Folders in which a file could be made, and files that could be opened for writing."""
+    """Returns the folders in which a file can be made, and the files that can be written."""
     paths = []
     for folder, names in walk("/"):
         path = os.path.join(folder, "lab-probe")
@@ -55,18 +55,18 @@ def list_written() -> list[str]:
 
 
 def list_kernel_written() -> list[str]:
-    """Files of /proc/sys and /sys that could be opened for writing."""
+    """Returns the files of /proc/sys and /sys that can be written."""
     writable = []
     for top in ("/proc/sys", "/sys"):
         for folder, _, names in os.walk(top):
             paths = (f"{folder}/{name}" for name in names)
-            # Not AppArmor's own /dev/null among them.
+            # Regular files only: AppArmor has a /dev/null of its own there.
             writable += [path for path in paths if stat.S_ISREG(os.lstat(path).st_mode) and os.access(path, os.W_OK)]
     return writable
 
 
 def list_executable() -> list[str]:
-    """Files that the kernel would execute, by its own word: it counts how the file's place is mounted."""
+    """Returns the files that the kernel would execute; access(2) takes noexec mounts into account."""
     return [
         path
         for folder, names in walk("/")
@@ -76,7 +76,7 @@ def list_executable() -> list[str]:
 
 
 def try_executing() -> dict[str, str]:
-    """What became of starting programs in several ways."""
+    """Returns the outcomes of starting programs in several ways."""
     program = STATE / "own"
     program.write_text("#!/opt/steadytok/current/bin/python\n")
     program.chmod(0o755)
@@ -94,20 +94,20 @@ def try_executing() -> dict[str, str]:
 
 
 def _from_memory() -> None:
-    """A file that is nowhere mounted, and so nowhere mounted noexec."""
+    """Executes a file in memory, which is on no mount and so on no noexec mount."""
     file = os.memfd_create("own")
     os.write(file, Path("/bin/true").read_bytes())
     subprocess.run([f"/proc/self/fd/{file}"], check=True, pass_fds=[file])
 
 
 def try_devices() -> dict[str, str]:
-    """What opened of /dev, and whether a device can be made."""
+    """Returns the outcomes of opening each device, and of making one."""
     outcomes = {}
     for folder, _, names in os.walk("/dev"):
         for name in names:
             path = os.path.join(folder, name)
             if os.path.islink(path):
-                continue  # to another one, or to a descriptor of ours
+                continue  # to another device, or to one of our descriptors
             if stat.S_ISCHR(mode := os.stat(path).st_mode) or stat.S_ISBLK(mode):
                 outcomes[path] = outcome(lambda path=path: os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK)))
     node = STATE / "kmsg"
@@ -117,7 +117,7 @@ def try_devices() -> dict[str, str]:
 
 
 def try_processes() -> dict[str, Any]:
-    """Which others are seen, and what can be had of systemd's and of the daemon's own user's."""
+    """Returns the visible processes of others, and the outcomes of reading, signalling and tracing systemd."""
     libc = ctypes.CDLL(None, use_errno=True)
     visible = [
         name for name in os.listdir("/proc") if name.isdigit() and os.stat(f"/proc/{name}").st_uid != os.getuid()
@@ -134,11 +134,11 @@ def try_processes() -> dict[str, Any]:
         "signal": lambda: os.kill(1, 0),
         "trace": trace,
     }
-    return {"seen": visible, **{name: outcome(way) for name, way in ways.items()}}
+    return {"visible": visible, **{name: outcome(way) for name, way in ways.items()}}
 
 
 def try_reaching() -> dict[str, str]:
-    """Whom a connection, a datagram or a raw socket gets to."""
+    """Returns the outcomes of connections, a datagram and raw sockets."""
 
     def connect(host: str, port: int) -> Callable[[], object]:
         return lambda: socket.create_connection((host, port), timeout=5).close()
@@ -159,7 +159,7 @@ def try_reaching() -> dict[str, str]:
 
 
 def read_rights() -> dict[str, str]:
-    """Capabilities and what stands for them in /proc/self/status, and secrets of root's."""
+    """Returns the capabilities in /proc/self/status, and the outcomes of reading secrets and of becoming root."""
     lines = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
     rights = {name: lines[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")}
     for path in ("/etc/shadow", "/sys/firmware/dmi/tables/DMI", "/root", "/home"):
@@ -169,7 +169,7 @@ def read_rights() -> dict[str, str]:
 
 
 def main() -> None:
-    """Tries all, and says what came of it."""
+    """Tries everything, and writes the outcomes."""
     attempts: dict[str, Callable[[], object]] = {
         "written": list_written,
         "kernel_written": list_kernel_written,

@@ -1,5 +1,5 @@
 """
-Stages about sensors and frequency: DIMM sensors by the kernel's own driver on a stub of a bus, cpufreq through ACPI.
+Reads DIMM sensors through the kernel's own driver on the stub of an I2C bus, and CPU frequencies through ACPI.
 
 The registers are those of JEDEC's TSE2002: big-endian words, temperatures in sixteenths of a degree.
 https://docs.kernel.org/i2c/i2c-stub.html, https://docs.kernel.org/hwmon/jc42.html
@@ -19,15 +19,15 @@ from collectors import cpufreq as frequency
 from tests.lab import machine, observe
 
 DIMMS = ("0x18", "0x19")
-EEPROM, PAGES = "0x51", ("0x36", "0x37")  # of the second DIMM; writing to the latter chooses its page
-KIND, SERIAL, PART = 0x02, 325 - 256, 329 - 256  # the stub has one page, so that the second one's bytes stand there too
+EEPROM, PAGES = "0x51", ("0x36", "0x37")  # of the second DIMM; a write to PAGES selects its page
+KIND, SERIAL, PART = 0x02, 325 - 256, 329 - 256  # the stub has one page, so the second page reads the same bytes
 CAPABILITY, UPPER, CRITICAL, TEMPERATURE, MAKER, DEVICE = 0x00, 0x02, 0x04, 0x05, 0x06, 0x07
 POLICY = "/sys/devices/system/cpu/cpufreq/policy{}"
-SETTLED = 1.2  # seconds; older kernels' jc42 keeps what it measured for one
+SETTLED = 1.2  # seconds; jc42 of older kernels caches its measurement for one
 
 
 def load() -> dict[str, Any]:
-    """Modules, and two DIMMs of which the second has the lower critical limit."""
+    """Loads the modules, and adds two DIMMs; the second has the lower critical limit."""
     for module in ("i2c-dev", "acpi-cpufreq", "cpufreq_powersave"):
         _modprobe(module)
     _modprobe("i2c-stub", f"chip_addr={','.join((*DIMMS, EEPROM, *PAGES))}")
@@ -40,7 +40,7 @@ def load() -> dict[str, Any]:
         set_celsius(address, CRITICAL, critical)
     _modprobe("jc42")
     for address in DIMMS:
-        with contextlib.suppress(OSError):  # the driver found it by itself
+        with contextlib.suppress(OSError):  # the driver has found the device already
             observe.write(f"/sys/bus/i2c/devices/i2c-{bus()}/new_device", f"jc42 {address}")
     return {"bus": bus(), "kernel": os.uname().release}
 
@@ -50,7 +50,7 @@ def _modprobe(module: str, *options: str) -> None:
 
 
 def bus() -> int:
-    """The number of the stub's bus."""
+    """Returns the number of the stub's bus."""
     for path in Path("/sys/bus/i2c/devices").glob("i2c-*/name"):
         if path.read_text().startswith("SMBus stub"):
             return int(path.parent.name.removeprefix("i2c-"))
@@ -58,18 +58,18 @@ def bus() -> int:
 
 
 def set_register(address: str, register: int, value: int) -> None:
-    """Writes a word as i2cset sends it: the low byte first, so that the chip's big-endian words come swapped."""
+    """Writes a word; i2cset sends the low byte first, so the chip's big-endian words are swapped."""
     observe.run("i2cset", "-y", "-f", str(bus()), address, f"0x{register:02x}", f"0x{value:04x}", "w")
 
 
 def set_celsius(address: str, register: int, celsius: float) -> None:
-    """A temperature or limit, as the chip keeps it: thirteen bits, two's complement."""
+    """Writes a temperature or limit in the chip's format: thirteen bits, two's complement."""
     value = round(celsius * 16) & 0x1FFF
     set_register(address, register, (value & 0xFF) << 8 | value >> 8)
 
 
 def dimms() -> dict[str, Any]:
-    """Both DIMMs cool, one hot, one below freezing, one whose limits are unset; then a DIMM taken away and put back."""
+    """Reads both DIMMs cool, one hot, one below freezing; then removes a DIMM and adds it again."""
     host = Host("/")
     results = {"cool": _dimms(host)}
     for name, celsius in (("hot", 88.25), ("cold", -5.5), ("cool_again", 45.0)):
@@ -91,10 +91,10 @@ def _dimms(host: Host) -> dict[str, Any]:
 
 
 def modules() -> dict[str, Any]:
-    """The second DIMM's SPD through the kernel's ee1004, and the table of the machine's own firmware."""
-    plate = bytes.fromhex(machine.SLOT["serial"]) + machine.SLOT["part"].encode().ljust(20)
+    """Reads the second DIMM's SPD through the kernel's ee1004, and the table of the machine's own firmware."""
+    spd_bytes = bytes.fromhex(machine.SLOT["serial"]) + machine.SLOT["part"].encode().ljust(20)
     set_byte(KIND, 0x0C)
-    for offset, value in enumerate(plate):
+    for offset, value in enumerate(spd_bytes):
         set_byte(SERIAL + offset, value)
     before = _dimms(Host("/"))
     _modprobe("ee1004")
@@ -109,7 +109,7 @@ def set_byte(register: int, value: int) -> None:
 
 
 def cpufreq() -> dict[str, Any]:
-    """Frequencies under two governors, a limit set by hand, and how many passes it takes to see a change."""
+    """Reads frequencies under two governors and a manual limit; counts the passes until a change is read."""
     policies = sorted(Path(POLICY.format("")).parent.glob("policy*"))
     host = Host("/")
     results: dict[str, Any] = {"policies": len(policies), "before": observe.collect(frequency, host)}

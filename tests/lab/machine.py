@@ -1,8 +1,8 @@
 """
-A virtual machine of two NUMA nodes, or eight, with Debian's kernel, in software emulation; its root is this host's.
+A virtual machine of two or eight NUMA nodes with Debian's kernel, in software emulation; its root is this host's.
 
-`python -m tests.lab.machine` prepares it, or says what is missing. Software emulation, since a lab must run where no
-/dev/kvm is; the kernel and the small files made from it are kept in the user's cache folder.
+`python -m tests.lab.machine` prepares it, or prints the missing programs. It is emulated so that it also runs without
+/dev/kvm. The kernel and the small files made from it are kept in the user's cache folder.
 https://www.qemu.org/docs/master/system/invocation.html, https://wiki.qemu.org/Documentation/9psetup
 """
 
@@ -26,9 +26,9 @@ from typing import NamedTuple
 
 class Shape(NamedTuple):
     """
-    The nodes of a machine: their CPUs as QEMU has them, their memory in MiB, and how long the guest may take.
+    The nodes of a machine: their CPUs as QEMU has them, their memory in MiB, and the guest's time limit in seconds.
 
-    `movable` MiB of each node hold nothing of the kernel's own, so that a block of 128 can be taken offline.
+    `movable` MiB of each node have no memory of the kernel's own, so that a block of 128 can be taken offline.
     """
 
     cpus: tuple[str, ...]
@@ -41,12 +41,12 @@ class Shape(NamedTuple):
 TWO_NODES = Shape(("0-1", "2-3"), (1024, 768), 1200.0, movable=160)
 EIGHT_NODES = Shape(tuple(map(str, range(8))), (512, *[216] * 7), 600.0)
 DISTANCE = 21  # from one node to the other
-EARLY = 120.0  # seconds within which the guest's own script has begun; a boot that hangs is tried once more
+EARLY = 120.0  # seconds until the guest's own script must begin; a boot that hangs is tried once more
 
 _HOUSE = Path(__file__).parents[2]
 SLOT = {"loc_pfx": "P1-DIMMA", "bank": "P0 CHANNEL A", "manufacturer": "Lab", "serial": "3A2B1C0E", "part": "LAB-4711"}
-"""What the firmware's table says of the one memory module that it knows."""
-_FILES = 2  # to be raised when what is kept in the cache folder is made differently
+"""The one memory module in the firmware's table."""
+_FILES = 2  # raise it when the files in the cache folder change
 _PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "iasl": "acpica-tools",
@@ -92,11 +92,11 @@ _SCOPE = """
 
 
 class LabError(Exception):
-    """The machine cannot be prepared or did not do its work; the message is one sentence, then the evidence."""
+    """The machine cannot be prepared or did not finish; the message is one sentence, then the evidence."""
 
 
 class Parts(NamedTuple):
-    """What a boot needs; `modules` is the folder whose lib/modules modprobe can be given."""
+    """The files that a boot needs; `modules` is the folder with lib/modules, for modprobe -d."""
 
     kernel: Path
     release: str
@@ -106,7 +106,7 @@ class Parts(NamedTuple):
 
 
 def find_missing() -> str | None:
-    """What this host lacks for the lab, in one sentence, or None."""
+    """Returns a sentence about what this host lacks for the lab, or None."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"the lab needs Linux on x86_64, and this is {sys.platform} on {platform.machine()}"
     lacking = [program for program in _PROGRAMS if which(program) is None]
@@ -117,7 +117,7 @@ def find_missing() -> str | None:
 
 
 def prepare(cache: Path | None = None) -> Parts:
-    """The machine's parts, made or found in the cache folder; needs no root. Raises LabError."""
+    """Returns the machine's parts, from the cache folder or newly made; needs no root. Raises LabError."""
     if (sentence := find_missing()) is not None:
         raise LabError(sentence)
     cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "steadytok-lab"
@@ -127,21 +127,30 @@ def prepare(cache: Path | None = None) -> Parts:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             _make(Path(scratch), image)
-            (Path(scratch) / "parts").rename(done)  # whole or not at all: another run may be looking
+            publish(Path(scratch) / "parts", done)
     (kernel,) = (done / "tree/boot").glob("vmlinuz-*")
     release = kernel.name.removeprefix("vmlinuz-")
     return Parts(kernel, release, done / "initrd.gz", done / "ssdt.aml", done / "tree")
+
+
+def publish(folder: Path, done: Path) -> None:
+    """Moves a folder into the cache, whole or not at all; another run may have made the same one meanwhile."""
+    try:
+        folder.rename(done)
+    except OSError:
+        if not done.exists():
+            raise
 
 
 def run(
     parts: Parts, module: str, out: Path, *arguments: str, shape: Shape = TWO_NODES, bmc: int | None = None
 ) -> None:
     """
-    Boots, runs `python -m module` there in this checkout, and comes back when the machine is off.
+    Boots, runs `python -m module` of this checkout in the guest, and returns when the machine is off.
 
-    `bmc` is the port on which OpenIPMI's simulator waits for the guest's KCS interface.
+    `bmc` is the port of OpenIPMI's simulator for the guest's KCS interface.
 
-    The guest sees `out` as /run/out, where it may write; it must make the file `started` at once and `done` at the
+    `out` is /run/out in the guest, which may write there; it must make the file `started` at once and `done` at the
     end. Raises LabError with the console's last lines.
     """
     command = shlex.join([sys.executable, "-m", module, *arguments])
@@ -154,9 +163,7 @@ def run(
         if (out / "done").exists():
             return
         if (out / "started").exists() or attempt == 2:
-            raise LabError(
-                f"the guest did not come to its end\n{read_tail(out / 'console')}\n{read_tail(out / 'guest.log')}"
-            )
+            raise LabError(f"the guest did not finish\n{read_tail(out / 'console')}\n{read_tail(out / 'guest.log')}")
 
 
 def _boot(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> None:
@@ -189,7 +196,7 @@ def _command(parts: Parts, out: Path, shape: Shape, bmc: int | None) -> list[str
 
 
 def build_processor_options(parts: Parts, shape: Shape) -> list[str]:
-    """QEMU, with the processors and the memory of a shape."""
+    """Returns the command of QEMU with the processors and the memory of a shape."""
     # acpi-cpufreq refuses QEMU's own family of AMD processors; five-level page tables only make emulation slower.
     command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi"]
     command += ["-cpu", "max,vendor=GenuineIntel,family=6,model=85,la57=off"]
@@ -204,7 +211,7 @@ def build_processor_options(parts: Parts, shape: Shape) -> list[str]:
 
 
 def build_board_options(bmc: int | None) -> list[str]:
-    """The one memory module in the firmware's table, and a BMC where OpenIPMI's simulator waits on that port."""
+    """Returns the options for the memory module in the firmware's table, and for a BMC on that port."""
     slot = ",".join(f"{key}={value}" for key, value in SLOT.items())
     command = ["-smbios", f"type=17,{slot}"]
     if bmc is not None:
@@ -235,7 +242,7 @@ def _make(scratch: Path, image: str) -> None:
 
 
 def unpack(name: str, scratch: Path) -> Path:
-    """The files of one of Debian's packages, in a folder of that name."""
+    """Returns the folder with the files of a package of Debian's."""
     run_command(["apt-get", "download", name], scratch)
     (package,) = scratch.glob(f"{name}_*.deb")
     run_command(["dpkg-deb", "-x", str(package), str(scratch / name)])
@@ -243,7 +250,7 @@ def unpack(name: str, scratch: Path) -> Path:
 
 
 def order_modules(tree: Path, release: str, names: Sequence[str] = _FOR_THE_ROOT) -> list[Path]:
-    """Modules with all that they need, in the order in which they load; without names those that reach the root."""
+    """Returns modules with their dependencies in load order; by default those that reach the root."""
     order: dict[Path, None] = {}
     for module in names:
         lines = run_command(["modprobe", "-d", str(tree), "-S", release, "--show-depends", module])
@@ -254,7 +261,7 @@ def order_modules(tree: Path, release: str, names: Sequence[str] = _FOR_THE_ROOT
 
 
 def make_initrd(initrd: Path, folder: Path, busybox: Path, modules: Sequence[Path], init: str = _INIT) -> None:
-    """A packed folder with busybox, these modules, and the script that runs first."""
+    """Packs busybox, these modules and the first script into an initrd."""
     for name in ("bin", "proc", "sys", "dev", "mnt", "lib"):
         (folder / name).mkdir(parents=True)
     shutil.copy(busybox, folder / "bin/busybox")
@@ -273,13 +280,13 @@ def make_initrd(initrd: Path, folder: Path, busybox: Path, modules: Sequence[Pat
 
 
 def which(program: str) -> str | None:
-    """Where a program is, or None."""
-    # Debian keeps modprobe and i2cset where only root's path leads.
+    """Returns the path of a program, or None."""
+    # Debian has modprobe and i2cset in folders that are only on root's path.
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 def run_command(command: Sequence[str], folder: Path | None = None) -> str:
-    """What a program prints; LabError with its last words where it fails."""
+    """Returns the output of a program. Raises LabError with its last lines if it fails."""
     path = which(command[0]) or command[0]
     result = subprocess.run([path, *command[1:]], cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -289,7 +296,7 @@ def run_command(command: Sequence[str], folder: Path | None = None) -> str:
 
 
 def read_tail(path: Path) -> str:
-    """The end of a file, under its name."""
+    """Returns the end of a file, under its name."""
     text = path.read_text(errors="replace") if path.exists() else "(nothing)"
     return f"--- {path.name}\n{text[-3000:]}"
 

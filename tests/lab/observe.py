@@ -1,4 +1,4 @@
-"""How a guest looks at its kernel: through our collectors, and at the files themselves."""
+"""Reads the guest's kernel through our collectors, and its files directly."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ ENVIRONMENT = {"PATH": PATH, "HOME": "/run", "TMPDIR": "/run", "LANG": "C.UTF-8"
 
 
 def series(samples: Iterable[Reading]) -> dict[str, float]:
-    """Readings by series, `name{label="value"}`; missing ones are left out."""
+    """Returns the values by series, `name{label="value"}`, without missing readings."""
     return {format_name(sample): sample.value for sample in samples if sample is not None}
 
 
 def format_name(sample: Sample) -> str:
-    """A sample's series as an exposition writes it."""
+    """Returns a sample's series as an exposition writes it."""
     pairs = ",".join(f'{label}="{value}"' for label, value in sample.labels)
     return f"{sample.metric.name}{{{pairs}}}" if pairs else sample.metric.name
 
 
 def collect(module: ModuleType, host: Host | None = None, *config: Any) -> dict[str, float]:
-    """One pass of a collector over the live machine."""
+    """Runs a collector once on the live machine."""
     return series(module.collect(host or Host("/"), *config))
 
 
 def collect_with_notes(module: ModuleType) -> dict[str, Any]:
-    """One pass, with what it said is missing."""
+    """Runs a collector once; returns its series and its notes about missing files."""
     host = Host("/")
     return {"series": collect(module, host), "notes": [list(note) for note in host.take_notes()]}
 
 
 def run(*command: str, status: int | None = 0, **more: Any) -> subprocess.CompletedProcess[str]:
-    """A program of the guest, waited for; `status` None takes any exit status."""
+    """Runs a program. Raises RuntimeError if it ends with another status; None allows any."""
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, **more)
     if status is not None and result.returncode != status:
         raise RuntimeError(f"{command} ended with status {result.returncode}: {result.stderr.strip()[-500:]}")
@@ -47,12 +47,12 @@ def run(*command: str, status: int | None = 0, **more: Any) -> subprocess.Comple
 
 
 def python(code: str, *arguments: str) -> list[str]:
-    """The command that runs a few lines of Python without the time that site-packages take."""
+    """Returns the command that runs a few lines of Python, without the slow import of site-packages."""
     return [sys.executable, "-I", "-S", "-c", code, *arguments]
 
 
 def write(path: str, text: str) -> None:
-    """Writes to a file of the kernel, in one write(2)."""
+    """Writes to a file of the kernel with one write(2)."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.write(descriptor, text.encode())
@@ -61,12 +61,12 @@ def write(path: str, text: str) -> None:
 
 
 def read_text(path: str) -> str:
-    """A file of the kernel as it is."""
+    """Returns the text of a file of the kernel."""
     return Path(path).read_text()
 
 
 def between(before: Callable[[], Any], act: Callable[[], object]) -> dict[str, Any]:
-    """The same look before and after something was done."""
+    """Takes the same reading before and after an act."""
     result = before()
     act()
     return {"before": result, "after": before()}

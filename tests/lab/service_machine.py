@@ -1,19 +1,22 @@
 """
-A virtual machine with a root of its own, in which systemd runs: Debian from mmdebstrap, kept in the cache folder.
+A virtual machine with a root of its own and systemd: Debian by mmdebstrap, kept in the cache folder.
 
-Kernel, modules and processors are those of machine.py. The packages come from where this host's apt gets Debian's. The
-root is never written to: what a machine does goes into a file of QEMU's that ends with it, over its reboots too.
+Kernel, modules and processors are those of machine.py. The packages come from the sources of this host's apt. The root
+is never written: QEMU stores the machine's changes in a temporary file, which lasts over its reboots.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +24,10 @@ from bench.bmc import SimulatedBmc, SimulatedSensor
 from tests.lab import machine
 from tests.lab.machine import LabError, Parts
 
-LIMIT = 1100.0  # seconds that the guest may take in all
-NEWER = "0.1.1"
+LIMIT = 1500.0  # seconds, the longest run of the guest
+NEWER, OLDER = "0.1.1", "0.0.9"
+BEFORE_THE_ROOMS = "de919472e7b6e68b7db4b9a33f9ee0bdc20ca88a"
+"""The last commit before the source was laid out in rooms and renamed."""
 HOUSE = Path(__file__).parents[2]
 _PROGRAMS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "prometheus-alertmanager": "prometheus-alertmanager"}
 _PACKAGES = ("systemd-sysv", "udev", "kmod", "python3", "i2c-tools", "iproute2", "passwd")
@@ -36,7 +41,7 @@ SENSORS = (
     SimulatedSensor("Inlet Temp", 24, entity=0x37, upper=(50, 45, 40)),
     SimulatedSensor("FAN1", 60, type=4, unit=18, entity=29, m=100, lower=(3, 5, 8)),
 )
-"""What its BMC measures: the module of the firmware's table under another name, the air, and a fan."""
+"""The sensors of its BMC: the module of the firmware's table under another name, the air, and a fan."""
 _INIT = """#!/bin/busybox sh
 B=/bin/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
@@ -46,12 +51,12 @@ for folder in dev proc sys; do $B mount --move /$folder /mnt/$folder; done
 exec $B switch_root /mnt /sbin/init
 """
 _LAB_UNIT = """[Unit]
-Description=what the lab does in here
+Description=the stages of the lab
 [Service]
-# As sudo from a terminal would be: in a place of its own in the tree of control groups, with no bounds.
+# Unconfined and in a cgroup of its own, as sudo from a terminal would be.
 ExecStartPre=/bin/mkdir -p /run/lab
 ExecStartPre=/bin/mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288,cache=loose out /run/lab
-ExecStart=/bin/sh -c 'exec python3 -u /run/lab/guest_service.py >>/run/lab/guest.log 2>&1'
+ExecStart=/bin/sh -c 'cd /run/lab && exec python3 -u -m tests.lab.guest_service $(cat stages) >>guest.log 2>&1'
 Environment=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root
 [Install]
 WantedBy=multi-user.target
@@ -66,7 +71,7 @@ _UNITS_LEFT_OUT = (
 
 
 class Image(NamedTuple):
-    """A root, and what boots it."""
+    """A root file system with the initrd and the parts that boot it."""
 
     root: Path
     initrd: Path
@@ -74,7 +79,7 @@ class Image(NamedTuple):
 
 
 def find_missing() -> str | None:
-    """What this host lacks, in one sentence, or None."""
+    """Returns a sentence about the programs that this host lacks, or None."""
     lacking = [program for program in _PROGRAMS if machine.which(program) is None]
     if not lacking:
         return machine.find_missing()
@@ -83,7 +88,7 @@ def find_missing() -> str | None:
 
 
 def prepare() -> Image:
-    """The root, made in a minute or found in the cache folder. Raises LabError."""
+    """Returns the root, from the cache folder or made in a minute. Raises LabError."""
     if (sentence := find_missing()) is not None:
         raise LabError(sentence)
     parts = machine.prepare()
@@ -92,7 +97,7 @@ def prepare() -> Image:
     if not done.exists():
         with tempfile.TemporaryDirectory(dir=done.parent) as scratch:
             _make(Path(scratch), parts)
-            (Path(scratch) / "image").rename(done)  # whole or not at all: another run may be looking
+            machine.publish(Path(scratch) / "image", done)
             for older in done.parent.glob("root-*"):
                 if older != done:
                     shutil.rmtree(older)
@@ -117,7 +122,7 @@ def _make(scratch: Path, parts: Parts) -> None:
 
 
 def _hooks(scratch: Path, root: Path) -> list[str]:
-    """What mmdebstrap does with the tree once it is whole; the last makes the file system of it."""
+    """Returns the commands that mmdebstrap runs on the complete tree; they end with its file system image."""
     plain = shlex.quote(str(scratch / "plain"))
     return [
         f"copy-in {shlex.quote(str(scratch / 'stage/modules'))} /usr/lib",
@@ -126,14 +131,14 @@ def _hooks(scratch: Path, root: Path) -> list[str]:
         f'chroot "$1" systemctl --quiet mask {" ".join(_UNITS_LEFT_OUT)}',
         'chroot "$1" passwd -q -d root',
         'rm -rf "$1"/var/cache/apt "$1"/var/lib/apt/lists && mkdir -p "$1"/var/lib/apt/lists',
-        # A second look at the tree, without the /proc and /sys that are mounted in it meanwhile.
+        # The tree through a bind mount, without the /proc and /sys that are mounted in it meanwhile.
         f'mkdir {plain} && mount --bind "$1" {plain} && mke2fs -q -t ext4 -d {plain} {shlex.quote(str(root))} {_SIZE}',
         f"umount {plain}",
     ]
 
 
 def _stage_modules(stage: Path, parts: Parts) -> None:
-    """The few modules that the guest loads itself, where modprobe looks for them."""
+    """Copies the few modules that the guest loads itself, in the layout of modprobe."""
     tree = parts.modules / "lib/modules" / parts.release
     for module in machine.order_modules(parts.modules, parts.release, (*_FOR_THE_GUEST, *_FOR_THE_ROOT)):
         target = stage / "lib/modules" / parts.release / module.relative_to(tree)
@@ -146,7 +151,7 @@ def _stage_modules(stage: Path, parts: Parts) -> None:
 
 
 def _sources() -> str:
-    """Where this host's apt gets Debian's own packages, as lines of a sources.list."""
+    """Returns the sources of Debian's own packages of this host's apt, as lines of a sources.list."""
     form = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
     options = ["--format", form, "Created-By: Packages", "Origin: Debian"]
     lines = sorted(set(machine.run_command(["apt-get", "indextargets", *options]).splitlines()))
@@ -156,7 +161,7 @@ def _sources() -> str:
 
 
 def _apt_options() -> list[str]:
-    """How this host's apt reaches its sources: proxies, certificates, and whether old lists are good enough."""
+    """Returns the options with which this host's apt reaches its sources: proxies, certificates, checks of age."""
     prefixes = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Languages")
     return [line for line in machine.run_command(["apt-config", "dump"]).splitlines() if line.startswith(prefixes)]
 
@@ -168,54 +173,86 @@ def _codename() -> str:
     raise LabError("this is no release of Debian: /etc/os-release has no VERSION_CODENAME")
 
 
-def build_wheels(folder: Path, version: str | None = None) -> None:
-    """
-    Our wheel, of this checkout, and those that it needs; with a `version`, our wheel alone under that number.
+def find_missing_history() -> str | None:
+    """Returns a sentence if this clone lacks the version before the rooms, else None."""
+    command = ["git", "cat-file", "-e", f"{BEFORE_THE_ROOMS}^{{commit}}"]
+    if subprocess.run(command, cwd=HOUSE, capture_output=True, check=False).returncode == 0:
+        return None
+    return f"the clone is shallow, without {BEFORE_THE_ROOMS[:10]}: git fetch --unshallow"
 
-    Built by the pip of this environment, which must reach an index; the guest reaches nothing.
+
+def build_wheels(folder: Path) -> None:
     """
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "-w", str(folder)]
-    if version is None:
-        machine.run_command([*pip, str(HOUSE), "pip"])
-        return
+    Builds our wheel, of this checkout, and downloads the wheels that it needs.
+
+    The pip of this environment must reach an index; the guest reaches nothing.
+    """
+    machine.run_command([*_pip_wheel(folder), str(HOUSE), "pip"])
+
+
+def build_version(folder: Path, version: str, revision: str | None = None) -> None:
+    """Builds our wheel alone under another version number, of this checkout or of a revision of it."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "steadytok"
-        names = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True, check=True).stdout
-        for name in names.splitlines():
-            if not name.startswith("tests/") and (HOUSE / name).is_file():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(HOUSE / name, copy / name)
+        if revision is None:
+            _copy_checkout(copy)
+        else:
+            _unpack_revision(copy, revision)
         project = (copy / "pyproject.toml").read_text()
         (copy / "pyproject.toml").write_text(project.replace('version = "0.1.0"', f'version = "{version}"', 1))
-        machine.run_command([*pip, "--no-deps", str(copy)])
+        machine.run_command([*_pip_wheel(folder), "--no-deps", str(copy)])
 
 
-def fetch_packages(folder: Path, wheelhouse: Path) -> None:
-    """What `python3 -m venv` and `pip install steadytok` would give a user: the environment that installs from."""
+def _pip_wheel(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "-w", str(folder)]
+
+
+def _copy_checkout(target: Path) -> None:
+    names = subprocess.run(["git", "ls-files"], cwd=HOUSE, capture_output=True, text=True, check=True).stdout
+    for name in names.splitlines():
+        if not name.startswith("tests/") and (HOUSE / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(HOUSE / name, target / name)
+
+
+def _unpack_revision(target: Path, revision: str) -> None:
+    command = ["git", "archive", revision, "--", ".", ":(exclude)tests"]
+    archive = subprocess.run(command, cwd=HOUSE, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        files.extractall(target, filter="data")
+
+
+def install_packages(folder: Path, wheels: Path, *requirements: str) -> None:
+    """Installs packages into a folder, as `python3 -m venv` and `pip install` would into a user's environment."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(folder)]
-    machine.run_command([*pip, "--no-index", "--find-links", str(wheelhouse), "pip", "steadytok"])
+    machine.run_command([*pip, "--no-index", "--find-links", str(wheels), *requirements])
 
 
-def furnish(out: Path) -> None:
-    """What the guest finds in its /run/lab: its program, wheels of two versions, and an Alertmanager."""
+def furnish(out: Path, stages: Sequence[str] = ()) -> None:
+    """Fills the guest's /run/lab: its program, wheels of three versions, and an Alertmanager."""
     out.mkdir(parents=True, exist_ok=True)
     build_wheels(out / "wheels")
-    build_wheels(out / "newer", NEWER)
-    fetch_packages(out / "site", out / "wheels")
-    for name in ("guest_service.py", "guest_probe.py"):
-        shutil.copy(HOUSE / "tests/lab" / name, out / name)
+    build_version(out / "newer", NEWER)
+    install_packages(out / "site", out / "wheels", "pip", "steadytok")
+    if find_missing_history() is None:
+        build_version(out / "old", OLDER, BEFORE_THE_ROOMS)
+        install_packages(out / "old-site", out / "old", "--no-deps", "steadytok")  # imported before out/site
+    (out / "tests/lab").mkdir(parents=True)
+    for path in (HOUSE / "tests/lab").glob("guest_*.py"):
+        shutil.copy(path, out / "tests/lab" / path.name)
+    (out / "stages").write_text(" ".join(stages))
     alertmanager = machine.which("prometheus-alertmanager")
     assert alertmanager is not None  # `find_missing` has checked
     shutil.copy(alertmanager, out / "alertmanager")
-    # Debian's build reads its templates from there, whatever it is told.
+    # Debian's build reads its templates from this folder alone.
     shutil.copytree("/usr/share/prometheus/alertmanager", out / "templates")
 
 
 def run(image: Image, out: Path) -> None:
     """
-    Boots, and comes back when the guest has switched itself off; `out` is its /run/lab. Raises LabError.
+    Boots the guest, and returns when it is off; `out` is its /run/lab. Raises LabError.
 
-    It has a BMC, which is OpenIPMI's simulator on this host.
+    Its BMC is OpenIPMI's simulator on this host.
     """
     with SimulatedBmc(out / "bmc", SENSORS, in_band=True) as bmc:
         _run(image, out, bmc)
@@ -233,7 +270,7 @@ def _run(image: Image, out: Path, bmc: SimulatedBmc) -> None:
         process.wait(10)
     if not (out / "done").exists():
         tails = "\n".join(machine.read_tail(out / name) for name in ("console", "qemu.log", "guest.log"))
-        raise LabError(f"the guest did not come to its end\n{tails}")
+        raise LabError(f"the guest did not finish\n{tails}")
 
 
 def _command(image: Image, out: Path, bmc: int | None) -> list[str]:
@@ -241,7 +278,7 @@ def _command(image: Image, out: Path, bmc: int | None) -> list[str]:
     command += machine.build_board_options(bmc)
     command += ["-drive", f"file={image.root},format=raw,if=virtio,snapshot=on,discard=unmap"]
     command += ["-virtfs", f"local,path={out},mount_tag=out,security_model=none,multidevs=remap"]
-    # No -no-reboot: the machine that comes up again has the disk that it left.
+    # No -no-reboot: after the reboot the machine has the disk of before.
     command += ["-nic", "none", "-display", "none", "-monitor", "none"]
     command += ["-serial", f"file:{out / 'console'}", "-kernel", str(image.parts.kernel), "-initrd", str(image.initrd)]
     return [*command, "-append", "console=ttyS0 quiet mitigations=off panic=-1 systemd.show_status=no loglevel=4"]
@@ -251,8 +288,8 @@ if __name__ == "__main__":
     try:
         image = prepare()
         sys.stdout.write(f"{image}\n")
-        if len(sys.argv) > 1:  # by hand: a folder for what the guest sees and says
-            furnish(Path(sys.argv[1]))
+        if len(sys.argv) > 1:  # by hand: the guest's folder, and the stages to run (all without)
+            furnish(Path(sys.argv[1]), sys.argv[2:])
             run(image, Path(sys.argv[1]))
     except LabError as error:
         sys.exit(str(error))

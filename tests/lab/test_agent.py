@@ -1,26 +1,26 @@
-"""The real agent on a real kernel: what it published and told while hardware came, went, and ran out."""
+"""The real agent on a real kernel: its metrics and alerts while hardware comes, goes, and runs out."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from tests.lab.conftest import StageReader
 from tests.lab.guest_agent import VICTIM
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
-Saw = Callable[[str], dict[str, Any]]
 CONSTRAINTS = ("none", "cpuset", "memory_policy", "memcg")
 
 
 class ReceivedAlert(NamedTuple):
-    """One alert as the receiver got it; `ended` when its end was over by then."""
+    """An alert as received; `ended` is true if its end was in the past at receipt."""
 
     at: float
     labels: dict[str, str]
@@ -29,24 +29,24 @@ class ReceivedAlert(NamedTuple):
 
 
 @pytest.fixture(name="life")
-def _life(read_stage: Saw) -> dict[str, Any]:
+def _life(read_stage: StageReader) -> dict[str, Any]:
     return read_stage("agent")
 
 
 def get_mark(life: dict[str, Any], name: str) -> float:
-    """When something was done, Unix time; it fails where it did not happen."""
+    """Returns the Unix time of a mark; fails the test if there is none."""
     times: dict[str, float] = {name: at for at, name in life["marks"]}
     assert name in times, sorted(times)
     return times[name]
 
 
 def between(life: dict[str, Any], start: str, end: str) -> list[dict[str, float]]:
-    """The scrapes between two marks."""
+    """Returns the scrapes between two marks."""
     return [series for at, series in life["scrapes"] if get_mark(life, start) < at < get_mark(life, end)]
 
 
 def list_received(life: dict[str, Any], name: str) -> Iterator[ReceivedAlert]:
-    """What was received of an alert, in order."""
+    """Returns the messages about an alert, in order."""
     for at, alerts in life["posts"]:
         for alert in alerts:
             if alert["labels"]["alertname"] == name:
@@ -55,13 +55,13 @@ def list_received(life: dict[str, Any], name: str) -> Iterator[ReceivedAlert]:
 
 
 def test_everything_happened(life: dict[str, Any]) -> None:
-    """The agent came up and saw each change in its time, and SIGTERM ended it well."""
+    """The agent starts, exposes each change in time, and ends with status 0 after SIGTERM."""
     assert [name for _, name in life["marks"] if name.startswith("NOT")] == []
     assert life["status"] == 0
 
 
 def test_it_says_nothing_alarming_of_itself(life: dict[str, Any], machine_ran: Path) -> None:
-    """No error and no traceback is in the agent's log."""
+    """The agent's log has no error and no traceback."""
     log = (machine_ran / "agent.log").read_text()
 
     assert re.findall(r'.*(?:Traceback|"level":"(?:error|critical)").*', log) == []
@@ -69,10 +69,10 @@ def test_it_says_nothing_alarming_of_itself(life: dict[str, Any], machine_ran: P
 
 def test_a_cpu_that_left_is_gone_and_nothing_else_is(life: dict[str, Any]) -> None:
     """While CPU 3 is offline its policy has no series, its node has one CPU, and its neighbours keep theirs."""
-    offline = between(life, "cpu3 0 seen", "cpu3 1")
+    offline = between(life, "cpu3 0 exposed", "cpu3 1")
 
     assert offline
-    for series in offline[1:]:  # the first may be a pass that was under way
+    for series in offline[1:]:  # the first may be from a pass that began earlier
         assert not any('policy="3"' in name for name in series)
         assert 'steadytok_cpufreq_frequency_hertz{node="1",policy="2"}' in series
         assert series['steadytok_stat_cpus_online{node="1"}'] == 1
@@ -80,8 +80,8 @@ def test_a_cpu_that_left_is_gone_and_nothing_else_is(life: dict[str, Any]) -> No
 
 
 def test_a_cpu_that_came_back_is_back(life: dict[str, Any]) -> None:
-    """After CPU 3 is online again everything of it is there."""
-    newest = between(life, "cpu3 1 seen", "told to end")[-1]
+    """After CPU 3 is online again, all its series are back."""
+    newest = between(life, "cpu3 1 exposed", "SIGTERM")[-1]
 
     assert newest['steadytok_topology_node_cpus{node="1"}'] == 2
     assert newest['steadytok_stat_cpus_online{node="1"}'] == 2
@@ -89,7 +89,7 @@ def test_a_cpu_that_came_back_is_back(life: dict[str, Any]) -> None:
 
 
 def test_counters_never_fall(life: dict[str, Any]) -> None:
-    """Through CPUs that leave and return no counter falls from one scrape to the next."""
+    """While CPUs leave and return, no counter falls between two scrapes."""
     fallen = [
         name
         for (_, earlier), (_, later) in itertools.pairwise(life["scrapes"])
@@ -102,23 +102,23 @@ def test_counters_never_fall(life: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("node", ["0", "1"])
 def test_no_processor_time_is_invented(life: dict[str, Any], node: str) -> None:
-    """Two CPUs cannot have had more than two seconds in a second, whichever of them came and went."""
+    """Two CPUs have no more than two seconds in a second, also while one leaves and returns."""
     sums = []
     for at, series in life["scrapes"]:
         modes = [value for name, value in series.items() if "stat_cpu_seconds" in name and f'node="{node}"' in name]
-        if modes:  # guest time is in user time already, and there is none here
+        if modes:  # user time includes guest time, which is 0 here
             sums.append((at, sum(modes)))
     (began, first), (ended, last) = sums[0], sums[-1]
 
-    assert 0 < last - first < 2 * (ended - began) + 10  # what was read at `began` may be some seconds old
+    assert 0 < last - first < 2 * (ended - began) + 10  # the value at `began` may be seconds old
 
 
 def test_memory_that_left_is_gone(life: dict[str, Any]) -> None:
-    """A block of memory taken offline leaves its node's size, and only that node's, and comes back."""
+    """A block of memory that goes offline is missing from its own node's size alone, until it is online again."""
     name = 'steadytok_topology_node_memory_bytes{{node="{}"}}'
-    before, after = between(life, "first DIMM", "memory 0")[-1], between(life, "memory 1 seen", "told to end")[-1]
+    before, after = between(life, "first DIMM", "memory 0")[-1], between(life, "memory 1 exposed", "SIGTERM")[-1]
     series = [
-        series for at, series in life["scrapes"] if get_mark(life, "memory 0") < at < get_mark(life, "memory 1 seen")
+        series for at, series in life["scrapes"] if get_mark(life, "memory 0") < at < get_mark(life, "memory 1 exposed")
     ]
 
     assert min(scrape[name.format(1)] for scrape in series) == before[name.format(1)] - (128 << 20)
@@ -127,7 +127,7 @@ def test_memory_that_left_is_gone(life: dict[str, Any]) -> None:
 
 
 def test_kills_are_counted_by_their_constraint(life: dict[str, Any]) -> None:
-    """One kill of each kind was made, by the real kernel, and one of each is counted."""
+    """The real kernel kills one process of each kind, and one of each is counted."""
     newest = life["scrapes"][-1][1]
 
     assert {
@@ -136,7 +136,7 @@ def test_kills_are_counted_by_their_constraint(life: dict[str, Any]) -> None:
 
 
 def test_each_kill_names_its_victim(life: dict[str, Any]) -> None:
-    """Victim, nodes and cgroup are what they were, whatever a process calls itself; later kills rename none."""
+    """Victim, nodes and cgroup are right for any process name, and later kills do not change them."""
     name = "steadytok_kmsg_last_oom_kill_timestamp_seconds"
     newest = life["scrapes"][-1][1]
     expected = {
@@ -151,11 +151,11 @@ def test_each_kill_names_its_victim(life: dict[str, Any]) -> None:
     }
     for constraint, labels in expected.items():
         at = get_mark(life, f"killed {constraint} -9")
-        assert newest[f"{name}{{{labels}}}"] == pytest.approx(at, abs=10)  # the kernel may take a while to reap it
+        assert newest[f"{name}{{{labels}}}"] == pytest.approx(at, abs=10)  # the kernel may reap it later
 
 
-def test_each_kill_is_told(life: dict[str, Any]) -> None:
-    """An OomKill goes out for each kind, naming the victim in its sentence."""
+def test_each_kill_is_sent(life: dict[str, Any]) -> None:
+    """An alert OomKill of each kind is sent, with the victim in its summary."""
     named = {
         alert.labels["constraint"] for alert in list_received(life, "OomKill") if VICTIM in alert.annotations["summary"]
     }
@@ -164,7 +164,7 @@ def test_each_kill_is_told(life: dict[str, Any]) -> None:
 
 
 def test_a_later_kill_ends_no_earlier_one(life: dict[str, Any]) -> None:
-    """Four kills are four alerts: a kill of one kind neither ends nor renames the alert about another."""
+    """Four kills are four alerts: a kill of one kind neither ends nor changes the alert about another."""
     alerts = list(list_received(life, "OomKill"))
 
     assert len({tuple(sorted(alert.labels.items())) for alert in alerts}) == len(CONSTRAINTS)
@@ -172,7 +172,7 @@ def test_a_later_kill_ends_no_earlier_one(life: dict[str, Any]) -> None:
 
 
 def test_counters_that_stand_still_leave(life: dict[str, Any]) -> None:
-    """Under vm.numa_stat=0 the allocations' counters leave /metrics; not one is published as 0."""
+    """Under vm.numa_stat=0 the allocation counters leave /metrics; none is exposed as 0."""
     stopped = between(life, "numastat gone", "numa_stat 1")
 
     assert stopped
@@ -180,8 +180,8 @@ def test_counters_that_stand_still_leave(life: dict[str, Any]) -> None:
     assert all(series['steadytok_collector_success{collector="numastat"}'] == 0 for series in stopped)
 
 
-def test_a_hot_dimm_is_pending_then_told(life: dict[str, Any]) -> None:
-    """The built-in DimmHot waits as pending while the DIMM is above its limit, then goes out once as critical."""
+def test_a_hot_dimm_is_pending_then_sent(life: dict[str, Any]) -> None:
+    """The built-in DimmHot is pending while the DIMM is above its limit, then is sent once as critical."""
     state = 'steadytok_lab_alerts{{alertname="DimmHot",alertstate="{}",dimm="{}",severity="critical"}}'
     first = next(list_received(life, "DimmHot"))
     waiting = [series for at, series in life["scrapes"] if at < first.at]
@@ -193,7 +193,7 @@ def test_a_hot_dimm_is_pending_then_told(life: dict[str, Any]) -> None:
 
 
 def test_standing_still_resets_no_alert(life: dict[str, Any]) -> None:
-    """An agent that was held up for longer than a sensor may be silent goes on with what was pending."""
+    """An agent that was stopped for longer than a sensor's staleness continues its pending alert."""
     start, end = get_mark(life, "DimmHot pending"), next(list_received(life, "DimmHot")).at
     scrapes = [series for at, series in life["scrapes"] if start < at < end]
 
@@ -201,7 +201,7 @@ def test_standing_still_resets_no_alert(life: dict[str, Any]) -> None:
 
 
 def test_an_operators_rule_lives_its_whole_life(life: dict[str, Any]) -> None:
-    """A rule of the operator's own fires for the hot DIMM alone, and is told as ended once that is cool."""
+    """The operator's rule fires for the hot DIMM alone, and its end is sent once the DIMM is cool."""
     alerts = list(list_received(life, "LabHot"))
 
     assert len({alert.labels["dimm"] for alert in alerts}) == 1
@@ -211,5 +211,5 @@ def test_an_operators_rule_lives_its_whole_life(life: dict[str, Any]) -> None:
 
 
 def test_leaving_ends_no_alert(life: dict[str, Any]) -> None:
-    """An agent that is told to end does not tell that its alerts have ended."""
+    """An agent that ends does not send an end of its alerts."""
     assert [alert for alert in list_received(life, "DimmHot") if alert.ended] == []

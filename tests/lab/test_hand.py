@@ -1,22 +1,19 @@
-"""What the hand did to a real kernel."""
+"""The hand's verbs have their effects on a real kernel, and its leases end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
+from tests.lab.conftest import StageReader
 from tests.lab.guest_hand import SIZE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
-Saw = Callable[[str], dict[str, Any]]
 PAGE = 4096
 
 
-def test_page_cache_is_really_dropped(read_stage: Saw) -> None:
-    """Files had been read; most of their pages are gone, and the answer says about how many."""
+def test_page_cache_is_really_dropped(read_stage: StageReader) -> None:
+    """Most of the cached pages are dropped, and the answer has about their number."""
     result = read_stage("hand")["drop_caches"]
 
     assert result["answer"]["ok"], result
@@ -24,13 +21,13 @@ def test_page_cache_is_really_dropped(read_stage: Saw) -> None:
     assert result["answer"]["result"]["freed_bytes"] > 16 << 20
 
 
-def test_a_node_is_compacted(read_stage: Saw) -> None:
-    """The kernel takes the request."""
+def test_a_node_is_compacted(read_stage: StageReader) -> None:
+    """The kernel accepts the request."""
     assert read_stage("hand")["compact"]["ok"]
 
 
-def test_a_governor_is_held_and_put_back_though_the_hand_was_killed(read_stage: Saw) -> None:
-    """acpi-cpufreq has what was asked for, kill -9 changes nothing, the next hand knows the lease and ends it."""
+def test_a_governor_is_held_and_put_back_though_the_hand_was_killed(read_stage: StageReader) -> None:
+    """acpi-cpufreq has the requested governor, also after kill -9; the next hand reads the lease and ends it."""
     result = read_stage("hand")["governor"]
 
     assert result["answer"]["result"] == {"prior": result["prior"], "now": result["wanted"]}
@@ -40,31 +37,31 @@ def test_a_governor_is_held_and_put_back_though_the_hand_was_killed(read_stage: 
     assert result["after"] == result["prior"]
 
 
-def test_pages_are_really_moved(read_stage: Saw) -> None:
-    """As much as was asked for, to a huge page; then the rest, at once or in a few goes; all that is told has moved."""
+def test_pages_are_really_moved(read_stage: StageReader) -> None:
+    """The first move is as large as requested, within a huge page; a few more move the rest, as the answers say."""
     result = read_stage("hand")["migrate"]
     first, second, last = result["pages"][0], result["pages"][1], result["pages"][-1]
     bounded, *rest = (answer["result"]["moved_bytes"] for answer in result["answers"])
 
     assert first["0"] * PAGE >= SIZE * 0.9
     assert 16 << 20 <= bounded < 18 << 20
-    # Not less than was told; the kernel itself may bring more, as when it makes huge pages meanwhile.
+    # At least the reported pages; the kernel may move more itself, such as when it makes huge pages.
     assert (second["1"] - first["1"]) * PAGE > bounded * 0.98
     assert (last["1"] - second["1"]) * PAGE > sum(rest) * 0.98
     assert last["0"] * PAGE < 1 << 20
     assert last["1"] * PAGE >= SIZE * 0.9
 
 
-def test_pages_of_strangers_stay(read_stage: Saw) -> None:
-    """Neither a process outside the named units is touched, nor one that has another's number."""
+def test_pages_of_strangers_stay(read_stage: StageReader) -> None:
+    """A process outside the named units is refused, and so is a reused pid."""
     result = read_stage("hand")
 
     assert "hand.toml does not name with migrate = true" in result["stranger"]["error"]
     assert "it started at another time" in result["another_time"]["error"]
 
 
-def test_a_process_is_really_duty_cycled(read_stage: Saw) -> None:
-    """At half duty it gets about half of what it had, and all of it after the lease."""
+def test_a_process_is_really_duty_cycled(read_stage: StageReader) -> None:
+    """At half duty the process has about half its CPU share, and all of it after the lease."""
     result = read_stage("hand")["freeze"]
 
     assert result["answer"]["result"] == {"prior": 1.0, "now": 0.5}
@@ -72,6 +69,6 @@ def test_a_process_is_really_duty_cycled(read_stage: Saw) -> None:
     assert result["after"] / result["free"] > 0.8
 
 
-def test_the_hand_ends_well(read_stage: Saw) -> None:
-    """SIGTERM is status 0."""
+def test_the_hand_ends_well(read_stage: StageReader) -> None:
+    """The hand ends with status 0 after SIGTERM."""
     assert read_stage("hand")["status"] == 0

@@ -1,24 +1,22 @@
-"""What actions did to real memory, and how soon a host was free after its agent was killed."""
+"""Actions have their effects on real memory, and end soon after their agent is killed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from agent.actions import freeze
+from tests.lab.conftest import StageReader
 from tests.lab.guest_held import SIZE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
-Saw = Callable[[str], dict[str, Any]]
 PAGE = 4096
 
 
-def test_the_action_really_moves_pages(read_stage: Saw) -> None:
-    """Most of what its plan says, as numa_maps and numastat -p count them; some of it the kernel may hold."""
+def test_the_action_really_moves_pages(read_stage: StageReader) -> None:
+    """Most of the planned pages move, by numa_maps and numastat -p; the kernel may keep some."""
     result = read_stage("held")["actions"]
     before, after = result["pages"]
 
@@ -30,8 +28,8 @@ def test_the_action_really_moves_pages(read_stage: Saw) -> None:
     assert float(private[1][1]) - float(private[0][1]) >= 40
 
 
-def test_the_action_really_reclaims_page_cache(read_stage: Saw) -> None:
-    """Of the named unit, through memory.reclaim; where the kernel has none for a node, the plan says so."""
+def test_the_action_really_reclaims_page_cache(read_stage: StageReader) -> None:
+    """The named unit's cache is reclaimed through memory.reclaim; without reclaim per node the plan refuses."""
     result = read_stage("held")["actions"]["reclaim"]
 
     assert result["before"] > 24 << 20
@@ -40,20 +38,20 @@ def test_the_action_really_reclaims_page_cache(read_stage: Saw) -> None:
     assert "this kernel has no sys/devices/system/node/node1/reclaim" in result["refused"]
 
 
-def test_the_action_really_compacts(read_stage: Saw) -> None:
-    """The plan names what is free, and the kernel takes the request."""
+def test_the_action_really_compacts(read_stage: StageReader) -> None:
+    """The plan has the free memory, and the kernel accepts the request."""
     result = read_stage("held")["actions"]["compact_memory"]
 
     assert "of free memory of node 1 to be compacted" in result["plan"]
     assert result["did"].startswith("compacted in ")
 
 
-def test_a_killed_agent_leaves_everything_at_full_speed_within_the_ttl(read_stage: Saw) -> None:
-    """A governor, a frozen unit and a paced engine are held; kill -9, and nobody starts it again."""
+def test_a_killed_agent_leaves_everything_at_full_speed_within_the_ttl(read_stage: StageReader) -> None:
+    """After SIGKILL of the agent, a governor, a frozen unit and a paced engine are released within the ttl."""
     result = read_stage("held")["killed"]
 
     assert {lease["verb"] for lease in result["leases"]} == {"governor", "freeze"}
     assert sum(lease["verb"] == "governor" for lease in result["leases"]) > 1
     assert result["free_after"].keys() == {"governor", "freeze", "pace"}
-    # Three seconds of watching, since the machine is emulated.
+    # Three seconds for the measurement in an emulated machine.
     assert max(result["free_after"].values()) <= freeze.TTL + 3, result["free_after"]

@@ -1,21 +1,20 @@
-"""Cgroup limits, cpusets and numactl's words, by a real kernel."""
+"""Cgroup limits, cpusets and numactl's requests on a real kernel."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from tests.lab.conftest import StageReader
+
 pytestmark = pytest.mark.lab
 
-Saw = Callable[[str], dict[str, Any]]
 MIB = 1 << 20
 
 
 def get_value(series: dict[str, float], name: str, **labels: str) -> float:
-    """The only value of a metric that has these labels."""
+    """Returns the only value of a metric with these labels."""
     pairs = [f'{label}="{text}"' for label, text in labels.items()]
     (values,) = (
         value
@@ -25,8 +24,8 @@ def get_value(series: dict[str, float], name: str, **labels: str) -> float:
     return values
 
 
-def test_the_parents_smaller_limit_is_found(read_stage: Saw) -> None:
-    """The process's cgroup may take 256 MiB and the one above it 128: those bind, and usage is that one's."""
+def test_the_parents_smaller_limit_is_found(read_stage: StageReader) -> None:
+    """The process's cgroup has a limit of 256 MiB, its parent of 128: limit and usage are the parent's."""
     result = read_stage("limits")
     before, counted = result["before"], result["counted"]
 
@@ -36,8 +35,8 @@ def test_the_parents_smaller_limit_is_found(read_stage: Saw) -> None:
     assert 40 * MIB < get_value(before, "cgroup_current_bytes") < 128 * MIB
 
 
-def test_cache_of_a_file_is_still_available(read_stage: Saw) -> None:
-    """After a large file was read the usage is that much larger, and what can be taken is as much as before."""
+def test_cache_of_a_file_is_still_available(read_stage: StageReader) -> None:
+    """A large file in the page cache raises the usage by its size, and leaves the available memory as before."""
     result = read_stage("limits")
     grown, available = (
         get_value(result["after"], name) - get_value(result["before"], name)
@@ -48,16 +47,16 @@ def test_cache_of_a_file_is_still_available(read_stage: Saw) -> None:
     assert abs(available) < 0.2 * grown
 
 
-def test_anonymous_memory_is_told_by_node(read_stage: Saw) -> None:
-    """The cpuset has node 1 only, and that is where the kernel has charged the 40 MiB."""
+def test_anonymous_memory_is_exposed_by_node(read_stage: StageReader) -> None:
+    """The cpuset has node 1 only, and the kernel has charged the 40 MiB there."""
     before = read_stage("limits")["before"]
 
     assert get_value(before, "cgroup_anon_bytes", node="1") == pytest.approx(40 * MIB, abs=8 * MIB)
     assert get_value(before, "cgroup_anon_bytes", node="0") < 2 * MIB
 
 
-def test_events_have_the_kernels_words(read_stage: Saw) -> None:
-    """Every word of memory.events is an event."""
+def test_events_have_the_kernels_words(read_stage: StageReader) -> None:
+    """Every key of memory.events is an event."""
     result = read_stage("limits")
     words = re.findall(r"^(\w+) \d+$", result["counted"]["pod events"], re.MULTILINE)
 
@@ -65,8 +64,8 @@ def test_events_have_the_kernels_words(read_stage: Saw) -> None:
     assert [get_value(result["before"], "cgroup_memory_events_total", event=word) for word in words] == [0] * len(words)
 
 
-def test_a_cpuset_and_a_variable_are_wishes(read_stage: Saw) -> None:
-    """A cpuset without node 0 is seen, other variables are not, and one for another engine is none of this one's."""
+def test_a_cpuset_and_a_variable_are_wishes(read_stage: StageReader) -> None:
+    """The cpuset without node 0 is exposed; other variables, and those of another engine, are not."""
     before = read_stage("limits")["before"]
 
     assert get_value(before, "asked_node", source="cpuset", policy="bind", node="1") == 1
@@ -74,9 +73,9 @@ def test_a_cpuset_and_a_variable_are_wishes(read_stage: Saw) -> None:
     assert not [key for key in before if "asked_" in key and 'source="cpuset"' not in key]
 
 
-def test_threads_apart_from_what_numactl_bound(read_stage: Saw) -> None:
-    """A shell stays above: memory was asked for on node 0 and is there, threads on node 1, and nothing is local."""
-    series = read_stage("wishes")["series"]
+def test_threads_apart_from_what_numactl_bound(read_stage: StageReader) -> None:
+    """Below a shell, memory is on node 0 as requested, threads are on node 1, and nothing is local."""
+    series = read_stage("requests")["series"]
 
     assert get_value(series, "asked_node", source="numactl", policy="bind", node="0") == 1
     assert get_value(series, "asked_node", source="numactl", policy="cpus", node="1") == 1
@@ -85,9 +84,9 @@ def test_threads_apart_from_what_numactl_bound(read_stage: Saw) -> None:
     assert get_value(series, "local_ratio") < 0.3
 
 
-def test_the_command_agrees_with_numa_maps_and_numastat(read_stage: Saw) -> None:
-    """What is sampled is within 2 points of what numa_maps counts, and numastat -p has the same sum."""
-    result = read_stage("wishes")
+def test_the_command_agrees_with_numa_maps_and_numastat(read_stage: StageReader) -> None:
+    """The sample is within 2 points of numa_maps, and numastat -p has the same sum."""
+    result = read_stage("requests")
     sampled, exact = ({node["node"]: node["share"] for node in result[name]["nodes"]} for name in ("sampled", "exact"))
     total = float(re.findall(r"^Total .* ([\d.]+)$", result["numastat"], re.MULTILINE)[0])
 

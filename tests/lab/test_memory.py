@@ -1,22 +1,21 @@
-"""What a real kernel of two nodes says about its memory is what we read."""
+"""Our readings of memory agree with a real kernel of two nodes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import pytest
 
+from tests.lab.conftest import StageReader
 from tests.lab.guest_memory import SIZE
 from tests.lab.machine import DISTANCE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
-Saw = Callable[[str], dict[str, Any]]
 PAGES = SIZE // 4096
-# What a field may have moved within the milliseconds between two looks, beyond what those two show.
-MOVED = 2 << 20
+# The most bytes that a field may change between two readings, beyond the difference of the two.
+MAX_CHANGE = 2 << 20
 FIELDS = {
     "MemTotal": "mem_total",
     "MemFree": "mem_free",
@@ -35,19 +34,19 @@ COUNTERS = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_no
 
 
 def kernel_bytes(text: str, field: str) -> int:
-    """A field of a meminfo file in bytes."""
+    """Returns a field of a meminfo file in bytes."""
     match = re.search(rf"\b{re.escape(field)}:\s+(\d+) kB", text)
     assert match is not None, f"the kernel has no {field}"
     return int(match[1]) * 1024
 
 
 def get_growth(readings: Mapping[str, Mapping[str, float]], key: str, node: int) -> float:
-    """How far a counter of a node went."""
+    """Returns the increase of a counter of a node."""
     name = f'steadytok_numastat_{key}_total{{node="{node}"}}'
     return readings["after"][name] - readings["before"][name]
 
 
-def test_nodes_are_as_the_machine_was_built(read_stage: Saw) -> None:
+def test_nodes_are_as_the_machine_was_built(read_stage: StageReader) -> None:
     """Two nodes with two CPUs each, at the distances of the command line."""
     topology = read_stage("nodes")["topology"]
 
@@ -58,8 +57,8 @@ def test_nodes_are_as_the_machine_was_built(read_stage: Saw) -> None:
         assert topology[name] == (10 if node == other else DISTANCE)
 
 
-def test_the_command_line_reads_them_too(read_stage: Saw) -> None:
-    """`steadytok collect --json` prints the same nodes, complains of nothing, and succeeds."""
+def test_the_command_line_reads_them_too(read_stage: StageReader) -> None:
+    """`steadytok collect --json` prints the same nodes and no error, and succeeds."""
     result = read_stage("nodes")
     printed = {(row["name"], *sorted(row["labels"].items())): row["value"] for row in result["collect"]}
 
@@ -71,26 +70,26 @@ def test_the_command_line_reads_them_too(read_stage: Saw) -> None:
         assert printed["steadytok_stat_cpus_online", ("node", node)] == 2
 
 
-def test_what_this_kernel_has_is_found(read_stage: Saw) -> None:
-    """Every collector whose files this kernel has reads something, pressure and kernel log among them."""
-    rooms = {row["name"].split("_")[1] for row in read_stage("nodes")["collect"]}
+def test_every_collector_with_files_reads(read_stage: StageReader) -> None:
+    """Every collector whose files this kernel has returns samples, also pressure and the kernel log."""
+    subjects = {row["name"].split("_")[1] for row in read_stage("nodes")["collect"]}
 
-    assert rooms >= {"meminfo", "node", "numastat", "vmstat", "stat", "pressure", "cpufreq", "hwmon", "dimm", "kmsg"}
+    assert subjects >= {"meminfo", "node", "numastat", "vmstat", "stat", "pressure", "cpufreq", "hwmon", "dimm", "kmsg"}
 
 
 @pytest.mark.parametrize("node", [0, 1])
-def test_node_meminfo_is_the_kernels(read_stage: Saw, node: int) -> None:
-    """Each field of a node lies where the kernel's own file has it before and after, in bytes."""
+def test_node_meminfo_is_the_kernels(read_stage: StageReader, node: int) -> None:
+    """Each field of a node is between its values in the kernel's own file before and after, in bytes."""
     result = read_stage("nodes")
     for field, name in FIELDS.items():
         ends = [kernel_bytes(result[when][f"node{node}/meminfo"], field) for when in ("before", "after")]
         read = result["read"][f'steadytok_node_meminfo_{name}_bytes{{node="{node}"}}']
 
-        assert min(ends) - MOVED <= read <= max(ends) + MOVED, field
+        assert min(ends) - MAX_CHANGE <= read <= max(ends) + MAX_CHANGE, field
 
 
-def test_memory_adds_up(read_stage: Saw) -> None:
-    """The nodes' memory is the host's, to the byte."""
+def test_memory_adds_up(read_stage: StageReader) -> None:
+    """The memory of the nodes adds up to the host's, to the byte."""
     result = read_stage("nodes")
     nodes = [result["read"][f'steadytok_node_meminfo_mem_total_bytes{{node="{node}"}}'] for node in (0, 1)]
 
@@ -98,8 +97,8 @@ def test_memory_adds_up(read_stage: Saw) -> None:
     assert sum(nodes) == kernel_bytes(result["before"]["meminfo"], "MemTotal")
 
 
-def test_available_memory_is_about_the_kernels(read_stage: Saw) -> None:
-    """What we compute per node adds up to what the kernel computes for the host, within a twentieth of the memory."""
+def test_available_memory_is_about_the_kernels(read_stage: StageReader) -> None:
+    """Our figures by node add up to the kernel's for the host, within a twentieth of the memory."""
     read = read_stage("nodes")["read"]
     nodes = [read[f'steadytok_node_meminfo_available_bytes{{node="{node}"}}'] for node in (0, 1)]
 
@@ -109,8 +108,8 @@ def test_available_memory_is_about_the_kernels(read_stage: Saw) -> None:
 
 
 @pytest.mark.parametrize("node", [0, 1])
-def test_numastat_is_the_kernels(read_stage: Saw, node: int) -> None:
-    """Each counter lies between what the kernel's file said before and after."""
+def test_numastat_is_the_kernels(read_stage: StageReader, node: int) -> None:
+    """Each counter is between its values in the kernel's file before and after."""
     result = read_stage("nodes")
     before, after = (
         dict(re.findall(r"(\w+) (\d+)", result[when][f"node{node}/numastat"])) for when in ("before", "after")
@@ -121,8 +120,8 @@ def test_numastat_is_the_kernels(read_stage: Saw, node: int) -> None:
         assert int(before[key]) <= read <= int(after[key]), key
 
 
-def test_a_local_allocation_hits_its_node(read_stage: Saw) -> None:
-    """Memory touched where its task runs is a hit and local there, and nearly nothing elsewhere."""
+def test_a_local_allocation_hits_its_node(read_stage: StageReader) -> None:
+    """Memory on its task's node counts as hit and local there, and hardly at all elsewhere."""
     for policy, node in (("local", 0), ("membind", 1)):
         readings = read_stage("allocations")[policy]
 
@@ -131,8 +130,8 @@ def test_a_local_allocation_hits_its_node(read_stage: Saw) -> None:
         assert get_growth(readings, "numa_hit", 1 - node) < PAGES / 4
 
 
-def test_a_task_bound_elsewhere_shows_as_other_node(read_stage: Saw) -> None:
-    """A task of node 0 bound to the memory of node 1 gets hits there: other_node tells it, and no miss does."""
+def test_a_task_bound_elsewhere_shows_as_other_node(read_stage: StageReader) -> None:
+    """A task on node 0 bound to the memory of node 1 counts as hit and other_node there, and never as a miss."""
     readings = read_stage("allocations")["elsewhere"]
 
     assert PAGES <= get_growth(readings, "numa_hit", 1) < 1.5 * PAGES
@@ -141,8 +140,8 @@ def test_a_task_bound_elsewhere_shows_as_other_node(read_stage: Saw) -> None:
     assert [get_growth(readings, key, node) for key in ("numa_miss", "numa_foreign") for node in (0, 1)] == [0, 0, 0, 0]
 
 
-def test_interleaving_hits_both_nodes(read_stage: Saw) -> None:
-    """Half the pages go to each node as interleave_hit, and the half of the other node is other_node by design."""
+def test_interleaving_hits_both_nodes(read_stage: StageReader) -> None:
+    """Half the pages count as interleave_hit on each node, and the other node's half also as other_node."""
     readings = read_stage("allocations")["interleave"]
     hits = [get_growth(readings, "interleave_hit", node) for node in (0, 1)]
 
@@ -150,15 +149,15 @@ def test_interleaving_hits_both_nodes(read_stage: Saw) -> None:
     assert get_growth(readings, "other_node", 1) >= 0.9 * PAGES / 2
 
 
-def test_numastat_counts_allocations_and_not_bytes(read_stage: Saw) -> None:
-    """The same memory in huge pages counts a fraction, so that the counters are no measure of bytes."""
+def test_numastat_counts_allocations_and_not_bytes(read_stage: StageReader) -> None:
+    """The same memory in huge pages counts a fraction: the counters do not measure bytes."""
     result = read_stage("allocations")
 
     assert get_growth(result["huge"], "numa_hit", 1) < get_growth(result["membind"], "numa_hit", 1) / 2
 
 
-def test_what_spills_over_is_a_miss_here_and_foreign_there(read_stage: Saw) -> None:
-    """Beyond what node 1 has, its wishes are numa_foreign there and numa_miss on node 0, one for one."""
+def test_spilled_pages_are_missed_here_and_foreign_there(read_stage: StageReader) -> None:
+    """Requests beyond node 1's memory count as numa_foreign there and numa_miss on node 0, one for one."""
     readings = read_stage("spilled")
     misses, foreign = get_growth(readings, "numa_miss", 0), get_growth(readings, "numa_foreign", 1)
 
@@ -167,8 +166,8 @@ def test_what_spills_over_is_a_miss_here_and_foreign_there(read_stage: Saw) -> N
     assert get_growth(readings, "numa_miss", 1) < misses / 50
 
 
-def test_counters_that_stand_still_are_missing(read_stage: Saw) -> None:
-    """With vm.numa_stat=0 the kernel's files say 0 and we say nothing, with one note that names the setting."""
+def test_counters_that_stand_still_are_missing(read_stage: StageReader) -> None:
+    """With vm.numa_stat=0 the kernel's files have 0; we have no samples, and one note that names the setting."""
     result = read_stage("numa_stat")
 
     assert set(re.findall(r"\d+", result["raw_off"])) == {"0"}
@@ -178,8 +177,8 @@ def test_counters_that_stand_still_are_missing(read_stage: Saw) -> None:
     assert (len(result["on"]["series"]), result["on"]["notes"]) == (2 * len(COUNTERS), [])
 
 
-def test_huge_pages_are_counted_on_their_node(read_stage: Saw) -> None:
-    """Eight huge pages reserved on node 1 are eight there, none on node 0, and eight for the host."""
+def test_huge_pages_are_counted_on_their_node(read_stage: StageReader) -> None:
+    """Eight huge pages reserved on node 1 count there and for the host, and none on node 0."""
     read = read_stage("huge_pages")["read"]
     of_node = 'steadytok_topology_node_huge_pages{{node="{}",size="2048kB",state="total"}}'
     of_meminfo = 'steadytok_node_meminfo_huge_pages{{node="{}",state="free"}}'

@@ -1,29 +1,27 @@
-"""DIMM sensors behind the kernel's own driver, and frequencies behind the kernel's own cpufreq."""
+"""DIMM sensors through the kernel's own driver, and frequencies through the kernel's own cpufreq."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.lab.conftest import StageReader
 from tests.lab.machine import SLOT, TWO_NODES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
-Saw = Callable[[str], dict[str, Any]]
-
 
 def get_dimm(result: dict[str, Any], name: str, when: str, address: int = 0x18) -> float | None:
-    """A reading of a DIMM at a moment of the stage; None where it is missing."""
+    """Returns a reading of a DIMM at a step of the stage; None if it is missing."""
     value = result[when]["series"].get(
         f'steadytok_dimm_{name}_celsius{{dimm="{result["bus"]}-{address:04x}",source="hwmon"}}'
     )
     return None if value is None else float(value)
 
 
-def test_a_dimm_is_read_through_its_driver(read_stage: Saw) -> None:
-    """What stands in the chip's register is what we say, in sixteenths of a degree and below zero too."""
+def test_a_dimm_is_read_through_its_driver(read_stage: StageReader) -> None:
+    """The temperature is that of the chip's register, in sixteenths of a degree, also below zero."""
     result = read_stage("dimms")
     moments = ("cool", "hot", "cold", "cool_again")
 
@@ -32,8 +30,8 @@ def test_a_dimm_is_read_through_its_driver(read_stage: Saw) -> None:
     assert all(result[when]["notes"] == [] for when in moments)
 
 
-def test_the_lower_limit_rules(read_stage: Saw) -> None:
-    """A chip's critical 95 °C is no limit, since trouble begins at 85; critical 80 °C is one."""
+def test_the_lower_limit_rules(read_stage: StageReader) -> None:
+    """A critical limit of 95 °C is ignored, since refresh doubles at 85; one of 80 °C is used."""
     result = read_stage("dimms")
 
     assert (get_dimm(result, "limit", "cool"), get_dimm(result, "limit", "cool", 0x19)) == (85.0, 80.0)
@@ -41,8 +39,8 @@ def test_the_lower_limit_rules(read_stage: Saw) -> None:
     assert get_dimm(result, "headroom", "hot") == -3.25
 
 
-def test_the_chips_limits_are_read(read_stage: Saw) -> None:
-    """hwmon has the limits as the chip's registers have them."""
+def test_the_chips_limits_are_read(read_stage: StageReader) -> None:
+    """hwmon has the limits of the chip's registers."""
     result = read_stage("dimms")
     series, labels = result["cool"]["series"], f'{{chip="jc42",device="{result["bus"]}-0019",sensor="temp1"}}'
 
@@ -50,8 +48,8 @@ def test_the_chips_limits_are_read(read_stage: Saw) -> None:
     assert series[f"steadytok_hwmon_temperature_critical_celsius{labels}"] == 80.0
 
 
-def test_a_dimm_that_is_gone_is_gone(read_stage: Saw) -> None:
-    """A sensor that is unbound leaves at the next pass without a complaint, its neighbour stays, and it comes back."""
+def test_a_dimm_that_is_gone_is_gone(read_stage: StageReader) -> None:
+    """An unbound sensor is absent from the next pass without a note, its neighbour stays, and it returns."""
     result = read_stage("dimms")
 
     assert (get_dimm(result, "temperature", "one_left"), get_dimm(result, "temperature", "one_left", 0x19)) == (
@@ -62,8 +60,8 @@ def test_a_dimm_that_is_gone_is_gone(read_stage: Saw) -> None:
     assert get_dimm(result, "temperature", "both_again", 0x19) == 45.0
 
 
-def test_a_module_is_found_by_its_serial_number(read_stage: Saw) -> None:
-    """With the SPD that the kernel shows it is the firmware's slot; without it has its sensor's name."""
+def test_a_module_is_found_by_its_serial_number(read_stage: StageReader) -> None:
+    """With its SPD a DIMM has the name of the firmware's slot; without, that of its sensor."""
     result = read_stage("modules")
     location = f"{SLOT['loc_pfx']} 0"
 
@@ -79,8 +77,8 @@ def test_a_module_is_found_by_its_serial_number(read_stage: Saw) -> None:
         assert all(f'sensor="{result["bus"]}-00{at}"' in name for at, name in zip(addresses, unplaced, strict=True))
 
 
-def test_the_firmwares_table_is_read(read_stage: Saw) -> None:
-    """Slot, bank, maker, part and serial number of QEMU's own table, by the command."""
+def test_the_firmwares_table_is_read(read_stage: StageReader) -> None:
+    """The command prints slot, bank, maker, part and serial number of QEMU's own table."""
     printed = read_stage("modules")["printed"].splitlines()
     (info,) = (line for line in printed if line.startswith("steadytok_dimm_info{"))
     (size,) = (line for line in printed if line.startswith("steadytok_dmi_memory_size_bytes{"))
@@ -91,11 +89,11 @@ def test_the_firmwares_table_is_read(read_stage: Saw) -> None:
 
 
 def get_frequency(series: dict[str, float], name: str, policy: int) -> float:
-    """A frequency of a policy, in hertz; CPUs 0 and 1 are of node 0."""
+    """Returns a frequency of a policy, in hertz; CPUs 0 and 1 are of node 0."""
     return series[f'steadytok_cpufreq_{name}_hertz{{node="{policy // 2}",policy="{policy}"}}']
 
 
-def test_policies_are_as_the_firmware_made_them(read_stage: Saw) -> None:
+def test_policies_are_as_the_firmware_made_them(read_stage: StageReader) -> None:
     """Four policies of acpi-cpufreq, each on its CPU's node, up to the 3.2 GHz of the firmware's table."""
     before = read_stage("cpufreq")["before"]
 
@@ -106,8 +104,8 @@ def test_policies_are_as_the_firmware_made_them(read_stage: Saw) -> None:
     assert before[state] == 4
 
 
-def test_a_governor_is_seen(read_stage: Saw) -> None:
-    """Under powersave every policy runs at its lowest, under performance at its highest; limits by hand are seen."""
+def test_a_governor_is_seen(read_stage: StageReader) -> None:
+    """Every policy runs at its lowest under powersave, at its highest under performance; a manual limit is read."""
     result = read_stage("cpufreq")
 
     assert [get_frequency(result["powersave"], "frequency", policy) for policy in range(4)] == [1.2e9] * 4
@@ -127,6 +125,6 @@ def test_a_governor_is_seen(read_stage: Saw) -> None:
     assert result["limited"]['steadytok_cpufreq_policies{driver="acpi-cpufreq",governor="performance"}'] == 4
 
 
-def test_a_changed_governor_is_seen_within_six_passes(read_stage: Saw) -> None:
-    """Settings are read in turn, so that a running agent sees all policies changed after six passes."""
+def test_a_changed_governor_is_seen_within_six_passes(read_stage: StageReader) -> None:
+    """Settings are read in turn, so all policies' changes are read after six passes."""
     assert read_stage("cpufreq")["passes_until_seen"] <= 6
