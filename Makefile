@@ -51,9 +51,9 @@ format: $(VENV)/.dev ## Put the code into its format
 deep: $(VENV)/.dev ## Run the tests against real Prometheus, Alertmanager and promtool (under 12 minutes on two cores)
 	$(BIN)/python -m pytest -m deep -q -n logical --dist loadfile $(ARGS)
 
-# Both machines run at the same time: a group of tests is one machine (tests/lab/conftest.py).
+# Both machines run at the same time, each in a process of its own (tests/lab/conftest.py).
 lab: $(VENV)/.dev ## Run the tests in virtual machines of two NUMA nodes: a real kernel, and a systemd of their own (under 15 minutes)
-	$(BIN)/python -m pytest -m 'lab and not eight' -q -n 2 --dist loadgroup tests/lab $(ARGS)
+	$(BIN)/python -m pytest -m 'lab and not eight' -q -n 2 tests/lab $(ARGS)
 
 bench: $(VENV)/.dev ## Measure against peers in one run, as ratios
 	$(BIN)/python -m bench $(ARGS)
