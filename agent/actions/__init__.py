@@ -2,16 +2,13 @@
 The contract of an action, whole, and one file for each action. An action imports no other action and nothing of
 remediation: it reaches the host only through its context.
 
-The folder is the list; third parties add `steadytok.actions`. Furniture that several actions share stands in files that
-begin with an underscore.
+The folder is the list; third parties add `steadytok.actions`. Files that begin with an underscore are shared furniture.
 
 A module must have
 
 - `describe(task)`: the action in words, for people;
-- `resource(task)`: the name of the resource that is acted upon. One act at a time holds a resource, and cooldowns
-  belong to the resource;
-- `plan(task, context)`: reads, touches nothing, and returns a Plan; RefusedError where acting would not help or is not
-  allowed;
+- `resource(task)`: the name of the resource that is acted upon; one act at a time holds it, and cooldowns belong to it;
+- `plan(task, context)`: reads only, and returns a Plan; RefusedError where acting would not help or is not allowed;
 - `do(task, plan, context)`: writes `plan.wanted`, reads it back and returns the value read. Each renewal of the lease
   calls it again; it must then find its own value or the prior one, or raise ChangedError.
 
@@ -56,6 +53,7 @@ from collectors import Host
 
 PATIENCE = 5.0  # seconds for one answer of an engine or a proxy
 QueryRows = list[tuple[dict[str, str], float]]
+Vector = QueryRows  # its name in the first version of this contract
 
 
 class ActionError(Exception):

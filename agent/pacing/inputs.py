@@ -22,8 +22,7 @@ __all__ = [
     "read_prediction",
 ]
 
-Rows = list[tuple[dict[str, str], float]]
-InstantQuery = Callable[[str], Rows]
+InstantQuery = Callable[[str], list[tuple[dict[str, str], float]]]
 """Returns the present rows of a PromQL expression: labels and value."""
 
 HEADROOM_METRIC = "steadytok_dimm_headroom_celsius"

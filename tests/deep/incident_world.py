@@ -21,7 +21,7 @@ from agent.recorder.recorder import FOLDER, Recorder
 from agent.remediation.journal import Journal, take_timestamp
 from agent.remediation.model import Attempt, AuditEntry, RemediationState
 from agent.sampling.binding import bind_collectors
-from agent.sampling.once import collect_once
+from agent.sampling.once import collect_all
 from agent.selfmetrics import definitions
 from collectors import Sample
 from rules.evaluator import RuleEvaluator
@@ -146,7 +146,7 @@ def record(config_path: Path, root: Path, folder: Path, now_ms: int) -> None:
     )
     folder.mkdir(parents=True)
     alerts, recorder = AlertStore(folder), Recorder(folder / FOLDER)
-    results = collect_once(bind_collectors(config, modules), str(root))
+    results = collect_all(bind_collectors(config, modules), str(root))
     readings = _merge_joined({result.collector: tuple(result.samples) for result in results})
     for second in range(0, SECONDS, 2):
         at_ms = begin_ms + second * 1000

@@ -101,7 +101,7 @@ def test_freeze_minds_what_root_says_of_liveness_probes() -> None:
 
 def test_freeze_leaves_what_is_held_back_already(tmp_path: Path) -> None:
     """A unit that root does not list, a unit that someone froze, and an engine that is paced."""
-    with pytest.raises(RefusedError, match=r"hand\.toml allows it"):
+    with pytest.raises(RefusedError, match=r"hand\.toml does not allow freeze for"):
         FREEZE.plan(make_task("freeze", {"engine": "r1", "unit": "other.service"}), FakeContext())
     with pytest.raises(RefusedError, match=r"engine r1 is paced already, to a duty of 0\.5"):
         FREEZE.plan(make_task("freeze"), FakeContext(values={"steadytok_pace_duty": 0.5}))

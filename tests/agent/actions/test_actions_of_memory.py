@@ -73,7 +73,11 @@ def test_reclaim_asks_for_no_more_than_is_predicted(tmp_path: Path) -> None:
         ({"node": "1"}, {"steadytok_node_meminfo_mapped_bytes": 49e9}, "only 0 B .0.0 % of memory. of node 1"),
         ({"node": "1"}, {"steadytok_meminfo_cached_bytes": 6e7}, "files are being loaded"),
         ({"node": "1"}, {"workingset_refault_file": 1500.0}, "are read back already"),
-        ({"unit": "b.service"}, {}, r'\[units."b.service"\] reclaim = true in hand.toml allows it'),
+        (
+            {"unit": "b.service"},
+            {},
+            r'not allow reclaim for b.service; set reclaim = true under \[units."b.service"\]',
+        ),
     ],
 )
 def test_reclaim_refuses(target: Mapping[str, str], change: Mapping[str, float], words: str, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_what_engines_add(stream: bytes, values: list[Any], done: bool) -> None:
 
 def test_what_is_no_stream_is_said() -> None:
     """An event that is not JSON, and a line without end."""
-    with pytest.raises(StreamError, match="an event that is not JSON: '<html>'"):
+    with pytest.raises(StreamError, match="an event is not JSON: '<html>'"):
         read(b"data: <html>\n")
-    with pytest.raises(StreamError, match="a line of more than 16 MiB"):
+    with pytest.raises(StreamError, match="a line has more than 16 MiB"):
         read(b"x" * (MAX_LINE_BYTES + 1))

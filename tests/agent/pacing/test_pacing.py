@@ -212,7 +212,7 @@ PREDICTION = {"steadytok_pace_predicted_duty": 0.31, "steadytok_pace_firmware_du
 
 def test_a_plan_refuses_where_it_would_not_pay() -> None:
     """The refusal has the numbers; `always` overrides it, and without a prediction there is none."""
-    with pytest.raises(RefusedError, match=r"needs air, not pacing: .* leave 31% of its speed, .* leaves 74%"):
+    with pytest.raises(RefusedError, match=r"pacing would not help .*: .* leave 31% of its speed, .* leaves 74%"):
         PACE.plan(make_task(), FakeContext(values=PREDICTION))
 
     assert PACE.plan(make_task(always=True), FakeContext(values=PREDICTION)).wanted == 0.31
@@ -310,6 +310,6 @@ def test_the_audit_reads_like_a_diary() -> None:
         describe_state(STATE, "engine r1", ControlSettings()),
     )
 
-    sentence = "steers: engine r1 at a duty of 0.62: P1-DIMMA1 is 2.8 °C below its limit, wanted 3 below"
+    sentence = "controlled: engine r1 at a duty of 0.62: P1-DIMMA1 is 2.8 °C below its limit, wanted 3 below"
 
     assert _format_entry(entry).endswith(f"cool-memory/r1 (DimmHot): {sentence}")

@@ -97,7 +97,7 @@ def test_silent_sensors_judge_nothing(host: Host) -> None:
     event = host.find_verdict()
 
     assert event is not None
-    assert (event.kind, event.detail) == (EventKind.UNJUDGED, "nothing newer than the act is known")
+    assert (event.kind, event.detail) == (EventKind.UNJUDGED, "no samples newer than the act")
 
 
 @pytest.mark.parametrize(

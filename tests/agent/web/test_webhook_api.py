@@ -71,7 +71,7 @@ def post(folder: Path, *bodies: Any, matcher: RemedyMatcher | None = None) -> li
         context = build_context(
             remedies=matcher or RemedyMatcher(),
             inbox=box,
-            rules=lambda: SimpleNamespace(alerts=lambda: [OWN]),
+            rules=lambda: SimpleNamespace(list_alerts=lambda: [OWN]),
             external_labels=EXTERNAL,
             external_url="http://box:9817",
             now_ms=lambda: NOW,
