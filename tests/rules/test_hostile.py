@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.deep  # each starts a process with limits of its own, and some take seconds
+
 HOUSE = Path(__file__).parents[2]
 MEMORY = 1 << 30  # of address space; NumPy and the parser take a third of it before the first query
 SECONDS = 60
@@ -67,6 +69,8 @@ from collectors import Sample, counter
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
+
+pytestmark = pytest.mark.deep  # each starts a process with limits of its own, and some take seconds
 
 path, series = json.load(sys.stdin)
 held = History(3_600_000)

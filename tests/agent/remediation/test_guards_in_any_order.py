@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import replace
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -221,3 +222,4 @@ class RemedyMachine(RuleBasedStateMachine):
 
 TestRemedyMachine = RemedyMachine.TestCase
 TestRemedyMachine.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestRemedyMachine.pytestmark = [pytest.mark.deep]  # a state machine of hundreds of steps takes seconds
