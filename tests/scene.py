@@ -96,7 +96,7 @@ class Scene:
     def _answers(self, is_open_to_all: bool) -> bool:
         if is_open_to_all:
             return processes.fetch(f"{self.url}/-/ready") is not None
-        return '"event":"history"' in self.log.read_text()
+        return '"event":"history memory estimate"' in self.log.read_text()
 
     def _write(self, path: str, text: str) -> None:
         """Replaces the file in one step: the agent never reads a part of it."""
