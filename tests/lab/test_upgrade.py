@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab import service_machine
-from tests.lab.conftest import StageReader, require
+from tests.lab.conftest import StageReader
 from tests.lab.guest_upgrade import BASELINE, OLD_CONFIG, OLD_RULES
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module", name="result")
 def _read_result(read_service_stage: StageReader) -> dict[str, Any]:
     """The results of the stage."""
-    require(service_machine.find_missing_history())
+    if (sentence := service_machine.find_missing_history()) is not None:
+        pytest.skip(sentence)  # never a failure: a shallow clone lacks no program that could be installed
     return read_service_stage("old_upgrade")
 
 
