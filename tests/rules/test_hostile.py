@@ -70,8 +70,6 @@ from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 from rules.rulefile import load_rules
 
-pytestmark = pytest.mark.deep  # each starts a process with limits of its own, and some take seconds
-
 path, series = json.load(sys.stdin)
 held = History(3_600_000)
 metric = counter("work_total", "Work.")
