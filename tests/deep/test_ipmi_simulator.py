@@ -145,12 +145,13 @@ def test_thirty_two_dimms_are_what_ipmitool_says(bed: Bed) -> None:
     assert temperatures == {name: value for name, value in theirs.items() if not name.startswith("CPU")}
     assert bed.reasons() == []
 
-    for number, sensor in enumerate(make_dimm_sensors(32)):
-        bed.bmc.set_reading(sensor.name, 20 + number)
-    wait_until(lambda: read_peer_values(bed.bmc)["DIMMP2 Temp"] == 51.0, MINUTE, "the simulator reads its files")
-    assert [bed.collect_values()[sensor.name] for sensor in make_dimm_sensors(32)] == [
-        20.0 + number for number in range(32)
-    ]
+    temperatures = {sensor.name: 20 + number for number, sensor in enumerate(make_dimm_sensors(32))}
+    for name, value in temperatures.items():
+        bed.bmc.set_reading(name, value)
+    wait_until(
+        lambda: temperatures.items() <= read_peer_values(bed.bmc).items(), MINUTE, "the simulator reads all its files"
+    )
+    assert temperatures.items() <= bed.collect_values().items()
 
 
 @pytest.mark.parametrize("sensors", [[*make_dimm_sensors(1), *STRANGE]])
