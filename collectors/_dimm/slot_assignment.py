@@ -95,9 +95,8 @@ class SlotAssigner:
             slots_by_location = parse_slots(sensor.location for sensor in sensors)
             new = [sensor for sensor in sensors if sensor.key not in self._assignments]
             for sensor in sorted(new, key=lambda sensor: sensor.key not in self._names):  # configured ones first
-                self._assignments[sensor.key] = self._claim(
-                    sensor, self._decide_assignment(sensor, slots_by_location), shared
-                )
+                assignment = self._decide_assignment(sensor, slots_by_location)
+                self._assignments[sensor.key] = self._claim(sensor, assignment, shared)
         return [self._assignments[sensor.key] for sensor in sensors]
 
     def _claim(self, sensor: DimmSensor, assignment: SlotAssignment, shared: bool) -> SlotAssignment:
@@ -129,9 +128,8 @@ class SlotAssigner:
             return SlotAssignment(matching[0].dimm, self._get_configured_node(matching[0].dimm) or matching[0].node)
         dimm = configured_dimm or slot.name
         node = self._get_configured_node(dimm) or self._find_node_of_socket(sensor, slot, slots_by_location.values())
-        return SlotAssignment(
-            dimm, node, "" if configured_dimm or slot.is_group else self._explain_mismatch(sensor, matching)
-        )
+        reason = "" if configured_dimm or slot.is_group else self._explain_mismatch(sensor, matching)
+        return SlotAssignment(dimm, node, reason)
 
     def _find_matching(self, sensor: DimmSensor, slot: Slot) -> list[_KnownSlot]:
         serial = sensor.serial_number.upper()
@@ -146,12 +144,10 @@ class SlotAssigner:
         if not self.known_slots:
             return ""  # no table to match with; a missing table is reported once, not for each sensor
         if matching:
-            reason = f"may be {' or '.join(known_slot.dimm for known_slot in matching)}"
-        elif sensor.serial_number:
-            reason = f"no slot has its serial number {sensor.serial_number}, or its name"
-        else:
-            reason = "no slot has its name" if sensor.source != "hwmon" else "no serial number can be read from its SPD"
-        return reason
+            return f"may be {' or '.join(known_slot.dimm for known_slot in matching)}"
+        if sensor.serial_number:
+            return f"no slot has its serial number {sensor.serial_number}, or its name"
+        return "no slot has its name" if sensor.source != "hwmon" else "no serial number can be read from its SPD"
 
     def _get_configured_node(self, dimm: str) -> str:
         configured_node = self._configured_nodes.get(dimm)

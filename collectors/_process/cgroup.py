@@ -127,8 +127,7 @@ def find_path(host: Host, pid: int) -> str | None:
 
 def _read_levels(host: Host, pid: int) -> list[_Level]:
     """Returns the cgroups with memory files, which account for the process, from its own upwards."""
-    path = find_path(host, pid)
-    if path is None:
+    if (path := find_path(host, pid)) is None:
         return []
     steps = path.split("/") if path else []
     # The topmost counts too: it is the container's own cgroup in a container. A host's root has no memory.current.
