@@ -28,7 +28,7 @@ class Program:
     def __init__(self, name: str, arguments: Sequence[str], port: int) -> None:
         self.name = name
         self.port = port
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `end`)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  - closed in `close`
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": self._stderr}
         self._process = subprocess.Popen(arguments, cwd=PROJECT_ROOT, **streams)  # type: ignore[call-overload]  # a dict of files is beyond its overloads
 

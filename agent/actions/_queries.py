@@ -1,10 +1,8 @@
-"""Single values that actions query from History, and the path of a NUMA node in sysfs."""
+"""Single values that actions query from History."""
 
 from __future__ import annotations
 
 from agent.actions import ActionContext, RefusedError
-
-NODE_PATH = "sys/devices/system/node/node"  # followed by the number of the node
 
 
 def query_value(context: ActionContext, expr: str) -> float | None:

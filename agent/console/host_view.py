@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from agent.console.live_table import Screen
 from agent.console.overview import SPAN, STEP, AlertRecord, InstantSample, Overview, Trail, read_overview
-from agent.console.panels import load_panels
+from agent.console.panels import Panel, load_panels
 from agent.console.rows import build_rows
 from rules import promql
 from rules.alerts import Alert, AlertState
@@ -38,7 +38,10 @@ class HostView:
     def __init__(self, screen: Screen | None, context: HostContext) -> None:
         self._screen = screen
         self._context = context
-        self._panels = load_panels()
+
+    @cached_property
+    def _panels(self) -> tuple[Panel, ...]:
+        return load_panels()  # read with the first view: a service has no screen and needs none
 
     def show(self, now_ms: int) -> None:
         """Shows the host at `now_ms` when the screen is due."""

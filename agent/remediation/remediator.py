@@ -61,6 +61,7 @@ from agent.remediation.model import (
     RemediationState,
     Remedy,
 )
+from agent.runtime.errors import describe_fault
 from agent.runtime.threads import make_loop_callback, run_in_thread
 from collectors import Labels
 from rules.alerts import Alert, AlertState
@@ -144,7 +145,7 @@ class Remediator:
         try:
             self._evaluate(now_ms)
         except Exception as error:  # a fault in a remedy must not take the tick; the leases then end by themselves
-            self._log.exception("remedies failed", reason=f"{type(error).__name__}: {error}")
+            self._log.exception("remedies failed", reason=describe_fault(error))
 
     def _evaluate(self, now_ms: int) -> None:
         self._executor.expire_jobs(self.context.clock.monotonic())
@@ -280,8 +281,7 @@ class Remediator:
         try:
             self._renew(act, now_ms)
         except Exception as error:  # one action's fault must not cost the others their leases; its own then ends
-            reason = f"{type(error).__name__}: {error}"
-            self._log.error("a held act cannot be renewed", remedy=act.remedy, reason=reason)
+            self._log.error("a held act cannot be renewed", remedy=act.remedy, reason=describe_fault(error))
 
     def _renew(self, act: Act, now_ms: int) -> None:
         """Renews a lease when it is due, and journals another value where the action steers to one."""
