@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.text.sparkline import draw_sparkline
 
 
 @given(st.lists(st.none() | st.floats(-1e9, 1e9)))
+@example([-1.0, 5e-324])  # their quotient is infinite
 def test_a_sparkline_has_a_character_for_each_value(trail: list[float | None]) -> None:
     """Each value is one character, a missing one a gap."""
     line = draw_sparkline(trail)
