@@ -175,5 +175,5 @@ def _handle_swallowed_aborts() -> None:
         elif (query := getattr(_thread_query, "query", None)) is not None:
             sys.setprofile(query.yield_or_abort)
 
-    resume_query.resumes_queries = True  # type: ignore[attr-defined]
+    resume_query.resumes_queries = True  # type: ignore[attr-defined]  # functions may have attributes
     sys.unraisablehook = resume_query
