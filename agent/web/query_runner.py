@@ -5,6 +5,9 @@ A thread that computes in Python gives way to other threads only every few milli
 than `_FIRST_SLICE` pauses for as long as it runs. A profile function does that, and checks the deadline and whether the
 client is gone. The interpreter calls it at every function call, so no loop in the evaluation can forget it. The size of
 single NumPy calls is bounded beforehand by QueryBudget (rules/promql/values.py).
+
+The interpreter drops a profile function that raises. Where the exception is swallowed too, as in a finalizer, the query
+would run for ever. The interpreter reports such an exception to `sys.unraisablehook`, which sets the function again.
 """
 
 from __future__ import annotations
@@ -38,10 +41,14 @@ class _QueryAborted(BaseException):
     """Ends the work after its deadline or when its client is gone. Not an Exception: no handler may catch it."""
 
 
+_thread_query = threading.local()  # `.query`: the _QueryThread that this thread runs
+
+
 class QueryRunner:
     """Runs work for clients in threads."""
 
     def __init__(self, *, max_running: int = MAX_RUNNING, max_waiting: int = MAX_WAITING) -> None:
+        _handle_swallowed_aborts()
         self._slots = asyncio.Semaphore(max_running)
         self._max_waiting = max_waiting
         self._waiting = 0
@@ -112,7 +119,8 @@ class _QueryThread(Generic[_T]):
         self._slice_end = min(time.monotonic() + _FIRST_SLICE, self._deadline)
         try:
             try:
-                sys.setprofile(self._yield_or_abort)
+                _thread_query.query = self
+                sys.setprofile(self.yield_or_abort)
                 result = self._work()
             finally:
                 sys.setprofile(None)  # this call is profiled too
@@ -123,11 +131,12 @@ class _QueryThread(Generic[_T]):
         settle(result, failure, on_end)
         failure = None  # its traceback holds this frame too
 
-    def _yield_or_abort(self, frame: FrameType, event: str, argument: object) -> None:
+    def yield_or_abort(self, frame: FrameType, event: str, argument: object) -> None:
+        """Pauses the thread at the end of its slice; raises _QueryAborted after the deadline. A profile function."""
         now = time.monotonic()
         if now < self._slice_end:
             return
-        if (self.abandoned or now > self._deadline) and not _in_garbage_collection(frame):
+        if (self.abandoned or now > self._deadline) and not _is_swallowing(frame):
             raise _QueryAborted
         time.sleep(_TIME_SLICE * max(1, self._running()))
         self._slice_end = time.monotonic() + _TIME_SLICE
@@ -144,11 +153,27 @@ class _QueryThread(Generic[_T]):
             future.set_result(result)
 
 
-def _in_garbage_collection(frame: FrameType | None) -> bool:
-    """True inside a callback of the garbage collector, which would swallow an exception."""
-    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+def _is_swallowing(frame: FrameType | None) -> bool:
+    """True inside a callback of the garbage collector or our hook, which would swallow an exception half-way."""
+    callbacks = {getattr(callback, "__code__", None) for callback in (*gc.callbacks, sys.unraisablehook)}
     while frame is not None:
         if frame.f_code in callbacks:
             return True
         frame = frame.f_back
     return False
+
+
+def _handle_swallowed_aborts() -> None:
+    """Sets `sys.unraisablehook` to one that resumes the profile function of a query whose abort was swallowed."""
+    previous = sys.unraisablehook
+    if getattr(previous, "resumes_queries", False):
+        return
+
+    def resume_query(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, _QueryAborted):
+            previous(unraisable)
+        elif (query := getattr(_thread_query, "query", None)) is not None:
+            sys.setprofile(query.yield_or_abort)
+
+    resume_query.resumes_queries = True  # type: ignore[attr-defined]  # functions may have attributes
+    sys.unraisablehook = resume_query

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from decimal import Decimal
 
 import pytest
 from hypothesis import example, given
@@ -27,6 +28,7 @@ LIMITS = {
 @example(number=5.960464477539063e-08)
 @example(number=999999.9999999999)
 @example(number=1e16)
+@example(number=1e-6)
 def test_a_number_reads_back_bit_for_bit(limits: tuple[float, float], number: float) -> None:
     """The text has no point without digits, and an exponent only outside the limits."""
     text = format_float(number, *limits)
@@ -34,7 +36,8 @@ def test_a_number_reads_back_bit_for_bit(limits: tuple[float, float], number: fl
     assert struct.pack("<d", float(text)) == struct.pack("<d", number) or number != number
     assert re.fullmatch(r"NaN|[+-]Inf|-?\d+(\.\d*[1-9])?(e[+-]\d\d+)?", text)
     if math.isfinite(number):
-        exponent = int(f"{number:.16e}".partition("e")[2]) if "e" not in text else int(text.partition("e")[2])
+        # Of the shortest digits: 1e-6 is 9.9999999999999995e-07 with seventeen.
+        exponent = Decimal(repr(number)).adjusted() if "e" not in text else int(text.partition("e")[2])
         assert ("e" in text) == (not limits[0] <= exponent < limits[1])
 
 

@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -218,3 +218,32 @@ def test_giving_up_goes_round_the_garbage_collector() -> None:
     asyncio.run(ask())
 
     assert completed
+
+
+def test_an_abort_that_a_finalizer_swallows_comes_again() -> None:
+    """A finalizer that runs at the deadline swallows the exception; the work after it is given up all the same."""
+    deadline = time.monotonic() + 0.3
+    aborted: list[bool] = []
+
+    def generate() -> Iterator[int]:
+        try:
+            yield 0
+        finally:
+            try:
+                _run_endlessly()
+            finally:
+                aborted.append(True)
+
+    def work() -> int:
+        generator = generate()
+        next(generator)
+        del generator
+        return _run_endlessly()
+
+    async def ask() -> None:
+        with pytest.raises(QueryTimeoutError):
+            await QueryRunner().run(lambda: work, deadline - time.monotonic())
+
+    asyncio.run(ask())
+
+    assert aborted
