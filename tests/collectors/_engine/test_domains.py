@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collectors import Host, Reading, engine
 from collectors._engine.dialects import DIALECTS, MetricSource
 from collectors._engine.domains import DOMAINS, Signal
+from collectors._engine.exposition import parse_points
+from collectors._engine.signals import read_signal
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -108,3 +112,25 @@ def test_a_total_is_not_added_to_its_parts(
     values = [value for name, value in series(readings).items() if name.startswith(f"{_find_metric(signal)}{{")]
 
     assert values == [12 + 20 + 7 + 8]
+
+
+@given(
+    st.sampled_from(SOURCES),
+    st.lists(st.tuples(st.floats(), st.dictionaries(st.sampled_from(("engine", "tp_rank", "priority")), st.text()))),
+)
+def test_no_exposition_gives_a_value_outside_the_domain(
+    case: tuple[str, Signal, MetricSource], parts: list[tuple[float, dict[str, str]]]
+) -> None:
+    """Whatever an engine prints becomes a value within the domain or a fault; without a series there is neither."""
+    kind, signal, source = case
+    lines = [_format_sample(source, value, **_escape(labels)) for value, labels in parts]
+    names = {name: name for name in DIALECTS[kind].names}
+    reading = read_signal(DIALECTS[kind], signal, parse_points("".join(lines), names))
+
+    assert reading.value is None or DOMAINS[signal].smallest <= reading.value <= DOMAINS[signal].largest
+    assert (reading.value is None) == (reading.fault is not None or not parts)
+
+
+def _escape(labels: dict[str, str]) -> dict[str, str]:
+    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+    return {label: text.translate(escapes) for label, text in labels.items()}
