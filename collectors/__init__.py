@@ -48,12 +48,14 @@ Files that outlast the process (host.cache) only save time, such as a list that 
 """
 
 from collectors._engine.address import EngineAddress
+from collectors._host.files import HttpAnswer
 from collectors._host.host import Host, Note, natural
 from collectors._host.sample import Labels, Metric, Reading, Sample, counter, gauge
 
 __all__ = [
     "EngineAddress",
     "Host",
+    "HttpAnswer",
     "Labels",
     "Metric",
     "Note",

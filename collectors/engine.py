@@ -8,22 +8,31 @@ may take, so a dead engine hides no other. An engine with an open request receiv
 
 from __future__ import annotations
 
-import http.client
-import threading
+import functools
+import os
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
-from collectors import EngineAddress, Host, Reading, counter, gauge
-from collectors._engine.dialects import DIALECTS, detect_kind, read_signal
-from collectors._engine.exposition import is_exposition, parse_points
+from collectors import EngineAddress, Host, HttpAnswer, Reading, Sample, counter, gauge
+from collectors._engine.answers import ANSWERS, classify_answer
+from collectors._engine.dialects import DIALECTS, detect_kind
+from collectors._engine.exposition import BodyKind, classify_body, parse_points
+from collectors._engine.requests import OpenRequests
+from collectors._engine.signals import read_signal
 
 INTERVAL = 1.0
 DEADLINE = 0.5
 
-UP = gauge("steadytok_engine_up", "Whether the engine answered with metrics within 0.4 s: 1 if it did, 0 if not.")
+UP = gauge(
+    "steadytok_engine_up",
+    "Whether the engine answered within 0.4 s: 1 if it did, also without metrics; 0 if nothing or no engine answered.",
+)
+ANSWER = gauge(
+    "steadytok_engine_answer_info", f"What the engine answered to the request for its metrics: {', '.join(ANSWERS)}."
+)
 _SIGNALS = {
     "generated_tokens": counter(
         "steadytok_engine_generated_tokens_total",
@@ -59,7 +68,7 @@ _SIGNALS = {
     "resident": gauge("steadytok_engine_resident_bytes", "Memory of the reference engine that is in RAM."),
     "cpu_seconds": counter("steadytok_engine_cpu_seconds_total", "CPU time of the reference engine."),
 }
-METRICS = (UP, *_SIGNALS.values())
+METRICS = (UP, ANSWER, *_SIGNALS.values())
 CONFIG_DOCUMENTED = False  # `engines:` at the top of the file is where engines are named
 HINT_ABSENT = "name your engines under engines: in the configuration"
 
@@ -73,6 +82,7 @@ class EngineEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     name: str
     url: str
     kind: Literal["auto", "reference", "vllm", "llama.cpp", "sglang"] = "auto"
+    api_key_file: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,67 +98,47 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def with_engines(config: Config, engines: Sequence[EngineAddress]) -> Config:
     """Returns the configuration that asks these engines."""
-    targets = [msgspec.convert(engine._asdict(), EngineEndpoint) for engine in engines]
-    return msgspec.structs.replace(config, engines=tuple(targets))
-
-
-class _Request(threading.Thread):
-    """One GET in progress; a daemon thread, so that an engine that drips its answer cannot keep the process alive."""
-
-    def __init__(self, host: Host, url: str, condition: threading.Condition) -> None:
-        super().__init__(name=f"ask {url}", daemon=True)
-        self.answer: str | None = None
-        self.done = False
-        self._host = host
-        self._url = url
-        self._condition = condition
-
-    def run(self) -> None:
-        """Sends the GET, and notifies the waiting pass."""
-        answer = None
-        try:
-            answer = self._host.get(self._url, timeout=_READ_TIMEOUT)
-        except (http.client.HTTPException, ValueError) as error:  # no HTTP answer, or a malformed URL
-            self._host.note(self._url, str(error) or type(error).__name__)
-        with self._condition:
-            self.answer, self.done = answer, True
-            self._condition.notify_all()
+    targets = [{**engine._asdict(), "api_key_file": engine.api_key_file} for engine in engines]
+    return msgspec.structs.replace(config, engines=msgspec.convert(targets, tuple[EngineEndpoint, ...]))
 
 
 class _EngineState:
-    """State from pass to pass, by URL: open requests, and detected kinds."""
+    """State from pass to pass: open requests, and detected kinds by URL."""
 
     def __init__(self) -> None:
-        self.condition = threading.Condition()
-        self.open_requests: dict[str, _Request] = {}
+        self.open_requests: OpenRequests[HttpAnswer] = OpenRequests()
         self.kinds: dict[str, str] = {}
 
 
 def collect(host: Host, config: Config) -> Iterator[Reading]:
     """Requests and converts the metrics of the configured engines."""
     state = host.get_state(_EngineState)
-    answers = _request_all(host, state, [target.url for target in config.engines])
+    senders = {}
     for target in config.engines:
-        yield from _collect_target(host, state, target, answers.get(target.url))
+        key = None if target.api_key_file is None else _read_api_key(host, target.api_key_file)
+        url = build_metrics_url(target.url)
+        senders[_identify(target)] = functools.partial(host.request, url, timeout=_READ_TIMEOUT, api_key=key)
+    answers, missing = state.open_requests.send(senders, _TOTAL_TIMEOUT)
+    for target in config.engines:
+        if (reason := missing.get(_identify(target))) is not None:
+            host.note(build_metrics_url(target.url), reason)
+        yield from _collect_target(host, state, target, answers.get(_identify(target)))
 
 
-def _request_all(host: Host, state: _EngineState, urls: list[str]) -> dict[str, str | None]:
-    """Returns the answers that came in time; an answer to an earlier pass's request is too old and is dropped."""
-    state.open_requests = {url: request for url, request in state.open_requests.items() if not request.done}
-    new_requests = {
-        url: _Request(host, build_metrics_url(url), state.condition) for url in urls if url not in state.open_requests
-    }
-    for url in state.open_requests.keys() & set(urls):
-        host.note(build_metrics_url(url), "has not answered the request of an earlier pass")
-    state.open_requests.update(new_requests)
-    for request in new_requests.values():
-        request.start()
-    with state.condition:
-        state.condition.wait_for(lambda: all(request.done for request in new_requests.values()), timeout=_TOTAL_TIMEOUT)
-        answers = {url: request.answer for url, request in new_requests.items() if request.done}
-    for url in new_requests.keys() - answers.keys():
-        host.note(build_metrics_url(url), f"no complete answer within {_TOTAL_TIMEOUT} s")
-    return answers
+def _identify(target: EngineEndpoint) -> str:
+    return f"{target.name} {target.url}"
+
+
+def _read_api_key(host: Host, path: str) -> str | None:
+    """Returns the key, or None with a note; no note contains any of the content."""
+    text = host.read(path)
+    if text is None:
+        return None
+    if os.stat(host.path(path)).st_mode & 0o004:
+        return host.note(path, "everybody may read the key; chmod 640 it, with root:steadytok for the service")
+    if not (text.isascii() and text.isprintable()) or " " in text:  # a header has one line
+        return host.note(path, "expected the key alone, in one line of ASCII")
+    return text
 
 
 def build_metrics_url(url: str) -> str:
@@ -161,25 +151,26 @@ def build_metrics_url(url: str) -> str:
     return urllib.parse.urlunsplit(parts._replace(path=path if path.endswith("/metrics") else f"{path}/metrics"))
 
 
-def _collect_target(host: Host, state: _EngineState, target: EngineEndpoint, text: str | None) -> Iterator[Reading]:
+def _collect_target(
+    host: Host, state: _EngineState, target: EngineEndpoint, answer: HttpAnswer | None
+) -> Iterator[Reading]:
+    text = answer.text if answer is not None and answer.status == 200 else ""
+    is_exposition = classify_body(text) is BodyKind.SAMPLES
+    kind = _resolve_kind(state, target, text if is_exposition else "")
+    names = DIALECTS[kind].find_names(text) if is_exposition and kind in DIALECTS else {}
+    word = "none" if answer is None else "metrics" if names else classify_answer(answer.status, answer.text)
+    yield UP.sample(ANSWERS[word].alive, engine=target.name, kind=kind)
+    yield ANSWER.sample(1, engine=target.name, answer=word)
     url = build_metrics_url(target.url)
-    if text is not None and not is_exposition(text):
-        text = host.note(url, f"expected metrics, found {text[:40]!r}")
-    kind = _resolve_kind(state, target, text or "")
-    dialect = DIALECTS.get(kind)
-    yield UP.sample(0 if text is None or dialect is None else 1, engine=target.name, kind=kind)
-    if text is None:
-        return
-    if dialect is None or not dialect.matches(text):
-        host.note(url, f"has metrics, but none of an engine of kind {kind}")
-        return
-    points_by_name = parse_points(text, dialect.names)
-    for name in (name for name, series in points_by_name.items() if series is None):
-        host.note(url, f"the value of {name} cannot be read")
-    for signal, metric in _SIGNALS.items():
-        reading = metric.sample(read_signal(dialect, signal, points_by_name), engine=target.name)
-        if reading is not None:  # a value that the engine does not expose is no fault
-            yield reading
+    if answer is not None and word != "metrics":
+        host.note(url, f"HTTP {answer.status}, answer {word}")
+    points_by_name = parse_points(text, names)
+    for signal, metric in _SIGNALS.items() if names else ():
+        value, fault = read_signal(DIALECTS[kind], signal, points_by_name)
+        if fault is not None:
+            host.note(url, fault)
+        elif value is not None:  # a value that the engine does not expose is no fault
+            yield metric.sample(value, engine=target.name)
 
 
 def _resolve_kind(state: _EngineState, target: EngineEndpoint, text: str) -> str:
@@ -190,3 +181,11 @@ def _resolve_kind(state: _EngineState, target: EngineEndpoint, text: str) -> str
     if detected is not None:
         state.kinds[target.url] = detected
     return state.kinds.get(target.url, "auto")
+
+
+def explain(samples: Sequence[Sample]) -> Iterator[str]:
+    """Yields what to do about each engine that gives no metrics."""
+    for sample in samples:
+        labels = dict(sample.labels)
+        if sample.metric is ANSWER and (advice := ANSWERS[labels["answer"]].advice):
+            yield f"{labels['engine']} {advice}"

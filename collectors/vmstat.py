@@ -22,6 +22,7 @@ _COUNTERS = (
     ("numa_hint_faults_local", "Faults of NUMA balancing by a task that ran on the page's own node."),
     ("numa_pages_migrated", "Pages that NUMA balancing moved to another node."),
     ("workingset_refault_file", "Pages of files that were evicted too early and read again."),
+    ("workingset_refault", "Pages of files that were evicted too early and read again (kernels before Linux 5.9)."),
     ("workingset_refault_anon", "Anonymous pages that were swapped out too early and read again."),
     ("pgfault", "Page faults, the cheap ones included."),
     ("pgmajfault", "Page faults that had to wait for a disk."),

@@ -90,7 +90,10 @@ def _build_reclaim_panel() -> PanelJson:
         FieldOptions("ops", min=0),
         PanelTarget(format_rate("pswpin"), "swapped in"),
         PanelTarget(format_rate("pswpout"), "swapped out"),
-        PanelTarget(format_rate("workingset_refault_file"), "files read again"),
+        PanelTarget(
+            f"{format_rate('workingset_refault_file')} or {format_rate('workingset_refault')}",  # before Linux 5.9
+            "files read again",
+        ),
         PanelTarget(format_rate("pgscan_direct"), "direct reclaim scans"),
     )
 

@@ -214,7 +214,11 @@ def _build_traffic_panel() -> PanelJson:
 
 
 def _build_cache_panel() -> PanelJson:
-    refaults = f"rate(steadytok_vmstat_workingset_refault_file_total{{{HOST}}}[$__rate_interval])"
+    # Before Linux 5.9 refaults of files have no suffix.
+    refaults = " or ".join(
+        f"rate(steadytok_vmstat_workingset_refault{suffix}_total{{{HOST}}}[$__rate_interval])"
+        for suffix in ("_file", "")
+    )
     return _build_strip(
         "Page cache",
         "Bytes per second that were evicted and read again: mmap'ed weights. Right: faults per second that waited for "

@@ -10,6 +10,10 @@ from agent.text.units import format_bytes
 
 GROWTH_LIMIT = 5e7  # bytes a second of page cache: files are being loaded
 REFAULT_LIMIT = 1000.0  # refaults a second: dropped pages are read back at once
+# Before Linux 5.9 refaults of files have no suffix, since there were no others.
+_REFAULTS = """
+    sum(rate(steadytok_vmstat_workingset_refault_file_total[1m]) or rate(steadytok_vmstat_workingset_refault_total[1m]))
+"""
 
 
 class PageCache(NamedTuple):
@@ -52,7 +56,7 @@ def refuse_while_busy(context: ActionContext) -> None:
     growth = require_value(context, "sum(deriv(steadytok_meminfo_cached_bytes[1m]))", "how the page cache grows")
     if growth > GROWTH_LIMIT:
         raise RefusedError(f"the page cache grows by {format_bytes(growth)} a second: files are being loaded")
-    refaults = require_value(context, "sum(rate(steadytok_vmstat_workingset_refault_file_total[1m]))", "refaults")
+    refaults = require_value(context, _REFAULTS, "refaults")
     if refaults > REFAULT_LIMIT:
         raise RefusedError(f"{refaults:,.0f} pages a second are read back already; dropping more would make it worse")
 

@@ -15,12 +15,13 @@ _Section = TypeVar("_Section", bound=Section)
 
 
 def resolve_paths(config: AgentConfig, path: Path) -> AgentConfig:
-    """Returns the configuration with absolute paths in `rules`, `alerting` and `web`."""
+    """Returns the configuration with absolute paths in `engines`, `rules`, `alerting` and `web`."""
     if not path.is_file():
         return config  # a pipe (`--config <(…)`) has no folder
     folder = str(path.parent.absolute())
     return msgspec.structs.replace(
         config,
+        engines=tuple(_resolve_section(engine, folder) for engine in config.engines),
         rules=_resolve_section(config.rules, folder),
         alerting=_resolve_section(config.alerting, folder),
         web=_resolve_web(_resolve_section(config.web, folder), folder),

@@ -67,6 +67,8 @@ class EngineTarget(Section, frozen=True):
     """Its HTTP address; the agent reads /metrics there."""
     kind: Literal["auto", "reference", "vllm", "llama.cpp", "sglang"] = "auto"
     """The kind of engine; auto: detected from the names of its metrics."""
+    api_key_file: str | None = None
+    """A file with the key that is sent as a bearer token, where the engine wants one; nobody else may read it."""
 
 
 class RulesSettings(Section, frozen=True):

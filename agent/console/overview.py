@@ -90,11 +90,16 @@ class CollectorSummary:
 
 @dataclass(frozen=True, slots=True)
 class EngineSummary:
-    """An engine: whether it answers, and the learnt share of its baseline (0 to 1; None where the feed lacks it)."""
+    """
+    An engine: whether it answers, and the learnt share of its baseline (0 to 1; None where the feed lacks it).
+
+    `answer` is the engine's answer to the request for its metrics; an older agent does not say it.
+    """
 
     name: str
     up: bool
     learnt: float | None = None
+    answer: str = "metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,9 @@ def read_overview(feed: Feed, panels: Iterable[Panel], *, now: float, age: float
         panels=tuple((panel, _read_panel(feed, panel, now)) for panel in panels),
         alerts=summarise_alerts(feed.list_alerts()),
         collectors=_summarise_collectors(feed.query_instant(f'{{__name__=~"{_COLLECTOR_PREFIX}.+"}}')),
-        engines=_summarise_engines(feed.query_instant("steadytok_engine_up")),
+        engines=_summarise_engines(
+            feed.query_instant("steadytok_engine_up"), feed.query_instant("steadytok_engine_answer_info")
+        ),
         series=next((round(sample.value) for sample in feed.query_instant("steadytok_history_series")), None),
         canary=_read_canary_cost(feed),
     )
@@ -211,9 +218,10 @@ def _urgency_key(alert: AlertSummary) -> tuple[bool, int, str]:
     return (alert.state != "firing", rank, alert.name)
 
 
-def _summarise_engines(samples: Iterable[InstantSample]) -> tuple[EngineSummary, ...]:
-    states = {sample.labels.get("engine", ""): sample.value == 1 for sample in samples}
-    return tuple(EngineSummary(name, up) for name, up in sorted(states.items()))
+def _summarise_engines(ups: Iterable[InstantSample], answers: Iterable[InstantSample]) -> tuple[EngineSummary, ...]:
+    states = {sample.labels.get("engine", ""): sample.value == 1 for sample in ups}
+    words = {sample.labels.get("engine", ""): sample.labels.get("answer", "") for sample in answers}
+    return tuple(EngineSummary(name, up, answer=words.get(name, "metrics")) for name, up in sorted(states.items()))
 
 
 def _read_canary_cost(feed: Feed) -> CanaryCost | None:

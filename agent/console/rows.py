@@ -80,6 +80,8 @@ def _build_engine_rows(overview: Overview) -> Iterator[Row]:
         label = f"engine {engine.name}"
         if not engine.up:
             yield Row(label, "DOWN", "bold red")
+        elif engine.answer != "metrics":
+            yield Row(label, f"no metrics ({engine.answer}): steadytok check says what to do", "yellow")
         elif engine.learnt is not None and engine.learnt < 1:
             state = "" if engine.name in generating else "idle, "
             yield Row(label, f"{state}baseline {engine.learnt:.0%} learnt", "dim")

@@ -15,7 +15,10 @@ def bind_collectors(
     config: AgentConfig, modules: Mapping[str, ModuleType], canary_url: str | None = None
 ) -> list[Collector]:
     """Binds every enabled collector; those that use engines get the configured ones, and the canary if it has a URL."""
-    engines = [EngineAddress(engine.name, engine.url, engine.kind) for engine in config.engines]
+    engines = [
+        EngineAddress(engine.name, engine.url, engine.kind, api_key_file=engine.api_key_file)
+        for engine in config.engines
+    ]
     if canary_url is not None:
         engines.append(EngineAddress(CANARY, canary_url, "reference"))
     return [

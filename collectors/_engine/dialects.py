@@ -7,13 +7,10 @@ engine exposes is taken: engines have renamed their metrics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from collectors._engine.exposition import Point, Points
-
-Signal = str
-"""A common name: the part of a metric after `steadytok_engine_`, without unit and `_total`."""
+from collectors._engine.domains import Signal
 
 
 class MetricSource(NamedTuple):
@@ -22,23 +19,45 @@ class MetricSource(NamedTuple):
     name: str
     label_values: Mapping[str, tuple[str, ...]] = {}  # required labels, each with its accepted values
     largest: bool = False  # else their sum: a ratio needs the largest, tokens the sum
+    total_label: str | None = None  # without it a series is the total of those that have it
 
 
 class Dialect(NamedTuple):
-    """The metrics of one kind of engine; `ranks` are labels whose series repeat each other and must not be added up."""
+    """
+    The metrics of one kind of engine, and what its labels do to a sum.
+
+    Series that differ by a label of `ranks` repeat each other. Those that differ by a label of `replicas` add up, as do
+    those that differ by any other label.
+    """
 
     prefix: str
     sources: Mapping[Signal, tuple[MetricSource, ...]]
     ranks: frozenset[str] = frozenset()
+    replicas: frozenset[str] = frozenset()
 
     @property
     def names(self) -> frozenset[str]:
         """Every metric that may be read."""
         return frozenset(source.name for sources in self.sources.values() for source in sources)
 
-    def matches(self, text: str) -> bool:
-        """Returns True where a metric of this exposition has the prefix."""
-        return text.startswith(self.prefix) or f"\n{self.prefix}" in text
+    def find_names(self, text: str) -> dict[str, str]:
+        """
+        Returns this exposition's names of the metrics, each with its documented name; empty for another engine's.
+
+        Exporters without colons in names put `_` there, and Ray adds its own prefix: https://github.com/ray-project/ray/issues/59071
+        Only one spelling is read, because a gateway that exposes two counts the same tokens twice.
+        """
+        if text.startswith(self.prefix) or f"\n{self.prefix}" in text:
+            return {name: name for name in self.names}
+        for names in self._iter_respelled_names():
+            if any(_has_sample(text, name) for name in names):
+                return names
+        return {}
+
+    def _iter_respelled_names(self) -> Iterator[dict[str, str]]:
+        if self.prefix.endswith(":"):
+            for prefix in (f"{self.prefix[:-1]}_", f"ray_{self.prefix[:-1]}_"):
+                yield {prefix + name.removeprefix(self.prefix): name for name in self.names}
 
 
 # https://docs.vllm.ai/en/latest/usage/metrics/ ; series differ by `engine` (data parallel) and `model_name`.
@@ -64,29 +83,37 @@ _VLLM = Dialect(
         ),
         "preemptions": (MetricSource("vllm:num_preemptions_total"),),
     },
+    replicas=frozenset({"engine", "model_name"}),
 )
 
 # https://docs.sglang.ai/references/production_metrics.html ; generation_tokens_total grows only when a request ends.
+# With --enable-priority-scheduling a scheduler's series without a priority is the total of those with one. Of requests'
+# series (tokens and seconds) it is a part: the requests that gave no priority.
 _SGLANG = Dialect(
     "sglang:",
     {
         "generated_tokens": (
-            MetricSource("sglang:realtime_tokens_total", label_values={"mode": ("decode",)}),
+            MetricSource("sglang:realtime_tokens_total", {"mode": ("decode",)}, total_label="priority"),
             MetricSource("sglang:generation_tokens_total"),
         ),
         "prompt_tokens": (
-            MetricSource("sglang:realtime_tokens_total", label_values={"mode": ("prefill_compute", "prefill_cache")}),
+            MetricSource(
+                "sglang:realtime_tokens_total", {"mode": ("prefill_compute", "prefill_cache")}, total_label="priority"
+            ),
             MetricSource("sglang:prompt_tokens_total"),
         ),
         "decode_seconds": (MetricSource("sglang:inter_token_latency_seconds_sum"),),
         "first_token_seconds": (MetricSource("sglang:time_to_first_token_seconds_sum"),),
         "first_tokens": (MetricSource("sglang:time_to_first_token_seconds_count"),),
-        "requests_running": (MetricSource("sglang:num_running_reqs"),),
-        "requests_waiting": (MetricSource("sglang:num_queue_reqs"),),
+        "requests_running": (MetricSource("sglang:num_running_reqs", total_label="priority"),),
+        "requests_waiting": (MetricSource("sglang:num_queue_reqs", total_label="priority"),),
         "kv_cache_usage": (MetricSource("sglang:token_usage", largest=True),),
-        "preemptions": (MetricSource("sglang:num_retracted_requests_total"),),
+        "preemptions": (MetricSource("sglang:num_retracted_requests_total", total_label="priority"),),
     },
     ranks=frozenset({"tp_rank", "pp_rank", "moe_ep_rank"}),
+    replicas=frozenset(
+        {"dp_rank", "model_name", "engine_type", "is_streaming", "mode", "priority", "worker_addr", "cache_source"}
+    ),
 )
 
 # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md ; needs --metrics. Its gauges of tokens per
@@ -131,33 +158,10 @@ DIALECTS: Mapping[str, Dialect] = {
 }
 
 
+def _has_sample(text: str, name: str) -> bool:
+    return text.startswith((f"{name}{{", f"{name} ")) or f"\n{name}{{" in text or f"\n{name} " in text
+
+
 def detect_kind(text: str) -> str | None:
-    """Returns the kind of engine whose prefix a metric of this exposition has, or None."""
-    return next((kind for kind, dialect in DIALECTS.items() if dialect.matches(text)), None)
-
-
-def read_signal(dialect: Dialect, signal: Signal, points: Points) -> float | None:
-    """Returns the value of a signal; None where this engine does not expose it."""
-    for source in dialect.sources.get(signal, ()):
-        if source.name not in points:
-            continue
-        series = points[source.name]
-        selected = [point for point in series or () if _is_selected(point, source)]
-        if selected:
-            return max(point.value for point in selected) if source.largest else _sum_replicas(selected, dialect)
-        if series is None:
-            return None  # the metric exists but is unreadable; another name might count something else
-    return None
-
-
-def _is_selected(point: Point, source: MetricSource) -> bool:
-    return all(point.labels.get(label) in values for label, values in source.label_values.items())
-
-
-def _sum_replicas(points: list[Point], dialect: Dialect) -> float:
-    """Returns the sum over replicas; ranks of one replica count the same tokens, so only the highest counts."""
-    replicas: dict[frozenset[tuple[str, str]], float] = {}
-    for point in points:
-        replica = frozenset(pair for pair in point.labels.items() if pair[0] not in dialect.ranks)
-        replicas[replica] = max(point.value, replicas.get(replica, point.value))
-    return sum(replicas.values())
+    """Returns the kind of engine that has metrics in this exposition, or None."""
+    return next((kind for kind, dialect in DIALECTS.items() if dialect.find_names(text)), None)

@@ -7,9 +7,9 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Container
+from collections.abc import Mapping
+from enum import Enum
 from typing import NamedTuple
 
 _SAMPLE = re.compile(
@@ -18,7 +18,10 @@ _SAMPLE = re.compile(
     re.ASCII,
 )
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|Inf|NaN)", re.ASCII)
+# Prometheus takes inf and nan in any case: C++ prints `nan` and `-nan` (https://github.com/ggml-org/llama.cpp/issues/11868).
+_NUMBER = re.compile(
+    r"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?|inf(?:inity)?|nan)", re.ASCII | re.IGNORECASE
+)
 _ESCAPED = re.compile(r"\\(.)")
 _NAME_ENDS = re.compile(r"[{\s]")
 
@@ -34,26 +37,37 @@ Points = dict[str, list[Point] | None]
 """Samples by exact name; None where one of them is unreadable, since the sum of the rest would be wrong."""
 
 
-def is_exposition(text: str) -> bool:
-    """Returns True where the first line that is no comment is a sample; a web page fails this test."""
+class BodyKind(Enum):
+    """The kind of text that an engine answered with."""
+
+    SAMPLES = "samples"
+    EMPTY = "empty"  # comments at most: an engine without a request yet has no sample
+    OTHER = "other"  # a web page, JSON
+
+
+def classify_body(text: str) -> BodyKind:
+    """Judges a text by its first line that is no comment."""
     lines = (line for line in text.split("\n") if line.strip() and not line.startswith("#"))
-    first = next(lines, "")
+    first = next(lines, None)
+    if first is None:
+        return BodyKind.EMPTY
     match = _SAMPLE.fullmatch(first.strip())
-    return match is not None and _NUMBER.fullmatch(match[3]) is not None
+    is_sample = match is not None and _NUMBER.fullmatch(match[3]) is not None
+    return BodyKind.SAMPLES if is_sample else BodyKind.OTHER
 
 
-def parse_points(text: str, names: Container[str]) -> Points:
-    """Returns the samples of the metrics in `names`; leaves out values that are not finite."""
+def parse_points(text: str, names: Mapping[str, str]) -> Points:
+    """Returns the samples of the metrics in `names`, under the name that each of them is mapped to."""
     parsed: Points = {}
     for line in text.split("\n"):
-        name = _NAME_ENDS.split(line, maxsplit=1)[0]
-        if name not in names:
+        name = names.get(_NAME_ENDS.split(line, maxsplit=1)[0])
+        if name is None:
             continue
         point = _parse_point(line)
         series = parsed.setdefault(name, [])
         if point is None or series is None:
             parsed[name] = None
-        elif math.isfinite(point.value):
+        else:
             series.append(point)
     return parsed
 

@@ -11,15 +11,12 @@ import fnmatch
 import http.client
 import os
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from collectors._host.cache import Cache
-from collectors._host.files import MAX_BYTES, PAGE, http_get, read_all
+from collectors._host.files import MAX_BYTES, PAGE, HttpAnswer, http_get, read_all
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -134,20 +131,24 @@ class Host:
             return None  # an unknown name becomes a missing label
 
     def get(self, url: str, *, timeout: float = 0.4) -> str | None:
+        """Returns the body of an HTTP GET, or None with a note."""
+        answer = self.request(url, timeout=timeout)
+        if answer is None or answer.status == 200:
+            return None if answer is None else answer.text
+        return self.note(url, f"HTTP {answer.status}")
+
+    def request(self, url: str, *, timeout: float = 0.4, api_key: str | None = None) -> HttpAnswer | None:
         """
-        Returns the body of an HTTP GET, or None with a note.
+        Returns the answer to an HTTP GET with its status, or None with a note where there is no answer.
 
         Under a root that is not `/` the body comes from the file `http/HOST:PORT/PATH` there, so that a fixture never
         contacts this machine's engines.
         """
-        if not self.live:
-            parts = urllib.parse.urlsplit(url)
-            query = f"?{parts.query}" if parts.query else ""
-            return self.read(f"http/{parts.netloc}{parts.path}{query}")
         try:
-            return http_get(url, timeout)
-        except urllib.error.HTTPError as error:
-            return self.note(url, f"HTTP {error.code}")
+            if self.live:
+                return http_get(url, timeout, api_key)
+            raw = self.read_bytes(f"http/{url.partition('://')[2]}")
+            return None if raw is None else HttpAnswer(200, raw.decode("utf-8"))
         except UnicodeDecodeError:
             return self.note(url, "not text")
         except (OSError, ValueError, http.client.HTTPException) as error:

@@ -22,6 +22,13 @@ def test_only_the_list_is_read(machine: Machine, series: Series) -> None:
     assert host.take_notes() == []
 
 
+def test_refaults_of_kernels_before_5_9_have_a_name_of_their_own(machine: Machine, series: Series) -> None:
+    """Linux 5.9 split workingset_refault by kind; before, all of them were refaults of files."""
+    host = machine({"proc/vmstat": "workingset_refault 12\nworkingset_activate 3\n"})
+
+    assert series(vmstat.collect(host)) == {"steadytok_vmstat_workingset_refault_total": 12}
+
+
 @pytest.mark.parametrize("line", ["pgfault", "pgfault x", "pgfault -1", "pgfault 1 2", "pgfault 1e3", "5"])
 def test_one_bad_line_shifts_no_other(machine: Machine, series: Series, line: str) -> None:
     """A cut line is missing and noted; each other keeps its own number."""

@@ -147,6 +147,15 @@ def test_nothing_is_invented() -> None:
     assert "alerts none" in line
 
 
+def test_an_engine_without_metrics_is_not_called_idle() -> None:
+    """A living engine that gives no metrics may be busy; its answer stands in its line."""
+    overview = replace(OVERVIEW, engines=(EngineSummary("r9", True, 0.0, "key_required"),))
+    line = format_plain(build_rows(overview))
+
+    assert "engine r9 no metrics (key_required): steadytok check says what to do" in line
+    assert "idle" not in line
+
+
 def test_an_engines_name_is_no_markup() -> None:
     """Square brackets in a name are shown as they are; rich would raise, and end the agent."""
     overview = replace(OVERVIEW, engines=(EngineSummary("[/r1]", True),))
@@ -186,6 +195,7 @@ def test_the_overview_is_what_history_holds() -> None:
     total = gauge("steadytok_node_meminfo_mem_total_bytes", "Total.")
     success = gauge("steadytok_collector_success", "Success.")
     up = gauge("steadytok_engine_up", "Up.")
+    answer = gauge("steadytok_engine_answer_info", "Answer.")
     history.record(
         "hwmon",
         1000,
@@ -198,7 +208,8 @@ def test_the_overview_is_what_history_holds() -> None:
         "node_meminfo", 1000, [Sample(available, (("node", "0"),), 3 * GIB), Sample(total, (("node", "0"),), 4 * GIB)]
     )
     history.record("agent", 1000, [Sample(success, (("collector", "edac"),), 0.0)])
-    history.record("engine", 1000, [Sample(up, (("engine", "r1"),), 0.0)])
+    labels = (("answer", "none"), ("engine", "r1"))
+    history.record("engine", 1000, [Sample(up, labels[1:], 0.0), Sample(answer, labels, 1.0)])
     overview = build_view(history, HOT, has_canary=True).read_overview(1500)
     lines = {panel.id: [(line.name, line.value, line.note) for line in lines] for panel, lines in overview.panels}
 
@@ -206,7 +217,7 @@ def test_the_overview_is_what_history_holds() -> None:
     assert lines["memory"] == [("node 0", 25.0, "3.0 GiB left")]
     assert [(collector.name, collector.fault) for collector in overview.collectors] == [("edac", "failing")]
     assert [(alert.name, alert.severity) for alert in overview.alerts] == [("DimmHot", "warning")]
-    assert overview.engines == (EngineSummary("r1", False, 0.5),)
+    assert overview.engines == (EngineSummary("r1", False, 0.5, "none"),)
     assert not overview.canary_starting
 
 

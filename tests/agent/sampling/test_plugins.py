@@ -25,6 +25,7 @@ from agent.sampling.plugins import (
     load_collectors,
 )
 from agent.sampling.sampler import Sampler
+from collectors import EngineAddress
 from tests.agent.sampling.fakes import METRIC, ManualRunner, make_result
 
 
@@ -116,6 +117,16 @@ def test_a_collector_without_constants_has_general_hints(tmp_path: Path, monkeyp
 
     assert (collector.hint_absent, collector.hint_refused) == (HINT_ABSENT, HINT_REFUSED)
     assert (collector.uevents, collector.uses_engines) == ((), False)
+
+
+def test_an_engines_key_reaches_the_collector_and_is_no_part_of_the_tuple() -> None:
+    """Third parties' collectors unpack name, URL and kind of an EngineAddress."""
+    target = EngineTarget(name="r1", url="http://127.0.0.1:8000", kind="vllm", api_key_file="/etc/steadytok/r1.key")
+    (endpoint,) = _bind_by_name(AgentConfig(engines=(target,)))["engine"].config.engines
+    name, url, kind = EngineAddress("r1", "http://127.0.0.1:8000", api_key_file="/etc/steadytok/r1.key")
+
+    assert endpoint.api_key_file == "/etc/steadytok/r1.key"
+    assert (name, url, kind) == ("r1", "http://127.0.0.1:8000", "auto")
 
 
 def test_collectors_that_use_engines_get_them() -> None:

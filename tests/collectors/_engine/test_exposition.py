@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from collectors._engine.exposition import Point, is_exposition, parse_points
+from collectors._engine.exposition import BodyKind, Point, classify_body, parse_points
 
 NAMES = st.from_regex(r"[a-z_:][a-z0-9_:]{0,12}", fullmatch=True)
 LABELS = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True), st.text(max_size=12), max_size=4)
@@ -26,46 +28,56 @@ def test_reads_what_the_reference_parser_reads(name: str, labels: dict[str, str]
     text = _format_line(name, labels, value) + "\n"
     sample = next(sample for family in text_string_to_metric_families(text) for sample in family.samples)
 
-    assert parse_points(text, {name}) == {sample.name: [Point(sample.labels, sample.value)]}
-    assert is_exposition(text)
+    assert parse_points(text, {name: "n"}) == {"n": [Point(sample.labels, sample.value)]}
+    assert classify_body(text) is BodyKind.SAMPLES
 
 
 @given(st.text(), st.text())
 def test_anything_else_is_no_error(text: str, name: str) -> None:
-    """Any text parses, to finite points or to none."""
-    is_exposition(text)
-    points = parse_points(f"{text}\n{name} {text}", {name, "a", "1"})
+    """Any text parses, to points or to none."""
+    names = {name: "n", "a": "a", "1": "1"}
 
-    assert all(abs(point.value) < float("inf") for series in points.values() for point in series or ())
+    assert classify_body(text) in BodyKind
+    assert parse_points(f"{text}\n{name} {text}", names).keys() <= set(names.values())
 
 
 @pytest.mark.parametrize(
-    "line", ["m 1_000", "m 0x10", "m", "m {", 'm{a="b} 1', "m{a=b} 1", "m 1 2 3 4", "m infinity", "m 1,5"]
+    "line", ["m 1_000", "m 0x10", "m", "m {", 'm{a="b} 1', "m{a=b} 1", "m 1 2 3 4", "m infinite", "m 1,5"]
 )
 def test_a_value_that_cannot_be_read_spoils_its_metric(line: str) -> None:
     """A sum without one of its parts would be wrong, so the whole metric is unreadable; others are not."""
-    assert parse_points(f"m 5\n{line}\nn 7", {"m", "n"}) == {"m": None, "n": [Point({}, 7.0)]}
+    assert parse_points(f"m 5\n{line}\nn 7", {"m": "m", "n": "n"}) == {"m": None, "n": [Point({}, 7.0)]}
 
 
-@pytest.mark.parametrize("line", ["m NaN", "m +Inf", "m -Inf"])
-def test_what_is_not_finite_is_left_out(line: str) -> None:
-    """NaN means that there is no value."""
-    assert parse_points(line, {"m"}) == {"m": []}
+@pytest.mark.parametrize("value", ["NaN", "nan", "-nan", "+Inf", "-Inf", "inf", "Infinity", "-infinity"])
+def test_what_is_not_finite_is_a_value_in_any_case(value: str) -> None:
+    """Prometheus reads NaN and infinity in any case, and C++ prints -nan; a text that begins with one is metrics."""
+    points = parse_points(f"m {value}", {"m": "m"})
+
+    assert points["m"] is not None
+    assert not math.isfinite(points["m"][0].value)
+    assert classify_body(f"# HELP m …\nm {value}") is BodyKind.SAMPLES
 
 
 def test_timestamps_and_exemplars_are_passed_over() -> None:
     """A timestamp or exemplar after a value is ignored."""
     text = 'm{a="1"} 5 1700000000000\nm{a="2"} 6 # {trace="x"} 0.5'
 
-    assert parse_points(text, {"m"}) == {"m": [Point({"a": "1"}, 5.0), Point({"a": "2"}, 6.0)]}
+    assert parse_points(text, {"m": "m"}) == {"m": [Point({"a": "1"}, 5.0), Point({"a": "2"}, 6.0)]}
 
 
 def test_names_are_exact() -> None:
     """`m_total` and `m_by_reason` are not `m`."""
-    assert parse_points('m_total 1\nm_by_reason{reason="x"} 2\n# m 3\nm 4', {"m"}) == {"m": [Point({}, 4.0)]}
+    assert parse_points('m_total 1\nm_by_reason{reason="x"} 2\n# m 3\nm 4', {"m": "m"}) == {"m": [Point({}, 4.0)]}
 
 
-@pytest.mark.parametrize("text", ["", "<html>\n<body>Not found</body>", '{"detail":"Not Found"}', "# HELP only", "404"])
+@pytest.mark.parametrize("text", ["<html>\n<body>Not found</body>", '{"detail":"Not Found"}', "404", "# Title\ntext"])
 def test_a_page_is_no_exposition(text: str) -> None:
-    """A web page, JSON, comments alone or an empty text are not metrics."""
-    assert not is_exposition(text)
+    """A web page or JSON is not metrics."""
+    assert classify_body(text) is BodyKind.OTHER
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# HELP only", "# HELP m …\n# TYPE m gauge\n# EOF\n"])
+def test_an_exposition_without_a_sample_is_empty(text: str) -> None:
+    """An engine that has just started exposes nothing, or comments alone."""
+    assert classify_body(text) is BodyKind.EMPTY
