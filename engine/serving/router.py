@@ -25,6 +25,7 @@ from engine.serving.metrics import CONTENT_TYPE, PREFIX
 from engine.serving.workers import Worker, Workers
 
 MAX_BODY_BYTES = 32 << 20  # bytes; a worker has its own, lower limit
+MAX_ANSWER_BYTES = 4 << 20  # of a worker to the router
 MAX_HEAD_BYTES = 1 << 16  # bytes of a worker's status line and headers
 METRICS_TIMEOUT = 0.3  # seconds for a worker's /metrics; the agent waits 0.4 s for all
 _HOP_BY_HOP_HEADERS = {"connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}
@@ -249,6 +250,6 @@ def _call_worker(
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            return response.status, response.read()
+            return response.status, response.read(MAX_ANSWER_BYTES)
         except (OSError, http.client.HTTPException):
             return None  # it is being replaced, or busy: the caller continues without it
