@@ -41,12 +41,33 @@ def _read_token(config: Any) -> str:
 
     try:
         token_file = find_state_dir(config.state.dir) / "token"
-        return token_file.read_text(encoding="utf-8").strip()
+        token = token_file.read_text(encoding="utf-8").strip()
     except StateError as error:
         _options.exit_with_errors([str(error)], 1)
     except OSError as error:
         hint = "run this as the agent's user, with its --config"
         _options.exit_with_errors([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
+    refuse_stranger(config, token_file)
+    return token
+
+
+def refuse_stranger(config: Any, token_file: Path) -> None:
+    """Ends the command where another user than the token's owner listens at the agent's address."""
+    from agent.runtime.listening_sockets import find_listener_users
+    from agent.web.webconfig import uses_tls
+
+    if uses_tls(config.web.config):
+        return  # the certificate proves who answers
+    host, _, port = config.web.listen.rpartition(":")
+    strangers = find_listener_users(host.strip("[]"), int(port)) - {token_file.stat().st_uid, 0}
+    if strangers:
+        _options.exit_with_errors(
+            [
+                f"the user {min(strangers)} listens at {config.web.listen}, and the token {token_file} is of the user "
+                f"{token_file.stat().st_uid}: it is not sent; see what that program is (ss -ltnp)"
+            ],
+            1,
+        )
 
 
 def resolve_endpoint(config: Any) -> tuple[str, ssl.SSLContext | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.actions import PATIENCE, ActionContext, FailedError, Http, QueryRows, UnknownError
 from agent.remediation.hand import send_request
+from agent.remediation.pace_proof import request_with_proof
 from agent.runtime.errors import describe_error
 from agent.text.units import url_origin
 from collectors import Host, request_http
@@ -39,7 +40,7 @@ class LiveActionContext(ActionContext):
         return send_request(self._hand_path, verb, arguments)
 
     def token(self, file: str | None) -> str:
-        """Reads the credential for PUT /pace."""
+        """Reads a credential; without a file that of the engines, which is good for PUT /pace and nothing else."""
         path = Path(file) if file is not None else self._token_file
         try:
             return path.read_text(encoding="utf-8").strip()
@@ -79,6 +80,15 @@ class LiveActionContext(ActionContext):
             answer = request_http(
                 method, url, body=body, headers=headers, timeout=patience, limit=MAX_ANSWER_BYTES, cut=True
             )
+        except (OSError, ValueError) as error:
+            raise _classify_failure(url, error) from error
+        return Http(answer.status, answer.text)
+
+    def http_with_proof(self, method: str, url: str, body: bytes, patience: float = PATIENCE) -> Http:
+        """Sends one request with the proof that the agent knows the pace token, which stays here."""
+        token = self.token(None)
+        try:
+            answer = request_with_proof(method, url, body, token, timeout=patience, limit=MAX_ANSWER_BYTES)
         except (OSError, ValueError) as error:
             raise _classify_failure(url, error) from error
         return Http(answer.status, answer.text)

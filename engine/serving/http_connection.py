@@ -8,12 +8,14 @@ import select
 import socket
 import socketserver
 import sys
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from engine.serving.client_places import IDLE_TIMEOUT, AnswerWriter, ClientPlaces, RequestReader
 from engine.serving.json_fields import Fields, HttpError
+from engine.serving.pace_proof import ANSWER_HEADER, PaceToken
 from engine.serving.request_stream import StoppedError
 
 MAX_CONNECTIONS = 256  # each has a thread; more than the scheduler's limit, so that /metrics and /pace still answer
@@ -144,7 +146,25 @@ class HttpConnection(BaseHTTPRequestHandler):
         """Sends a response in JSON."""
         self.send(status, json.dumps(fields).encode() + b"\n", "application/json")
 
-    def send(self, status: int, body: bytes, content_type: str, retry_after: int | None = None) -> None:
+    def check_pace_token(self, token: PaceToken | None, body: bytes) -> str | None:
+        """Returns the number of a signed request, None for a bearer token; raises HttpError without permission."""
+        if token is None:
+            raise HttpError(403, "The pace cannot be set: this engine was started without a token (--token-file).")
+        return token.check(self.headers.get("Authorization", ""), self.command, self.path, body)
+
+    def send_proven(self, token: PaceToken | None, nonce: str | None, status: int, body: bytes) -> None:
+        """Sends a response in JSON; to a signed request with the proof that this engine knows the token, too."""
+        headers = {} if token is None or nonce is None else {ANSWER_HEADER: token.sign_answer(nonce, status, body)}
+        self.send(status, body, "application/json", headers=headers)
+
+    def send(
+        self,
+        status: int,
+        body: bytes,
+        content_type: str,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Sends a response in one piece."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)
@@ -153,6 +173,8 @@ class HttpConnection(BaseHTTPRequestHandler):
             self.send_header("WWW-Authenticate", "Bearer")
         if retry_after is not None:
             self.send_header("Retry-After", str(retry_after))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

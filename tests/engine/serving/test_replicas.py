@@ -69,7 +69,7 @@ def _both(monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoWorkers]:
     monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
     messages: list[str] = []
     workers = Workers({"0": ARGUMENTS, "1": ARGUMENTS}, messages.append)
-    router = Router(("127.0.0.1", 0), workers)
+    router = Router(("127.0.0.1", 0), workers, TOKEN)
     try:
         workers.start(router.restore_lease)
         threading.Thread(target=router.serve_forever, args=(0.01,), daemon=True).start()
