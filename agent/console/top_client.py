@@ -14,7 +14,7 @@ from agent.console.panels import Panel
 from collectors import HttpAnswer, request_http
 
 REQUEST_TIMEOUT = 10.0  # seconds for one answer
-MAX_ANSWER_BYTES = 32 << 20  # of one answer: the remedies and the audit of a large host are some MB
+MAX_ANSWER_BYTES = 16 << 20  # of one answer: the remedies and the audit of a large host are some MB
 MAX_ENTRIES = 100  # lines of the audit that are read
 
 

@@ -22,7 +22,7 @@ from agent.runtime.errors import describe_error
 from agent.runtime.http_client import HttpClient, decode_json
 from collectors import HttpAnswer
 
-MAX_ANSWER_BYTES = 64 << 20  # of one answer; an event of a token has some 300 bytes
+MAX_ANSWER_BYTES = 512 << 20  # of one stream: --tokens may be a million, and an event has some 300 bytes
 Endpoint = Literal["completions", "chat"]
 _PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 # Fields that an engine may not know and the run can do without; dropped one by one after refusals.

@@ -20,6 +20,7 @@ from agent.runtime.errors import describe_error
 from collectors import HttpAnswer, HttpAnswerError
 
 MAX_HEAD_BYTES = 256 << 10  # of heads, interim answers and the frames of chunks, beside the body
+MAX_WHOLE_BYTES = 16 << 20  # of an answer that is kept in memory; a stream may have more
 MAX_REFUSAL_BYTES = 64 << 10  # of the body of an answer that is not 2xx: its beginning is its reason
 _HEADERS = {"Accept-Encoding": "identity"}
 
@@ -71,8 +72,11 @@ class HttpClient:
         if encoding != "identity":
             raise HttpAnswerError(f"the answer is compressed ({encoding[:20]}), which was not asked for")
         body = bytearray()
+        limit = min(self._limit, MAX_WHOLE_BYTES)
         async for part in self.iter_parts(response):
             body += part
+            if len(body) > limit:
+                raise HttpAnswerError(f"the answer is longer than {limit} bytes")
         return HttpAnswer(response.status, headers, bytes(body))
 
     async def iter_parts(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -87,19 +91,15 @@ class HttpClient:
     async def _read_refusal(self, response: aiohttp.ClientResponse, encoding: str) -> bytes:
         body = bytearray()
         try:
-            async for part in response.content.iter_any() if encoding == "identity" else _nothing():
-                body += part
-                if len(body) >= MAX_REFUSAL_BYTES:
+            while encoding == "identity" and len(body) < MAX_REFUSAL_BYTES:
+                part = await response.content.readany()
+                if not part:
                     break
+                body += part
         except (aiohttp.ClientError, OSError):
             pass  # the status is the answer; its body is only a courtesy
         response.close()  # the rest of the body is not read, so the connection cannot serve again
         return bytes(body[:MAX_REFUSAL_BYTES])
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
 
 
 def decode_json(body: bytes, kind: Any = Any) -> Any:

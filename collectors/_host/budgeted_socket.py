@@ -15,7 +15,7 @@ class HttpAnswerError(OSError):
     """No whole answer that can be used; the message is a sentence without the URL."""
 
 
-class Budget:
+class ExchangeBudget:
     """What is left of one exchange: seconds, and bytes on the wire."""
 
     def __init__(self, deadline: float, limit: int) -> None:
@@ -41,7 +41,7 @@ class Budget:
 class BudgetedSocket:
     """A socket as http.client uses it, whose every operation has the budget's seconds at most."""
 
-    def __init__(self, connection: socket.socket, budget: Budget) -> None:
+    def __init__(self, connection: socket.socket, budget: ExchangeBudget) -> None:
         self._connection = connection
         self._budget = budget
 
@@ -50,14 +50,14 @@ class BudgetedSocket:
         self._connection.sendall(data)
 
     def makefile(self, *_: object) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self._connection, self._budget), _CHUNK)
+        return io.BufferedReader(_BudgetedReader(self._connection, self._budget), _CHUNK)
 
     def close(self) -> None:
         """Does nothing: http.client closes before the body is read; who opened the socket closes it."""
 
 
-class _Reader(io.RawIOBase):
-    def __init__(self, connection: socket.socket, budget: Budget) -> None:
+class _BudgetedReader(io.RawIOBase):
+    def __init__(self, connection: socket.socket, budget: ExchangeBudget) -> None:
         self._connection = connection
         self._budget = budget
 
@@ -69,7 +69,7 @@ class _Reader(io.RawIOBase):
         return self._budget.spend(self._connection.recv_into(buffer))
 
 
-def connect_within(budget: Budget, host: str, port: int) -> socket.socket:
+def connect_within(budget: ExchangeBudget, host: str, port: int) -> socket.socket:
     """Connects to the first address of the name that answers. Raises OSError."""
     failure = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):

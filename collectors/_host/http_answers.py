@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from collectors._host.budgeted_socket import Budget, BudgetedSocket, connect_within
+from collectors._host.budgeted_socket import ExchangeBudget, BudgetedSocket, connect_within
 from collectors._host.budgeted_socket import HttpAnswerError as HttpAnswerError  # part of this door
 
 MAX_REFUSAL_BYTES = 64 << 10  # of the body of an answer that is not 2xx: its beginning is its reason
@@ -77,7 +77,7 @@ def request_http(
     """
     deadline = time.monotonic() + timeout
     for _ in range(MAX_REDIRECTS + 1):
-        answer = _exchange(method, url, body, headers or {}, tls, Budget(deadline, limit), cut=cut)
+        answer = _exchange(method, url, body, headers or {}, tls, ExchangeBudget(deadline, limit), cut=cut)
         if not follow or answer.status not in REDIRECTS:
             return answer
         target = urllib.parse.urljoin(url, answer.headers.get("location", ""))
@@ -93,7 +93,7 @@ def _exchange(
     body: bytes | None,
     headers: Mapping[str, str],
     tls: ssl.SSLContext | None,
-    budget: Budget,
+    budget: ExchangeBudget,
     *,
     cut: bool,
 ) -> HttpAnswer:
@@ -145,20 +145,21 @@ def _read_body(response: http.client.HTTPResponse, limit: int, *, cut: bool) -> 
         raise HttpAnswerError(f"the answer is compressed ({encoding[:20]}), which was not asked for")
     if is_refusal:
         try:
-            return b"" if encoding != "identity" else _read_up_to(response, min(limit, MAX_REFUSAL_BYTES))[0]
+            return b"" if encoding != "identity" else _read_up_to(response, min(limit, MAX_REFUSAL_BYTES), cut=True)
         except (OSError, http.client.HTTPException):
             return b""  # the status is the answer; its body is only a courtesy
-    body, is_whole = _read_up_to(response, limit)
-    if not is_whole and not cut:
-        raise HttpAnswerError(f"the answer is longer than {limit} bytes")
-    return body
+    return _read_up_to(response, limit, cut=cut)
 
 
-def _read_up_to(response: http.client.HTTPResponse, limit: int) -> tuple[bytes, bool]:
-    """Returns at most `limit` bytes, and True if they are the whole body; raises HttpAnswerError for a cut one."""
+def _read_up_to(response: http.client.HTTPResponse, limit: int, *, cut: bool) -> bytes:
+    """Returns the body; raises HttpAnswerError for one that broke off, or has more than `limit` bytes unless `cut`."""
     body = bytearray()
     while len(body) <= limit and (part := response.read(min(_CHUNK, limit + 1 - len(body)))):
         body += part
-    if len(body) <= limit and response.length:  # a short read, which http.client hides for a read of a size
+    if len(body) > limit:
+        if not cut:
+            raise HttpAnswerError(f"the answer is longer than {limit} bytes")
+        del body[limit:]
+    elif response.length:  # a short read, which http.client hides for a read of a size
         raise HttpAnswerError(f"the answer broke off {response.length} bytes before its end")
-    return bytes(body[:limit]), len(body) <= limit
+    return bytes(body)

@@ -243,14 +243,33 @@ def _scrape_metrics(worker: Worker) -> str | None:
 def _call_worker(
     worker: Worker, method: str, path: str, body: bytes, headers: dict[str, str], *, timeout: float
 ) -> tuple[int, bytes] | None:
-    """Returns status and body of a short response; None if the worker does not answer in time."""
+    """Returns status and body of a short response; None if the worker does not answer as a whole in time."""
     if worker.port is None:
         return None
     connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=timeout)
     with contextlib.closing(connection):
         try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.read(MAX_ANSWER_BYTES)
+            connection.connect()
+            with _end_after(timeout, connection.sock):
+                connection.request(method, path, body, headers)
+                response = connection.getresponse()
+                return response.status, response.read(MAX_ANSWER_BYTES)
         except (OSError, http.client.HTTPException):
             return None  # it is being replaced, or busy: the caller continues without it
+
+
+@contextlib.contextmanager
+def _end_after(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """Ends the connection after `seconds`: the timeout of a socket is for each of its reads alone."""
+
+    def end() -> None:
+        with contextlib.suppress(OSError):  # it has closed by itself
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
