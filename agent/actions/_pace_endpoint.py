@@ -6,6 +6,7 @@ import json
 import re
 
 from agent.actions import ActionContext, FailedError, Task
+from agent.text.units import name_url
 
 _TOKEN_HINT = (
     "start the engine with --token-file and the file pace_token of the state folder, or name the engine's own "
@@ -50,4 +51,4 @@ def engine_name(task: Task) -> str:
 
 def describe_target(task: Task) -> str:
     """Returns the engine or gateway in words."""
-    return f"engine {task.target['engine']}" if "engine" in task.target else task.target.get("url", "?")
+    return f"engine {task.target['engine']}" if "engine" in task.target else name_url(task.target.get("url", ""))

@@ -26,6 +26,7 @@ from agent.config.validation import describe_address, is_host_port
 from agent.runtime.errors import describe_error
 from agent.runtime.tls import as_file_path, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
+from agent.text.units import hide_secrets
 
 if TYPE_CHECKING:
     from agent.runtime.http_client import HttpClient
@@ -194,13 +195,17 @@ async def post_alerts(
     client: HttpClient, target: AlertmanagerTarget, batch: list[dict[str, Any]]
 ) -> SendFailure | None:
     """Posts one batch; returns None on success, else the failure."""
+    headers: dict[str, str] = {}
     try:
-        answer = await client.exchange("POST", target.url, json=batch, **build_request_options(target))
+        options = build_request_options(target)
+        headers = options["headers"]
+        answer = await client.exchange("POST", target.url, json=batch, **options)
     except TimeoutError:
         return SendFailure(f"no answer within {target.timeout:g} s")
     except (OSError, ValueError) as error:  # no answer may stop the next batches
         return SendFailure(describe_error(error))
     if answer.status // 100 == 2:
         return None
-    reason = f"HTTP {answer.status}: {answer.text[:200].strip()}"
+    # A peer may echo the credential; the URL has no secret, and is told in full.
+    reason = f"HTTP {answer.status}: {hide_secrets(answer.text, '', headers)[:200].strip()}"
     return SendFailure(reason, is_permanent=answer.status in (400, 422))

@@ -13,7 +13,7 @@ from agent.actions import PATIENCE, ActionContext, FailedError, Http, QueryRows,
 from agent.remediation.hand import send_request
 from agent.remediation.pace_proof import request_with_proof
 from agent.runtime.errors import describe_error
-from agent.text.units import url_origin
+from agent.text.units import hide_secrets, url_origin
 from collectors import Host, request_http
 from rules import promql
 from rules.history.snapshot import Snapshot
@@ -82,7 +82,8 @@ class LiveActionContext(ActionContext):
             )
         except (OSError, ValueError) as error:
             raise _classify_failure(url, error) from error
-        return Http(answer.status, answer.text)
+        is_refusal = answer.status // 100 != 2
+        return Http(answer.status, hide_secrets(answer.text, url, headers or {}) if is_refusal else answer.text)
 
     def http_with_proof(self, method: str, url: str, body: bytes, patience: float = PATIENCE) -> Http:
         """Sends one request with the proof that the agent knows the pace token, which stays here."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from collectors._host.cache import Cache
 from collectors._host.files import MAX_BYTES, PAGE, read_all
-from collectors._host.http_answers import request_http
+from collectors._host.http_answers import request_http, shorten_url
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -154,7 +154,7 @@ class Host:
 
     def note(self, path: str, reason: str) -> None:
         """Counts a missing reading; returns None, so that a caller can write `return host.note(…)`."""
-        self._notes.append(Note(path, reason))
+        self._notes.append(Note(shorten_url(path) if "://" in path else path, reason))
 
     def take_notes(self) -> list[Note]:
         """Returns the notes since the last call; they belong to the pass that takes them."""

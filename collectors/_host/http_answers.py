@@ -18,7 +18,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from collectors._host.budgeted_socket import ExchangeBudget, BudgetedSocket, connect_within
+from collectors._host.budgeted_socket import BudgetedSocket, ExchangeBudget, connect_within
 from collectors._host.budgeted_socket import HttpAnswerError as HttpAnswerError  # part of this door
 
 MAX_REFUSAL_BYTES = 64 << 10  # of the body of an answer that is not 2xx: its beginning is its reason
@@ -35,6 +35,16 @@ class HttpRedirectError(HttpAnswerError):
         parts = urllib.parse.urlsplit(location)
         self.origin = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         super().__init__(f"HTTP {status}: redirects to {self.origin}, which is not followed; expected its own answer")
+
+
+def shorten_url(url: str) -> str:
+    """Returns a URL for a note: without its user, its query, and what precedes `/metrics` in its path."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "a URL that cannot be read"
+    path = parts.path if parts.path.count("/") <= 1 else f"/…{parts.path[parts.path.rindex('/') :]}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
 
 
 class HttpAnswer(NamedTuple):
@@ -128,7 +138,10 @@ def _split(url: str) -> tuple[str, str, int, str, dict[str, str]]:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected an http:// or https:// URL")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:  # its text quotes what stands there, which can be a password with a slash
+        raise ValueError("the port in the URL is no number") from None
     path = urllib.parse.quote(f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}", _URL_CHARACTERS)
     if parts.username is None:
         return parts.scheme, parts.hostname, port, path, {}
