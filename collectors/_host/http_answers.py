@@ -123,6 +123,8 @@ def _exchange(
         with request.getresponse() as response:
             return HttpAnswer(response.status, _lower_names(response), _read_body(response, budget.limit, cut=cut))
     except http.client.HTTPException as error:
+        if isinstance(error, OSError):
+            raise  # RemoteDisconnected: a listener that wants a certificate ends so
         reason = str(error) or type(error).__name__
         raise HttpAnswerError(f"the answer is not HTTP, or broke off: {reason[:200]}") from None
     finally:

@@ -160,7 +160,6 @@ class Garden:
         return str(path)
 
     def _build(self, peer: str) -> dict[str, Any]:
-        always = {"match": ['alertname="Always"'], "cooldown": "1m"}
         static = {"timeout": "2s", "static_configs": [{"targets": [peer]}]}
         url = f"http://{peer}/{self.plant('engine path')}/v1?model={self.plant('engine query')}"
         hook = f"http://hook:{self.plant('hook user')}@{peer}/{self.plant('hook path')}?k={self.plant('hook query')}"
@@ -209,31 +208,35 @@ class Garden:
                 "hand": str(self.folder / "nobody"),
                 "silences": True,
             },
-            "remedies": [
-                {
-                    **always,
-                    "name": "hook",
-                    "action": "webhook",
-                    "target": {"url": hook},
-                    "parameters": {"token_file": self.plant_file("hook token")},
-                },
-                {
-                    **always,
-                    "name": "gate",
-                    "action": "pace",
-                    "target": {"url": gateway},
-                    "parameters": {"token_file": self.plant_file("gateway token")},
-                },
-                {**always, "name": "own", "action": "pace", "target": {"engine": "r1"}},
-                {
-                    **always,
-                    "name": "warm",
-                    "action": "warm_up",
-                    "target": {"engine": "r1"},
-                    "parameters": {"token_file": self.plant_file("engine token")},
-                },
-            ],
+            "remedies": self._build_remedies(hook, gateway),
         }
+
+    def _build_remedies(self, hook: str, gateway: str) -> list[dict[str, Any]]:
+        always = {"match": ['alertname="Always"'], "cooldown": "1m"}
+        return [
+            {
+                **always,
+                "name": "hook",
+                "action": "webhook",
+                "target": {"url": hook},
+                "parameters": {"token_file": self.plant_file("hook token")},
+            },
+            {
+                **always,
+                "name": "gate",
+                "action": "pace",
+                "target": {"url": gateway},
+                "parameters": {"token_file": self.plant_file("gateway token")},
+            },
+            {**always, "name": "own", "action": "pace", "target": {"engine": "r1"}},
+            {
+                **always,
+                "name": "warm",
+                "action": "warm_up",
+                "target": {"engine": "r1"},
+                "parameters": {"token_file": self.plant_file("engine token")},
+            },
+        ]
 
     def ask(self, path: str) -> str:
         """Returns the answer of the agent to somebody with a credential."""
