@@ -76,6 +76,10 @@ class Credentials:
                 return await self._identify_basic(credential.strip(), settings.basic_auth_users, request.remote or "")
         return None if settings.basic_auth_users else _identify_certificate(request)
 
+    def close(self) -> None:
+        """Ends the checks of passwords."""
+        self._passwords.close()
+
     def _identify_bearer(self, token: bytes) -> str | None:
         if hmac.compare_digest(token, self._state_token):
             return "the state folder's token"

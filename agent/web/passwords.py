@@ -22,6 +22,7 @@ from agent.web.turns import Turns, group_address
 
 MAX_WAITING = 256  # as many as there may be connections
 MAX_REMEMBERED = 128
+CLOSE_TIMEOUT = 5.0  # seconds for the check that runs
 MAX_PASSWORD_BYTES = 72  # bcrypt ignores the rest of a password
 
 # Checked for unknown users, so that the time of an answer does not reveal which names exist.
@@ -71,6 +72,12 @@ class Passwords:
             raise BusyError
         return matches and name in users
 
+    def close(self) -> None:
+        """Ends the thread after its present check: an interpreter that ends under bcrypt's native code aborts."""
+        self._turns.close()
+        if self._thread is not None:
+            self._thread.join(CLOSE_TIMEOUT)
+
     def _compute_digest(self, *parts: str | bytes) -> bytes:
         hasher = hashlib.blake2b(key=self._key, digest_size=32)
         for part in parts:
@@ -95,8 +102,7 @@ class Passwords:
     def _run_checks(self, settle: Callable[[_Check, bool], None]) -> None:
         import bcrypt
 
-        while True:
-            check = self._turns.take()
+        while (check := self._turns.take()) is not None:
             try:
                 matches = bcrypt.checkpw(check.password[:MAX_PASSWORD_BYTES], check.password_hash)
             except ValueError:  # bcrypt refuses passwords with a zero byte

@@ -18,6 +18,7 @@ class Turns(Generic[_Job]):
     def __init__(self) -> None:
         self._queues: OrderedDict[Hashable, deque[_Job]] = OrderedDict()
         self._changed = threading.Condition()
+        self._is_closed = False
 
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
@@ -32,10 +33,18 @@ class Turns(Generic[_Job]):
             longest = max(self._queues, key=lambda name: len(self._queues[name]))
             return self._pop(longest)
 
-    def take(self) -> _Job:
-        """Waits for a job and returns it; the queues come one after the other, each with one job."""
+    def close(self) -> None:
+        """Ends `take`; jobs that wait are dropped."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queues)
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def take(self) -> _Job | None:
+        """Waits for a job and returns it, None once closed; the queues come one after the other, each with one job."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queues or self._is_closed)
+            if self._is_closed:
+                return None
             key = next(iter(self._queues))
             self._queues.move_to_end(key)
             return self._pop(key)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import bcrypt
@@ -14,6 +16,7 @@ from agent.web import passwords
 from agent.web.passwords import BusyError, Passwords
 from agent.web.turns import Turns, group_address
 from tests.agent.web.served_site import READ, ServedSite, build_basic_auth, run_test
+from tests.structure import HOUSE
 
 USERS = {"alice": bcrypt.hashpw(b"wonderland", bcrypt.gensalt(4)).decode(), "bob": passwords.DUMMY_HASH}
 
@@ -24,7 +27,7 @@ def test_queues_take_turns(jobs: list[tuple[int, int]]) -> None:
     turns: Turns[tuple[int, int]] = Turns()
     for key, number in jobs:
         assert turns.add(key, (key, number), len(jobs)) is None
-    taken = [turns.take() for _ in jobs]
+    taken = [job for _ in jobs if (job := turns.take()) is not None]
 
     assert sorted(taken) == sorted(jobs)
     for key in {key for key, _ in jobs}:
@@ -88,6 +91,24 @@ def test_a_flood_from_one_address_sheds_its_own_checks(monkeypatch: pytest.Monke
 
     assert known is True
     assert set(guessed) == {False, "busy"}
+
+
+def test_a_stop_in_the_middle_of_guesses_is_clean(tmp_path: Path) -> None:
+    """A checker that closes ends its thread: a thread in native code made the interpreter abort at its end."""
+    script = (
+        "import asyncio, threading\n"
+        "from agent.web.passwords import Passwords\n"
+        "async def guess():\n"
+        "    checker = Passwords()\n"
+        "    checks = [asyncio.ensure_future(checker.verify({}, 'a', str(n))) for n in range(50)]\n"
+        "    await asyncio.wait(checks, return_when=asyncio.FIRST_COMPLETED)\n"
+        "    checker.close()\n"
+        "    assert not any(thread.name == 'passwords' for thread in threading.enumerate())\n"
+        "asyncio.run(guess())\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=HOUSE)
+
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_guessers_in_flight_lock_nobody_out(tmp_path: Path) -> None:
