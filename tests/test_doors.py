@@ -139,6 +139,58 @@ def test_what_is_received_from_a_socket_is_counted(folder: str) -> None:
     assert offenders == []
 
 
+# Each bounds its connections, and gives a client one deadline for the whole of its request.
+LISTENERS = {"agent/web/listener.py", "engine/serving/http_connection.py", "hand/server.py"}
+
+
+def test_listeners_are_few() -> None:
+    """A new listener comes with a limit of its connections and a deadline of their requests, and is then added here."""
+    opening = re.compile(r"(^|\.)(listen|create_server|start_server|start_unix_server|create_unix_server|server_bind)$")
+    offenders = [
+        f"{to_name(path)}:{line} calls {name}"
+        for path in every_module()
+        if to_name(path) not in LISTENERS
+        for line, name in calls(path)
+        if opening.search(name) and name not in ("self._listener.listen", "site.start_server")
+    ]
+
+    assert offenders == []
+    for name in LISTENERS:
+        assert re.search(r"MAX_CONNECTIONS", (HOUSE / name).read_text()), name
+
+
+# Who sends a credential, and to whom: what the operator names for that peer, or the agent's token to the agent's user.
+SENDERS = {
+    "agent/actions/_pace_endpoint.py",  # the operator's token_file for a gateway
+    "agent/actions/warm_up.py",  # the operator's token_file for the engine
+    "agent/actions/webhook.py",  # the operator's token_file for the webhook
+    "agent/alerting/alertmanagers.py",  # the operator's credential for that Alertmanager
+    "agent/commands/_running.py",  # the agent's token, to a listener of its user
+    "agent/commands/top.py",  # as above
+    "agent/enginebench/client.py",  # --key-file
+    "agent/remediation/pace_proof.py",  # a signature
+    "collectors/_host/http_answers.py",  # the user in an operator's URL
+    "engine/serving/router.py",  # a signature
+}
+
+
+def test_credentials_are_sent_from_few_places() -> None:
+    """One secret has one audience: a new place that sends one says here which, and to whom."""
+    senders = {
+        to_name(path)
+        for path in every_module()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Dict) and any(_is_authorization(key) for key in node.keys))
+        or (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and _is_authorization(node.slice))
+    }
+
+    assert senders == SENDERS
+
+
+def _is_authorization(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Constant) and str(node.value).lower() == "authorization"
+
+
 def test_udev_has_one_door() -> None:
     """Only agent/sampling/hotplug.py imports pyudev, and nobody in this house imports pyghmi outside collectors/."""
     offenders = [

@@ -41,10 +41,12 @@ def shorten_url(url: str) -> str:
     """Returns a URL for a note: without its user, its query, and what precedes `/metrics` in its path."""
     try:
         parts = urllib.parse.urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        parts.port  # noqa: B018  raises ValueError for a port that is no number, which may be a password with a slash
     except ValueError:
         return "a URL that cannot be read"
     path = parts.path if parts.path.count("/") <= 1 else f"/…{parts.path[parts.path.rindex('/') :]}"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
+    return f"{parts.scheme}://{host}{path}"
 
 
 class HttpAnswer(NamedTuple):
