@@ -347,3 +347,16 @@ def test_a_fault_does_not_quote_a_secret(tmp_path: Path, fault: str) -> None:
 
     assert raised.value.messages
     assert SECRET not in json.dumps(raised.value.messages)
+
+
+def test_the_engines_secret_opens_nothing_of_the_api(tmp_path: Path) -> None:
+    """Who has the pace token, such as the engine's user, can neither read a closed agent nor pause its remedies."""
+    with serve_echo() as peer:
+        garden = Garden(tmp_path, peer)
+        arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(tmp_path / "c.yml")]
+        with processes.run_process(arguments, tmp_path / "log"):
+            processes.wait_until(lambda: garden.ask("/-/ready").startswith("steadytok"), 60, "the agent answers")
+            garden.state_token = garden.secrets["pace-token"]
+
+            assert "401" in garden.ask("/metrics")
+            assert "401" in garden.ask("/api/v1/remedies/pause")
