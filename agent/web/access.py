@@ -156,6 +156,10 @@ class AccessControl:
             if self.web_config.has_changed:
                 self._reload(self._path)
 
+    def close(self) -> None:
+        """Ends the checks of credentials, after the last answer."""
+        self._credentials.close()
+
     def _reload(self, path: str) -> None:
         files = webconfig.stamp_files(path)  # a bad file is read again only after it changes
         try:

@@ -8,7 +8,6 @@ or None; the reason is noted and counted.
 from __future__ import annotations
 
 import fnmatch
-import http.client
 import os
 import re
 from collections.abc import Iterable
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from collectors._host.cache import Cache
-from collectors._host.files import MAX_BYTES, PAGE, HttpAnswer, http_get, read_all
+from collectors._host.files import MAX_BYTES, PAGE, read_all
+from collectors._host.http_answers import HttpAnswer, HttpRedirectError, request_http, shorten_url
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -146,17 +146,18 @@ class Host:
         """
         try:
             if self.live:
-                return http_get(url, timeout, api_key)
+                headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+                return request_http("GET", url, timeout=timeout, limit=MAX_BYTES, headers=headers, follow=True)
             raw = self.read_bytes(f"http/{url.partition('://')[2]}")
-            return None if raw is None else HttpAnswer(200, raw.decode("utf-8"))
-        except UnicodeDecodeError:
-            return self.note(url, "not text")
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            return self.note(url, str(getattr(error, "reason", error)) or type(error).__name__)
+            return None if raw is None else HttpAnswer(200, {}, raw)
+        except HttpRedirectError as error:
+            return HttpAnswer(error.status, {}, b"")
+        except (OSError, ValueError) as error:
+            return self.note(url, getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
     def note(self, path: str, reason: str) -> None:
         """Counts a missing reading; returns None, so that a caller can write `return host.note(…)`."""
-        self._notes.append(Note(path, reason))
+        self._notes.append(Note(shorten_url(path) if "://" in path else path, reason))
 
     def take_notes(self) -> list[Note]:
         """Returns the notes since the last call; they belong to the pass that takes them."""
