@@ -48,8 +48,9 @@ Files that outlast the process (host.cache) only save time, such as a list that 
 """
 
 from collectors._engine.address import EngineAddress
-from collectors._host.host import Host, Note, natural
-from collectors._host.sample import Labels, Metric, Reading, Sample, counter, gauge
+from collectors._host.host import Host
+from collectors._host.names import natural
+from collectors._host.sample import Labels, Metric, Note, Reading, Sample, counter, gauge
 
 __all__ = [
     "EngineAddress",

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, gauge
+from collectors._host.files import means_absent
 from collectors._kernel.hsmp import PATH, HsmpMessage, Port, open_port
 
 INTERVAL = 2.0
@@ -92,7 +93,7 @@ def _detect_sockets(host: Host, state: _HsmpState, port: Port) -> None:
         try:
             state.versions[socket] = port.ask(socket, HsmpMessage.PROTOCOL_VERSION)
         except OSError as error:
-            if error.errno != errno.ENODEV:
+            if not means_absent(error):  # ENODEV: no such socket; ENOTTY: a driver without this interface
                 host.note(f"{PATH} socket {socket}", error.strerror or str(error))
                 continue
         state.unknown_sockets.remove(socket)
