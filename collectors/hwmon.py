@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from collectors import Host, Metric, Reading, gauge
+from collectors._dimm.memory_names import MODULE_CHIPS
 from collectors._dimm.spd import ModuleIdentity, read_module_identity
 from collectors._host.timed_reads import TimedReader
 
@@ -41,7 +42,6 @@ HINT_ABSENT = "sudo modprobe -a jc42 spd5118 coretemp (on many servers only the 
 UEVENTS = ("hwmon",)
 
 _FOLDER = "sys/class/hwmon"
-_MODULES = ("jc42", "spd5118")
 _CHIP_BUDGET = 0.5  # seconds; a chip takes milliseconds, but a fully loaded host may be slow
 _PASS_BUDGET = 1.2  # seconds for all chips; the pass ends before its deadline even if chips hang
 _CHIPS_EVERY = 30  # passes until names, labels and limits are read again
@@ -130,7 +130,7 @@ def _read_chip(host: Host, config: Config, path: str, identities: Mapping[str, M
     chip = host.read(f"{path}/name")
     temperatures = tuple(_list_temperatures(host, path, chip, config.cores)) if chip in config.chips else ()
     fans = tuple(_list_fans(host, path, chip)) if chip in config.fans else ()
-    device = (host.link(f"{path}/device") or "") if temperatures and chip in _MODULES else ""
+    device = (host.link(f"{path}/device") or "") if temperatures and chip in MODULE_CHIPS else ""
     return _Chip(temperatures, fans, device, identities.get(device) or read_module_identity(host, device))
 
 
