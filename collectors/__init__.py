@@ -50,6 +50,7 @@ Files that outlast the process (host.cache) only save time, such as a list that 
 from collectors._engine.address import EngineAddress
 from collectors._host.host import Host
 from collectors._host.names import natural
+from collectors._host.pending_reads import ReadAbandonedError
 from collectors._host.sample import Labels, Metric, Note, Reading, Sample, counter, gauge
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Labels",
     "Metric",
     "Note",
+    "ReadAbandonedError",
     "Reading",
     "Sample",
     "counter",
