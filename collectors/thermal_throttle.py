@@ -55,13 +55,21 @@ class _CounterFolders(NamedTuple):
     by_package: dict[int, list[str]]
 
 
+class _Count(NamedTuple):
+    """The highest count of a core's CPUs, what it continues from after a restart, and how many CPUs gave it."""
+
+    highest: int = 0
+    offset: int = 0
+    cpus: int = 0
+
+
 class _ThermalThrottleState:
     """State from pass to pass."""
 
     def __init__(self) -> None:
         self.online: str | None = None
         self.folders = _CounterFolders({}, {})
-        self.highest: dict[tuple[str, int, int], int] = {}
+        self.counts: dict[tuple[str, int, int], _Count] = {}
 
 
 def collect(host: Host) -> Iterator[Reading]:
@@ -107,7 +115,8 @@ def _read_throttling(
     on a cool host saves half of all reads.
     """
     events = _read_highest(host, state, folders, files[0], core)
-    if events == 0 and state.highest.get((files[1], *core)) == 0:
+    last = state.counts.get((files[1], *core))
+    if events == 0 and last is not None and last.highest + last.offset == 0:
         return events, 0.0
     milliseconds = _read_highest(host, state, folders, files[1], core)
     return events, None if milliseconds is None else milliseconds / 1000
@@ -117,18 +126,26 @@ def _read_highest(
     host: Host, state: _ThermalThrottleState, folders: Iterable[str], file: str, core: _Core
 ) -> int | None:
     """
-    Returns the highest count of these CPUs, never lower than before.
+    Returns the highest count of these CPUs, never lower than before while a CPU is offline or unreadable.
 
-    A lower count, while a CPU is offline or unreadable, would look like a counter restart and be added to `increase`
-    again. A first count that is only partly known is therefore None.
+    Such a lower count would look like a counter restart and be added to `increase` again. A first count that is only
+    partly known is therefore None. Where every CPU of before is readable and all are lower, they have begun anew, as
+    after a live migration, and the count continues from its last value.
     """
     counts = [_read_number(host, f"{folder}/{file}") for folder in folders]
     known_counts = [count for count in counts if count is not None]
     key = (file, *core)
-    if not known_counts or (len(known_counts) < len(counts) and key not in state.highest):
+    if not known_counts or (len(known_counts) < len(counts) and key not in state.counts):
         return None
-    state.highest[key] = max(*known_counts, state.highest.get(key, 0))
-    return state.highest[key]
+    last = state.counts.get(key, _Count())
+    highest, offset = max(known_counts), last.offset
+    if highest < last.highest:
+        if len(known_counts) < last.cpus:
+            highest = last.highest
+        else:
+            offset += last.highest - highest
+    state.counts[key] = _Count(highest, offset, max(len(known_counts), last.cpus))
+    return highest + offset
 
 
 def _read_number(host: Host, path: str) -> int | None:
