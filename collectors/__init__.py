@@ -48,12 +48,14 @@ Files that outlast the process (host.cache) only save time, such as a list that 
 """
 
 from collectors._engine.address import EngineAddress
+from collectors._host.files import ABSENT_ERRNOS
 from collectors._host.host import Host
 from collectors._host.names import natural
 from collectors._host.pending_reads import ReadAbandonedError
 from collectors._host.sample import Labels, Metric, Note, Reading, Sample, counter, gauge
 
 __all__ = [
+    "ABSENT_ERRNOS",
     "EngineAddress",
     "Host",
     "Labels",

@@ -104,15 +104,15 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
 
     def read_path(worker_host: Host, path: str) -> tuple[_Chip | None, list[Reading]]:
         chip = chips[path] if path in chips else _read_chip(worker_host, config, path, state.identities)
-        return chip, [] if chip is None else list(_collect_chip(worker_host, chip))
+        return chip, list(_collect_chip(worker_host, chip or _Chip()))
 
-    paths = [f"{_FOLDER}/{folder}" for folder in folders]
+    paths = (f"{_FOLDER}/{folder}" for folder in folders)
     paths_to_read = [path for path in paths if path not in chips or any(chips[path])]
     for path, (chip, readings) in state.reader.read_each(host, paths_to_read, read_path):
         if chip is not None:
             chips[path] = chip
-            if chip.identity is not None:
-                state.identities[chip.device] = chip.identity
+        if chip is not None and chip.identity is not None:
+            state.identities[chip.device] = chip.identity
         yield from readings
 
 
@@ -128,10 +128,8 @@ def _collect_chip(host: Host, chip: _Chip) -> Iterator[Reading]:
 
 
 def _read_chip(host: Host, config: Config, path: str, identities: Mapping[str, ModuleIdentity]) -> _Chip | None:
-    """Returns the chip's sensors; None where its name cannot be read, which the next pass tries again."""
-    chip = host.read(f"{path}/name")
-    if chip is None:
-        return None
+    if (chip := host.read(f"{path}/name")) is None:
+        return None  # the next pass tries again
     temperatures = tuple(_list_temperatures(host, path, chip, config.cores)) if chip in config.chips else ()
     fans = tuple(_list_fans(host, path, chip)) if chip in config.fans else ()
     device = (host.link(f"{path}/device") or "") if temperatures and chip in MODULE_CHIPS else ""

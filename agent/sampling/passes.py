@@ -18,10 +18,12 @@ from typing import NamedTuple, Protocol
 
 from agent.sampling.plugins import Collector
 from agent.sampling.read_watch import READ_WATCH
-from collectors import Host, Labels, Note, ReadAbandonedError, Reading, Sample
+from collectors import ABSENT_ERRNOS, Host, Labels, Note, ReadAbandonedError, Reading, Sample
 
 SERIES_CAP = 20_000  # per collector: a runaway label must not fill the host's memory
 REFUSAL_REASONS = frozenset(os.strerror(code) for code in (errno.EACCES, errno.EPERM))
+ABSENCE_REASONS = frozenset(os.strerror(code) for code in ABSENT_ERRNOS - {errno.ENOENT, errno.ENOTDIR, errno.ESRCH})
+"""Of files that are there but have no device or feature behind them; a file that a kernel must have is not excused."""
 
 
 class Outcome(Enum):
@@ -48,12 +50,12 @@ class CollectionResult(NamedTuple):
 
     @property
     def outcome(self) -> Outcome:
-        """OK with samples, ABSENT without samples and notes; otherwise REFUSED or FAILED."""
+        """OK with samples; ABSENT without, where nothing was missing or all of it is absent; else REFUSED or FAILED."""
         if self.error is not None:
             return Outcome.FAILED
         if self.samples:
             return Outcome.OK
-        if not self.notes:
+        if all(note.reason in ABSENCE_REASONS for note in self.notes):
             return Outcome.ABSENT
         refused = all(note.reason in REFUSAL_REASONS for note in self.notes)
         return Outcome.REFUSED if refused else Outcome.FAILED
