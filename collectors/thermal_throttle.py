@@ -132,7 +132,9 @@ def _read_highest(
     partly known is therefore None. Where every CPU of before is readable and all are lower, they have begun anew, as
     after a live migration, and the count continues from its last value.
     """
-    counts = [_read_number(host, f"{folder}/{file}") for folder in folders]
+    # Kernels before 5.5 count the events and not their time.
+    is_time = file in (_CORE_FILES[1], _PACKAGE_FILES[1])
+    counts = [_read_number(host, f"{folder}/{file}", optional=is_time) for folder in folders]
     known_counts = [count for count in counts if count is not None]
     key = (file, *core)
     if not known_counts or (len(known_counts) < len(counts) and key not in state.counts):
@@ -148,6 +150,6 @@ def _read_highest(
     return highest + offset
 
 
-def _read_number(host: Host, path: str) -> int | None:
-    value = host.read_int(path)
+def _read_number(host: Host, path: str, *, optional: bool = False) -> int | None:
+    value = host.read_int(path, optional=optional)
     return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value

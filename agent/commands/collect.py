@@ -77,7 +77,7 @@ def _bind_configured(config_path: Path) -> tuple[list[plugins.Collector], str | 
 
 
 def _format_text(results: Sequence[CollectionResult]) -> str:
-    """Returns Prometheus text, in a pipe too without what would command the terminal at its end."""
+    """Returns Prometheus text; what would command a terminal is escaped before the text's own escapes are made."""
     samples = (sample for result in results for sample in result.samples)
     return Exposition().render((s.metric, _escape_labels(s.labels), s.value, 0) for s in samples)
 
