@@ -89,7 +89,7 @@ class PendingReads:
         if read is None:
             return None
         if not read.has_returned:
-            return "a read of an earlier pass has not returned yet"
+            return "a read has not returned; the file is skipped meanwhile"
         if time.monotonic() - (read.abandoned_at or 0.0) < _RETRY_DELAY:
             return f"was not readable in time; it is read again after {_RETRY_DELAY:g} s"
         del self._abandoned[path]

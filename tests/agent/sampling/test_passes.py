@@ -135,7 +135,7 @@ def test_a_read_that_never_returns_is_left_behind(tmp_path: Path) -> None:
 
     for result, began in ((first, 0.0), (second, 1.0)):
         assert [(sample.labels, sample.value) for sample in result.samples] == [((("file", "file"),), 7.0)]
-        assert result.notes == (Note("fifo", "a read of an earlier pass has not returned yet"),)
+        assert result.notes == (Note("fifo", "a read has not returned; the file is skipped meanwhile"),)
         assert result.began == began
 
 
