@@ -177,7 +177,7 @@ def test_throttling_without_its_time(machine: Machine, series: Series) -> None:
 
 
 def make_policies(folders: Mapping[int, str]) -> dict[str, str]:
-    """Returns the files of cpufreq policies, by the number of their only CPU; each runs at its number in MHz, from 1000."""
+    """Returns the files of policies of one CPU each, by its number; CPU 0 runs at 1000 MHz, each next 1 MHz faster."""
     files = {f"{CPU}/online": f"0-{max(folders)}"}
     for cpu, folder in folders.items():
         files |= {f"{folder}/related_cpus": f"{cpu}", f"{folder}/scaling_cur_freq": f"{1000 + cpu}000"}
@@ -200,15 +200,9 @@ def test_a_frequency_that_never_answers(machine: Machine) -> None:
     done = run_steadytok("collect", "--root", host.root, "cpufreq")
     lines = [line for line in done.stdout.splitlines() if line.startswith("steadytok_cpufreq_frequency_hertz{")]
 
-    assert (
-        lines
-        == [
-            f'steadytok_cpufreq_frequency_hertz{{policy="{cpu}"}} {1000 + cpu}000000'
-            for cpu in sorted(policies, key=str)
-            if cpu != 7
-        ]
-        or len(lines) == 19
-    )
+    assert set(lines) == {
+        f'steadytok_cpufreq_frequency_hertz{{policy="{cpu}"}} {1000 + cpu}000000' for cpu in policies if cpu != 7
+    }
     assert f"{stuck}: a read has not returned; the file is skipped meanwhile" in done.stderr
     assert done.returncode == 0
 
@@ -255,7 +249,7 @@ def test_times_that_fall_after_a_migration(busy: Callable[[list[int]], dict[str,
 
 
 def test_throttle_counts_that_fall(machine: Machine, series: Series) -> None:
-    """The counts of a machine that was migrated or resumed begin anew, telegraf#2871: the counter goes on from where it was."""
+    """The counts begin anew after a migration, telegraf#2871: the counter goes on from its last value."""
     core = f"{CPU}/cpu0"
 
     def read(count: int) -> float:
@@ -269,7 +263,7 @@ def test_throttle_counts_that_fall(machine: Machine, series: Series) -> None:
 
 
 def test_policies_of_several_words() -> None:
-    """mm/mempolicy.c names "weighted interleave" and "prefer (many)" with blanks; sizes count by page size: numactl#147."""
+    """The kernel writes "weighted interleave" and "prefer (many)" with blanks; pages have their size: numactl#147."""
     maps = numa_maps.parse((PICTURES / "numa-maps-policies/numa_maps").read_text())
 
     assert maps.policies == {
