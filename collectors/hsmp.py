@@ -88,7 +88,13 @@ def collect(host: Host) -> Iterator[Reading]:
 
 
 def _detect_sockets(host: Host, state: _HsmpState, port: Port) -> None:
-    """Reads each socket's protocol version; a socket that does not answer is tried again in the next pass."""
+    """
+    Reads each socket's protocol version; a socket that does not answer is tried again in the next pass.
+
+    So are all where none has answered: a driver that has just been loaded may say ENODEV for each.
+    """
+    if not state.versions:
+        state.unknown_sockets = set(range(_SOCKETS))
     for socket in sorted(state.unknown_sockets):
         try:
             state.versions[socket] = port.ask(socket, HsmpMessage.PROTOCOL_VERSION)

@@ -116,7 +116,8 @@ def _collect_seconds(node_ticks: _NodeTicks, rows: list[Ticks]) -> Iterator[Read
 
 def _refresh_nodes(host: Host, cpu_state: _StatState, lines: dict[str, str]) -> None:
     cpu_state.cpus = _read_online_cpus(host, lines)
-    cpu_state.complete = {cpu for cpus in cpu_state.cpus.values() for cpu in cpus} == lines.keys()
+    has_all_cpus = {cpu for cpus in cpu_state.cpus.values() for cpu in cpus} == lines.keys()
+    cpu_state.complete = has_all_cpus and len(cpu_state.cpus) >= len(list_nodes(host))
     for node, cpus in cpu_state.cpus.items():
         node_ticks = cpu_state.nodes.setdefault(
             node, _NodeTicks(tuple((("mode", mode), ("node", node)) for mode in _MODES), cpus)

@@ -53,6 +53,8 @@ class _CounterFolders(NamedTuple):
 
     by_core: dict[_Core, list[str]]
     by_package: dict[int, list[str]]
+    is_complete: bool = True
+    """False where a CPU's core or package could not be read."""
 
 
 class _Count(NamedTuple):
@@ -77,7 +79,8 @@ def collect(host: Host) -> Iterator[Reading]:
     state = host.get_state(_ThermalThrottleState)
     online = host.read(f"{_CPU}/online", optional=True)
     if online is None or online != state.online:
-        state.online, state.folders = online, _list_folders(host, online)
+        state.folders = _list_folders(host, online)
+        state.online = online if state.folders.is_complete else None
     for (package, core), folders in state.folders.by_core.items():
         events, seconds = _read_throttling(host, state, folders, _CORE_FILES, (package, core))
         yield CORE_EVENTS.sample(events, package=str(package), core=str(core))
@@ -89,7 +92,7 @@ def collect(host: Host) -> Iterator[Reading]:
 
 
 def _list_folders(host: Host, online: str | None) -> _CounterFolders:
-    running = None if online is None else parse_cpulist(online)
+    running, is_complete = None if online is None else parse_cpulist(online), True
     counter_folders = _CounterFolders(defaultdict(list), defaultdict(list))
     for folder in host.glob(f"{_CPU}/cpu[0-9]*/thermal_throttle"):
         parent = folder.removesuffix("/thermal_throttle")
@@ -98,11 +101,12 @@ def _list_folders(host: Host, online: str | None) -> _CounterFolders:
             continue  # an offline CPU has empty files
         package = _read_number(host, f"{parent}/topology/physical_package_id")
         core = _read_number(host, f"{parent}/topology/core_id")
+        is_complete = is_complete and None not in (package, core)
         if package is not None:
             counter_folders.by_package[package].append(folder)
         if package is not None and core is not None:
             counter_folders.by_core[package, core].append(folder)
-    return counter_folders
+    return counter_folders._replace(is_complete=is_complete)
 
 
 def _read_throttling(

@@ -40,6 +40,7 @@ WATCHED = [name for name in SOURCES if name != "hwmon"]
 # Whose readings are of folders alone, whose configured engine is down then, and whose device is a recording here.
 ANSWERING = [name for name in SOURCES if name not in ("topology", "engine", "process", "ipmi")]
 PASSES = 12  # some files are read in every sixth pass, and a loss counts from the fifth on
+PASSES_UNTIL_REREAD = 61  # hwmon reads limits in every 30th pass, node_meminfo watermarks in every 60th
 NOT_UTF_8 = b"caf\xe9 \x01\xff\n"
 
 
@@ -193,6 +194,29 @@ def test_a_partial_loss_is_counted(name: str, kind: str, copy: Path) -> None:
             assert loss.missing_series == len(lost), file
         elif results[-1].outcome is Outcome.OK:
             assert loss.missing_series == 0, file
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("is_first", [True, False], ids=["from the first pass", "later"])
+def test_what_is_readable_again_is_back(name: str, is_first: bool, copy: Path) -> None:
+    """When a damaged file is whole again, all readings come back, whatever a collector remembers."""
+    collector, expected = bind(name), format_series_names(read_expected(name))
+    for file in list_files(copy):
+        host, loss = Host(copy), PartialLoss()
+        if not is_first:
+            loss.record_result(run_pass(collector, host))
+        with damage_files(copy, [file], "binary"):
+            for _ in range(PASSES):
+                loss.record_result(run_pass(collector, host))
+        for _ in range(PASSES_UNTIL_REREAD):
+            result = run_pass(collector, host)
+            loss.record_result(result)
+            missing = expected - format_series_names(result.samples)
+            if not missing and not loss.missing_series:
+                break
+
+        assert missing == set(), file
+        assert loss.missing_series == 0, file
 
 
 def format_series_names(samples: object) -> set[str]:
