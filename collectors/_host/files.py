@@ -66,15 +66,15 @@ def decode_text(raw: bytes) -> tuple[str, str]:
     Returns the text without surrounding white space and NULs, and what is wrong with it, if anything.
 
     One line that is not text hides no other line. Bytes that are not UTF-8 become U+FFFD, since the path of a mapping
-    or a process's name may hold any bytes; a line that also has control characters is binary, and left out. Linux 5.15
-    ended the lists of CPUs with a NUL: https://github.com/cilium/cilium/issues/17394
+    or a process's name may hold any bytes; beside them a line with control characters is binary, and left out.
+    Linux 5.15 ended the lists of CPUs with a NUL: https://github.com/cilium/cilium/issues/17394
     """
     try:
         return raw.decode("utf-8").strip(_BLANK), ""
     except UnicodeDecodeError:
         lines = raw.decode("utf-8", "replace").strip(_BLANK).split("\n")
-    whole = [line for line in lines if "\ufffd" not in line or _CONTROLS.isdisjoint(line)]
-    damaged = len(lines) - sum("\ufffd" not in line for line in lines)
+    whole = [line for line in lines if _CONTROLS.isdisjoint(line)]
+    damaged = len(lines) - sum("\ufffd" not in line for line in whole)
     return "\n".join(whole).strip(_BLANK), f"not text in {damaged} of {len(lines)} lines"
 
 
