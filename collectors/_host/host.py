@@ -71,11 +71,11 @@ class Host:
 
     def read_strings(self, relative: str) -> list[str]:
         """Returns the strings of a file that ends each with a NUL, such as environ; none where it is absent."""
-        strings = (self.read_bytes(relative, optional=True) or b"").rstrip(b"\0 ").split(b"\0")
-        decoded = [each.decode("utf-8", "replace") for each in strings if strings != [b""]]
-        if damaged := sum("\ufffd" in text for text in decoded):
-            self.note(relative, f"not text in {damaged} of {len(decoded)} strings")
-        return decoded
+        raw = (self.read_bytes(relative, optional=True) or b"").rstrip(b"\0 ")
+        strings = raw.decode("utf-8", "replace").split("\0") if raw else []
+        if damaged := sum("\ufffd" in text for text in strings):
+            self.note(relative, f"not text in {damaged} of {len(strings)} strings")
+        return strings
 
     def read_bytes(self, relative: str, *, optional: bool = False, largest: int = MAX_BYTES) -> bytes | None:
         """Returns the file's bytes, or None with a note; an optional file may be absent without a note."""

@@ -12,6 +12,7 @@ import threading
 import time
 
 MAX_ABANDONED = 8  # reads of one collector that have not returned; each costs a thread
+_LONGEST = 60.0  # seconds of one read that makes progress: a file that drips without end is stuck too
 _RETRY_DELAY = 60.0  # seconds until a file is read again whose read took too long
 
 
@@ -26,11 +27,11 @@ class ReadAbandonedError(BaseException):
 class PendingRead:
     """One read under way, or abandoned; the end of an abandoned one raises ReadAbandonedError."""
 
-    __slots__ = ("_reads", "_thread", "abandoned_at", "has_returned", "path", "progress_at")
+    __slots__ = ("_reads", "_thread", "abandoned_at", "began", "has_returned", "path", "progress_at")
 
     def __init__(self, reads: PendingReads, path: str) -> None:
         self.path = path
-        self.progress_at = time.monotonic()
+        self.began = self.progress_at = time.monotonic()
         self.abandoned_at: float | None = None
         self.has_returned = False
         self._reads = reads
@@ -74,7 +75,7 @@ class PendingReads:
         """
         with self.lock:
             read, now = self.by_thread.get(thread or 0), time.monotonic()
-            if read is None or now - read.progress_at < after:
+            if read is None or (now - read.progress_at < after and now - read.began < _LONGEST):
                 return None
             if sum(not abandoned.has_returned for abandoned in self._abandoned.values()) >= MAX_ABANDONED:
                 return None

@@ -52,6 +52,15 @@ def test_a_read_that_goes_on_is_not_abandoned() -> None:
     assert reads.explain_skip("long") is None
 
 
+def test_a_file_that_drips_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without an end is abandoned after its longest time, whatever progress it makes."""
+    monkeypatch.setattr(pending_reads, "_LONGEST", 0.0)
+    reads = PendingReads()
+    with pytest.raises(ReadAbandonedError), PendingRead(reads, "endless") as read:
+        read.note_progress()
+        assert reads.abandon(threading.get_ident(), 3600.0) == "endless"
+
+
 def test_an_error_of_an_abandoned_read_is_dropped() -> None:
     """A read that fails after it was abandoned ends its thread like one that succeeds."""
     reads = PendingReads()
