@@ -11,7 +11,7 @@ from tests.agent.sampling.fakes import make_result
 
 
 def test_hardware_that_is_gone_is_logged_once() -> None:
-    """A device that says that it is not there is one line with its file, when this begins, and none while it stays so."""
+    """A device that says that it is not there is one line with its file, and none while it stays so."""
     gone = CollectionResult("hwmon", 0.0, 0.0, 0.0, (), (Note("temp1_input", "No such device or address"),))
     with capture_logs() as lines:
         log = TickLog()
