@@ -40,7 +40,10 @@ _FOREIGN = (
 )
 _STATE = re.compile(r"Thrm[\s_]?Trip|(?<![A-Za-z])hot$", re.IGNORECASE)
 _ZONE = _match_words(r"ZONE")
-_MEMORY = re.compile(r"DIMM|(?<![A-Za-z])(?:MEM(?:ORY)?(?![A-Za-z])|DDR[2-6]?(?![A-Za-z0-9]))", re.IGNORECASE)
+# MEM01, MEM_A and MEMAB, whose last letters are channels
+_MEMORY = re.compile(
+    r"DIMM|(?<![A-Za-z])(?:MEM(?:ORY|(?-i:[A-P]{1,4})\d{0,2})?(?![A-Za-z])|DDR[2-6]?(?![A-Za-z0-9]))", re.IGNORECASE
+)
 
 
 def is_named_after_memory(name: str) -> bool:

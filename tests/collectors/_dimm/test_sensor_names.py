@@ -78,6 +78,8 @@ CORPUS = [
     ("DIMMA0_TEMP", BOARD, Slot("DIMMA0", None, "A", 0)),
     ("Temp_DIMM_KLM", BOARD, Slot("DIMM_KLM", is_group=True)),
     ("MEM Temp", BOARD, Slot("MEM")),
+    ("MEMAB Temp", BOARD, Slot("MEMAB")),
+    ("MEM01 Temp", BOARD, Slot("MEM01")),
     # AMD's reference firmware (bank and locator), and a desktop's
     ("P0 CHANNEL A DIMM 0", MEMORY, Slot("P0 CHANNEL A DIMM 0", 0, "A", 0)),
     ("ChannelA-DIMM0", MEMORY, Slot("ChannelA-DIMM0", None, "A", 0)),
