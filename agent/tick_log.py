@@ -42,6 +42,8 @@ class TickLog:
             log.warning("collector failed", reason=reason, missing=len(result.notes))
         elif result.outcome is Outcome.REFUSED:
             log.info("not readable by this user; `steadytok check` says what to do", reason=reason)
+        elif result.outcome is Outcome.ABSENT and reason:
+            log.info("this machine does not have it", reason=reason)
         elif result.outcome is Outcome.OK and reason:
             log.info("some readings are missing", reason=reason, missing=len(result.notes))
         elif previous and result.outcome is Outcome.OK and not previous.startswith(Outcome.ABSENT.value):

@@ -48,11 +48,15 @@ Files that outlast the process (host.cache) only save time, such as a list that 
 """
 
 from collectors._engine.address import EngineAddress
-from collectors._host.host import Host, Note, natural
+from collectors._host.files import ABSENT_ERRNOS
+from collectors._host.host import Host
 from collectors._host.http_answers import HttpAnswer, HttpAnswerError, HttpRedirectError, request_http
-from collectors._host.sample import Labels, Metric, Reading, Sample, counter, gauge
+from collectors._host.names import natural
+from collectors._host.pending_reads import ReadAbandonedError
+from collectors._host.sample import Labels, Metric, Note, Reading, Sample, counter, gauge
 
 __all__ = [
+    "ABSENT_ERRNOS",
     "EngineAddress",
     "Host",
     "HttpAnswer",
@@ -61,6 +65,7 @@ __all__ = [
     "Labels",
     "Metric",
     "Note",
+    "ReadAbandonedError",
     "Reading",
     "Sample",
     "counter",

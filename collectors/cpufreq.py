@@ -1,7 +1,7 @@
 """
 CPU frequency per policy, and the driver, governor and energy preference that control it.
 
-Reads sys/devices/system/cpu/cpufreq/policy*/, once per policy. https://docs.kernel.org/admin-guide/pm/cpufreq.html
+Reads sys/devices/system/cpu/cpufreq/policy*/, or cpu*/cpufreq on old kernels, once per policy. https://docs.kernel.org/admin-guide/pm/cpufreq.html
 
 Never reads cpuinfo_cur_freq: for root that interrupts the CPU and waits for it. scaling_cur_freq does the same on x86
 with kernels 4.13 to 5.17, and also sleeps 10 ms (https://github.com/prometheus/node_exporter/issues/1086). There a pass
@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, gauge
-from collectors._host.cpulist import parse_cpulist
 from collectors._host.nodes import read_cpus_by_node
+from collectors._kernel.cpufreq_policies import PolicyList, read_cpu_set
 from collectors._kernel.osrelease import read_kernel_version
 
 INTERVAL = 5.0
@@ -44,7 +44,6 @@ METRICS = (FREQUENCY, MAXIMUM, LIMIT, POLICIES)
 HINT_ABSENT = "no cpufreq driver: usual in a virtual machine; on hardware check the firmware's power settings"
 UEVENTS = ("cpu",)
 
-_CPU = "sys/devices/system/cpu"
 _SETTINGS_EVERY = 6  # passes; each pass reads the settings of a part of the policies
 _PER_NODE = 2  # policies of one node that a pass reads where each read interrupts its CPU
 _ROTATION = 24  # maximum passes until every policy has been read again
@@ -61,6 +60,11 @@ class _Settings(NamedTuple):
     maximum: float | None
     limit: float | None
 
+    @property
+    def is_complete(self) -> bool:
+        """True where all was readable that every driver has."""
+        return None not in (self.driver, self.governor, self.maximum, self.limit)
+
 
 class _CpufreqState:
     """State from pass to pass."""
@@ -68,7 +72,7 @@ class _CpufreqState:
     def __init__(self) -> None:
         self.pass_count = 0
         self.settings: dict[str, _Settings] = {}
-        self.cpus: dict[str, frozenset[int]] = {}
+        self.policies = PolicyList()
         self.frequencies: dict[str, float] = {}
 
 
@@ -77,69 +81,50 @@ def collect(host: Host) -> Iterator[Reading]:
     state = host.get_state(_CpufreqState)
     nodes = _map_policies_to_nodes(host, state, _list_policies(host, state))
     for position, policy in enumerate(nodes):
-        if policy not in state.settings or (state.pass_count + position) % _SETTINGS_EVERY == 0:
-            state.settings[policy] = _read_settings(host, policy)
+        # Missing settings are read in each pass, so that their loss stays visible.
+        is_due = (state.pass_count + position) % _SETTINGS_EVERY == 0
+        if is_due or policy not in state.settings or not state.settings[policy].is_complete:
+            state.settings[policy] = _read_settings(host, state.policies.folders[policy])
     due = _select_due(host, state, nodes)
     for policy, node in nodes.items():
-        name, settings = policy.removeprefix("policy"), state.settings[policy]
-        yield MAXIMUM.sample(settings.maximum, policy=name, node=node)
-        yield LIMIT.sample(settings.limit, policy=name, node=node)
+        settings = state.settings[policy]
+        yield MAXIMUM.sample(settings.maximum, policy=policy, node=node)
+        yield LIMIT.sample(settings.limit, policy=policy, node=node)
         if policy in due:
-            yield FREQUENCY.sample(_read_frequency(host, state, policy), policy=name, node=node)
+            yield FREQUENCY.sample(_read_frequency(host, state, policy), policy=policy, node=node)
         elif policy in state.frequencies:
-            yield FREQUENCY.sample(state.frequencies[policy], policy=name, node=node)
+            yield FREQUENCY.sample(state.frequencies[policy], policy=policy, node=node)
     yield from _count_settings(state.settings[policy] for policy in nodes)
     state.pass_count += 1
 
 
 def _list_policies(host: Host, state: _CpufreqState) -> list[str]:
-    online = _read_cpu_set(host, "online")
-    names = [name for name in host.names(f"{_CPU}/cpufreq") if re.fullmatch(r"policy\d+", name)]
-    # A policy whose CPUs are all offline stays in the folder, and reading its files fails with EBUSY.
-    active = [name for name in names if not online or _read_policy_cpus(host, state, name, online) & online]
-    for removed in state.settings.keys() - set(active):
+    state.policies.refresh(host)
+    for removed in state.settings.keys() - state.policies.folders.keys():
         state.settings.pop(removed)
         state.frequencies.pop(removed, None)
-    return active
-
-
-def _parse_policy_number(policy: str) -> int:
-    return int(policy.removeprefix("policy"))
-
-
-def _read_cpu_set(host: Host, file: str) -> frozenset[int]:
-    return frozenset(parse_cpulist(host.read(f"{_CPU}/{file}", optional=True) or "") or ())
-
-
-def _read_policy_cpus(host: Host, state: _CpufreqState, policy: str, online: frozenset[int]) -> frozenset[int]:
-    """Returns the CPUs of a policy, which is named after one of them."""
-    number = _parse_policy_number(policy)
-    if policy not in state.cpus and number in online:
-        words = (host.read(f"{_CPU}/cpufreq/{policy}/related_cpus") or "").split()
-        if words and all(word.isdecimal() for word in words):
-            state.cpus[policy] = frozenset(map(int, words))
-    return state.cpus.get(policy, frozenset((number,)))
+    return list(state.policies.folders)
 
 
 def _map_policies_to_nodes(host: Host, state: _CpufreqState, policies: list[str]) -> dict[str, str]:
     """Returns the node of each policy's CPUs; empty where no node lists them."""
     node_by_cpu = {cpu: node for node, cpus in read_cpus_by_node(host).items() for cpu in cpus}
-    cpus = {policy: sorted(state.cpus.get(policy, (_parse_policy_number(policy),))) for policy in policies}
+    cpus = {policy: sorted(state.policies.get_cpus(policy)) for policy in policies}
     return {policy: next((node_by_cpu[cpu] for cpu in cpus[policy] if cpu in node_by_cpu), "") for policy in policies}
 
 
-def _read_settings(host: Host, policy: str) -> _Settings:
+def _read_settings(host: Host, folder: str) -> _Settings:
     return _Settings(
-        driver=_read_word(host, policy, "scaling_driver"),
-        governor=_read_word(host, policy, "scaling_governor"),
-        preference=_read_word(host, policy, "energy_performance_preference", optional=True),
-        maximum=_read_hertz(host, policy, "cpuinfo_max_freq"),
-        limit=_read_hertz(host, policy, "scaling_max_freq"),
+        driver=_read_word(host, folder, "scaling_driver"),
+        governor=_read_word(host, folder, "scaling_governor"),
+        preference=_read_word(host, folder, "energy_performance_preference", optional=True),
+        maximum=_read_hertz(host, folder, "cpuinfo_max_freq"),
+        limit=_read_hertz(host, folder, "scaling_max_freq"),
     )
 
 
-def _read_word(host: Host, policy: str, file: str, *, optional: bool = False) -> str | None:
-    path = f"{_CPU}/cpufreq/{policy}/{file}"
+def _read_word(host: Host, folder: str, file: str, *, optional: bool = False) -> str | None:
+    path = f"{folder}/{file}"
     text = host.read(path, optional=optional)
     if text is not None and _WORD.fullmatch(text) is None:
         # A preference may also be a raw number: https://docs.kernel.org/admin-guide/pm/intel_pstate.html
@@ -147,8 +132,8 @@ def _read_word(host: Host, policy: str, file: str, *, optional: bool = False) ->
     return text
 
 
-def _read_hertz(host: Host, policy: str, file: str) -> float | None:
-    path = f"{_CPU}/cpufreq/{policy}/{file}"
+def _read_hertz(host: Host, folder: str, file: str) -> float | None:
+    path = f"{folder}/{file}"
     kilohertz = host.read_int(path)
     if kilohertz is not None and not 0 < kilohertz < 100_000_000:
         return host.note(path, f"expected kilohertz, found {kilohertz}")
@@ -157,7 +142,7 @@ def _read_hertz(host: Host, policy: str, file: str) -> float | None:
 
 def _read_frequency(host: Host, state: _CpufreqState, policy: str) -> float | None:
     state.frequencies.pop(policy, None)
-    if (hertz := _read_hertz(host, policy, "scaling_cur_freq")) is not None:
+    if (hertz := _read_hertz(host, state.policies.folders[policy], "scaling_cur_freq")) is not None:
         state.frequencies[policy] = hertz
     return hertz
 
@@ -168,8 +153,8 @@ def _select_due(host: Host, state: _CpufreqState, nodes: dict[str, str]) -> set[
     interrupting = {policy for policy in nodes if _interrupts_cpu(state.settings[policy].driver, old_kernel)}
     if not interrupting:
         return set(nodes)
-    isolated = _read_cpu_set(host, "isolated")
-    disturbed = {policy for policy in interrupting if _parse_policy_number(policy) in isolated}
+    isolated = read_cpu_set(host, "isolated")
+    disturbed = {policy for policy in interrupting if int(policy) in isolated}
     takes_turns = [policy for policy in nodes if old_kernel and policy in interrupting and policy not in disturbed]
     return (set(nodes) - disturbed - set(takes_turns)) | _select_turn(takes_turns, nodes, state.pass_count)
 

@@ -14,7 +14,8 @@ import msgspec
 
 from collectors import Host, Labels, Metric, Reading, Sample, counter, gauge
 from collectors._dimm import sources
-from collectors._dimm.slot_assignment import SlotAssigner, SlotAssignment, SlotDevice
+from collectors._dimm.slot_assignment import SlotAssigner, SlotAssignment
+from collectors._dimm.slots import SlotDevice
 from collectors._dimm.sources import SensorReading
 from collectors._dimm.unplaced import UNPLACED, list_unplaced
 

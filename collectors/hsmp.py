@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from collectors import Host, Reading, gauge
+from collectors._host.files import means_absent
 from collectors._kernel.hsmp import PATH, HsmpMessage, Port, open_port
 
 INTERVAL = 2.0
@@ -87,12 +88,18 @@ def collect(host: Host) -> Iterator[Reading]:
 
 
 def _detect_sockets(host: Host, state: _HsmpState, port: Port) -> None:
-    """Reads each socket's protocol version; a socket that does not answer is tried again in the next pass."""
+    """
+    Reads each socket's protocol version; a socket that does not answer is tried again in the next pass.
+
+    So are all where none has answered: a driver that has just been loaded may say ENODEV for each.
+    """
+    if not state.versions:
+        state.unknown_sockets = set(range(_SOCKETS))
     for socket in sorted(state.unknown_sockets):
         try:
             state.versions[socket] = port.ask(socket, HsmpMessage.PROTOCOL_VERSION)
         except OSError as error:
-            if error.errno != errno.ENODEV:
+            if not means_absent(error):  # ENODEV: no such socket; ENOTTY: a driver without this interface
                 host.note(f"{PATH} socket {socket}", error.strerror or str(error))
                 continue
         state.unknown_sockets.remove(socket)

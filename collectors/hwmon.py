@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from collectors import Host, Metric, Reading, gauge
+from collectors._dimm.memory_names import MODULE_CHIPS
 from collectors._dimm.spd import ModuleIdentity, read_module_identity
 from collectors._host.timed_reads import TimedReader
 
@@ -41,7 +42,6 @@ HINT_ABSENT = "sudo modprobe -a jc42 spd5118 coretemp (on many servers only the 
 UEVENTS = ("hwmon",)
 
 _FOLDER = "sys/class/hwmon"
-_MODULES = ("jc42", "spd5118")
 _CHIP_BUDGET = 0.5  # seconds; a chip takes milliseconds, but a fully loaded host may be slow
 _PASS_BUDGET = 1.2  # seconds for all chips; the pass ends before its deadline even if chips hang
 _CHIPS_EVERY = 30  # passes until names, labels and limits are read again
@@ -102,15 +102,16 @@ def collect(host: Host, config: Config) -> Iterator[Reading]:
     state.pass_count += 1
     chips = state.chips
 
-    def read_path(worker_host: Host, path: str) -> tuple[_Chip, list[Reading]]:
+    def read_path(worker_host: Host, path: str) -> tuple[_Chip | None, list[Reading]]:
         chip = chips[path] if path in chips else _read_chip(worker_host, config, path, state.identities)
-        return chip, list(_collect_chip(worker_host, chip))
+        return chip, list(_collect_chip(worker_host, chip or _Chip()))
 
-    paths = [f"{_FOLDER}/{folder}" for folder in folders]
+    paths = (f"{_FOLDER}/{folder}" for folder in folders)
     paths_to_read = [path for path in paths if path not in chips or any(chips[path])]
     for path, (chip, readings) in state.reader.read_each(host, paths_to_read, read_path):
-        chips[path] = chip
-        if chip.identity is not None:
+        if chip is not None:
+            chips[path] = chip
+        if chip is not None and chip.identity is not None:
             state.identities[chip.device] = chip.identity
         yield from readings
 
@@ -126,11 +127,12 @@ def _collect_chip(host: Host, chip: _Chip) -> Iterator[Reading]:
         yield FAN.sample(_read_speed(host, sensor), **sensor.labels)
 
 
-def _read_chip(host: Host, config: Config, path: str, identities: Mapping[str, ModuleIdentity]) -> _Chip:
-    chip = host.read(f"{path}/name")
+def _read_chip(host: Host, config: Config, path: str, identities: Mapping[str, ModuleIdentity]) -> _Chip | None:
+    if (chip := host.read(f"{path}/name")) is None:
+        return None  # the next pass tries again
     temperatures = tuple(_list_temperatures(host, path, chip, config.cores)) if chip in config.chips else ()
     fans = tuple(_list_fans(host, path, chip)) if chip in config.fans else ()
-    device = (host.link(f"{path}/device") or "") if temperatures and chip in _MODULES else ""
+    device = (host.link(f"{path}/device") or "") if temperatures and chip in MODULE_CHIPS else ""
     return _Chip(temperatures, fans, device, identities.get(device) or read_module_identity(host, device))
 
 

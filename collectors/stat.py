@@ -20,6 +20,7 @@ _FILE = "proc/stat"
 _TICKS_PER_SECOND = 100  # USER_HZ, part of the ABI: 100 on every architecture but alpha and ia64
 _MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice")
 _CPU_LINE = re.compile(r"^cpu(\d{1,5})((?: \d{1,19}){10})(?: \d+)*$", re.ASCII | re.MULTILINE)
+_STEP_BACK = 3 * _TICKS_PER_SECOND  # of one CPU: idle and iowait may fall by a few ticks, see node_exporter#1903
 _NUMBER = re.compile(r"\d{1,19}", re.ASCII)
 
 CPU_SECONDS = counter(
@@ -102,7 +103,10 @@ def _collect_seconds(node_ticks: _NodeTicks, rows: list[Ticks]) -> Iterator[Read
     if not rows:
         return
     ticks = [*map(sum, zip(*rows, strict=True))]
-    if node_ticks.has_changed:
+    falls = map(sub, node_ticks.reached, map(add, ticks, node_ticks.offset))
+    # After a live migration all times begin anew (https://github.com/influxdata/telegraf/issues/2871). Without a new
+    # offset the counters would stand still for days, until the old times are reached again.
+    if node_ticks.has_changed or max(falls) > _STEP_BACK * len(rows):
         node_ticks.offset, node_ticks.has_changed = [*map(sub, node_ticks.reached, ticks)], False
     # The kernel's idle and iowait may fall a little; a counter must not.
     node_ticks.reached = [*map(max, node_ticks.reached, map(add, ticks, node_ticks.offset))]
@@ -112,7 +116,8 @@ def _collect_seconds(node_ticks: _NodeTicks, rows: list[Ticks]) -> Iterator[Read
 
 def _refresh_nodes(host: Host, cpu_state: _StatState, lines: dict[str, str]) -> None:
     cpu_state.cpus = _read_online_cpus(host, lines)
-    cpu_state.complete = {cpu for cpus in cpu_state.cpus.values() for cpu in cpus} == lines.keys()
+    has_all_cpus = {cpu for cpus in cpu_state.cpus.values() for cpu in cpus} == lines.keys()
+    cpu_state.complete = has_all_cpus and len(cpu_state.cpus) >= len(list_nodes(host))
     for node, cpus in cpu_state.cpus.items():
         node_ticks = cpu_state.nodes.setdefault(
             node, _NodeTicks(tuple((("mode", mode), ("node", node)) for mode in _MODES), cpus)

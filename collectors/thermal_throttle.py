@@ -53,6 +53,16 @@ class _CounterFolders(NamedTuple):
 
     by_core: dict[_Core, list[str]]
     by_package: dict[int, list[str]]
+    is_complete: bool = True
+    """False where a CPU's core or package could not be read."""
+
+
+class _Count(NamedTuple):
+    """The highest count of a core's CPUs, what it continues from after a restart, and how many CPUs gave it."""
+
+    highest: int = 0
+    offset: int = 0
+    cpus: int = 0
 
 
 class _ThermalThrottleState:
@@ -61,7 +71,7 @@ class _ThermalThrottleState:
     def __init__(self) -> None:
         self.online: str | None = None
         self.folders = _CounterFolders({}, {})
-        self.highest: dict[tuple[str, int, int], int] = {}
+        self.counts: dict[tuple[str, int, int], _Count] = {}
 
 
 def collect(host: Host) -> Iterator[Reading]:
@@ -69,7 +79,8 @@ def collect(host: Host) -> Iterator[Reading]:
     state = host.get_state(_ThermalThrottleState)
     online = host.read(f"{_CPU}/online", optional=True)
     if online is None or online != state.online:
-        state.online, state.folders = online, _list_folders(host, online)
+        state.folders = _list_folders(host, online)
+        state.online = online if state.folders.is_complete else None
     for (package, core), folders in state.folders.by_core.items():
         events, seconds = _read_throttling(host, state, folders, _CORE_FILES, (package, core))
         yield CORE_EVENTS.sample(events, package=str(package), core=str(core))
@@ -81,7 +92,7 @@ def collect(host: Host) -> Iterator[Reading]:
 
 
 def _list_folders(host: Host, online: str | None) -> _CounterFolders:
-    running = None if online is None else parse_cpulist(online)
+    running, is_complete = None if online is None else parse_cpulist(online), True
     counter_folders = _CounterFolders(defaultdict(list), defaultdict(list))
     for folder in host.glob(f"{_CPU}/cpu[0-9]*/thermal_throttle"):
         parent = folder.removesuffix("/thermal_throttle")
@@ -90,11 +101,12 @@ def _list_folders(host: Host, online: str | None) -> _CounterFolders:
             continue  # an offline CPU has empty files
         package = _read_number(host, f"{parent}/topology/physical_package_id")
         core = _read_number(host, f"{parent}/topology/core_id")
+        is_complete = is_complete and None not in (package, core)
         if package is not None:
             counter_folders.by_package[package].append(folder)
         if package is not None and core is not None:
             counter_folders.by_core[package, core].append(folder)
-    return counter_folders
+    return counter_folders._replace(is_complete=is_complete)
 
 
 def _read_throttling(
@@ -107,7 +119,8 @@ def _read_throttling(
     on a cool host saves half of all reads.
     """
     events = _read_highest(host, state, folders, files[0], core)
-    if events == 0 and state.highest.get((files[1], *core)) == 0:
+    last = state.counts.get((files[1], *core))
+    if events == 0 and last is not None and last.highest + last.offset == 0:
         return events, 0.0
     milliseconds = _read_highest(host, state, folders, files[1], core)
     return events, None if milliseconds is None else milliseconds / 1000
@@ -117,20 +130,30 @@ def _read_highest(
     host: Host, state: _ThermalThrottleState, folders: Iterable[str], file: str, core: _Core
 ) -> int | None:
     """
-    Returns the highest count of these CPUs, never lower than before.
+    Returns the highest count of these CPUs, never lower than before while a CPU is offline or unreadable.
 
-    A lower count, while a CPU is offline or unreadable, would look like a counter restart and be added to `increase`
-    again. A first count that is only partly known is therefore None.
+    Such a lower count would look like a counter restart and be added to `increase` again. A first count that is only
+    partly known is therefore None. Where every CPU of before is readable and all are lower, they have begun anew, as
+    after a live migration, and the count continues from its last value.
     """
-    counts = [_read_number(host, f"{folder}/{file}") for folder in folders]
+    # Kernels before 5.5 count the events and not their time.
+    is_time = file in (_CORE_FILES[1], _PACKAGE_FILES[1])
+    counts = [_read_number(host, f"{folder}/{file}", optional=is_time) for folder in folders]
     known_counts = [count for count in counts if count is not None]
     key = (file, *core)
-    if not known_counts or (len(known_counts) < len(counts) and key not in state.highest):
+    if not known_counts or (len(known_counts) < len(counts) and key not in state.counts):
         return None
-    state.highest[key] = max(*known_counts, state.highest.get(key, 0))
-    return state.highest[key]
+    last = state.counts.get(key, _Count())
+    highest, offset = max(known_counts), last.offset
+    if highest < last.highest:
+        if len(known_counts) < last.cpus:
+            highest = last.highest
+        else:
+            offset += last.highest - highest
+    state.counts[key] = _Count(highest, offset, max(len(known_counts), last.cpus))
+    return highest + offset
 
 
-def _read_number(host: Host, path: str) -> int | None:
-    value = host.read_int(path)
+def _read_number(host: Host, path: str, *, optional: bool = False) -> int | None:
+    value = host.read_int(path, optional=optional)
     return host.note(path, f"expected 0 or more, found {value}") if value is not None and value < 0 else value

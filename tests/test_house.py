@@ -90,7 +90,14 @@ WALLS: Mapping[str, Mapping[str, str]] = {
     },
 }
 # The furniture of the collectors: who may import what beside its own room; collectors import the face and furniture.
-FURNITURE = {"_host": "", "_engine": "", "_kernel": "_host", "_dimm": "_host", "_ipmi": "_host", "_process": "_host"}
+FURNITURE = {
+    "_host": "",
+    "_engine": "",
+    "_kernel": "_host",
+    "_dimm": "_host",
+    "_ipmi": "_host _dimm",
+    "_process": "_host",
+}
 BANNED_NAMES = re.compile(r"(?:^|_)(manager|helper|utils?|common|handler|misc|base)(?:_|$)", re.IGNORECASE)
 
 

@@ -16,8 +16,10 @@ from agent.runtime.entry_points import PluginError
 from agent.sampling import binding, once, plugins
 from agent.sampling.passes import CollectionResult
 from agent.storage import state_dir
+from agent.text.printable import escape_line
 from agent.text.terminal import say, write
 from agent.web.exposition import Exposition
+from collectors import Labels
 from rules.numbers import format_float
 
 
@@ -75,7 +77,13 @@ def _bind_configured(config_path: Path) -> tuple[list[plugins.Collector], str | 
 
 
 def _format_text(results: Sequence[CollectionResult]) -> str:
-    return Exposition().render((s.metric, s.labels, s.value, 0) for result in results for s in result.samples)
+    """Returns Prometheus text; what would command a terminal is escaped before the text's own escapes are made."""
+    samples = (sample for result in results for sample in result.samples)
+    return Exposition().render((s.metric, _escape_labels(s.labels), s.value, 0) for s in samples)
+
+
+def _escape_labels(labels: Labels) -> Labels:
+    return tuple((name, escape_line(value)) for name, value in labels)
 
 
 def _format_json(results: Sequence[CollectionResult]) -> str:

@@ -15,7 +15,11 @@ from dataclasses import dataclass
 
 LARGEST_FILE = 64 << 20  # bytes; 100,000 mappings are 10 MiB
 FASTEST, SLOWEST = 0.004, 0.021  # seconds per GiB of resident memory
-_LINE = re.compile(r"^[0-9a-f]{8,16} (\S+)((?: \S+)*)$", re.MULTILINE)
+# A policy may have several words: "weighted interleave:0-1", "prefer (many)=static:0". mm/mempolicy.c and
+# fs/proc/task_mmu.c write both; the words after the policy are flags or key=value, and only static and relative are
+# values of a policy.
+_ATTRIBUTE = r"(?:heap|stack(?::\d+)?|huge)(?: |$)|\w+=(?!static\b|relative\b)"
+_LINE = re.compile(rf"^[0-9a-f]{{8,16}} (\S+(?: (?!{_ATTRIBUTE})\S+)*)((?: \S+)*)$", re.MULTILINE)
 _NODE_PAGES = re.compile(r" N(\d{1,5})=(\d{1,16})")
 _PAGE_SIZE = re.compile(r" kernelpagesize_kB=(\d{1,9})")
 _HUGE = re.compile(r" huge(?: |$)")

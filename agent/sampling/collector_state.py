@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from agent.sampling.partial_loss import PartialLoss
 from agent.sampling.passes import CollectionResult, Outcome
 from agent.sampling.plugins import Collector
 
@@ -27,6 +28,8 @@ class CollectorState:
         self.last_good_at: float | None = None
         self.added_at = now
         self.pass_count = 0
+        self.has_given = False
+        self.partial_loss = PartialLoss()
         self._cpu_costs: deque[float] = deque(maxlen=5)
 
     @property
@@ -46,9 +49,11 @@ class CollectorState:
     def record_result(self, result: CollectionResult) -> None:
         """Records a pass, and adapts the interval to what the last passes cost."""
         self.last_result = result
+        self.partial_loss.record_result(result)
         self.pass_count += 1
         self.is_overdue = False
-        if result.samples or result.outcome is Outcome.ABSENT:
+        self.has_given = self.has_given or bool(result.samples)
+        if result.samples or self.outcome is Outcome.ABSENT:
             self.last_good_at = result.began
         self._cpu_costs.append(result.cpu_seconds)
         interval = result.again or 0.0
@@ -74,7 +79,13 @@ class CollectorState:
 
     @property
     def outcome(self) -> Outcome | None:
-        """The outcome of the last pass; FAILED while a read is overdue, however good the last pass was."""
-        if self.is_overdue:
+        """
+        The outcome of the last pass; FAILED while a read is overdue, however good the last pass was.
+
+        FAILED, too, where all devices have gone that gave readings before: i2c reports a lost module with ENXIO.
+        """
+        result = self.last_result
+        has_vanished = self.has_given and result is not None and result.outcome is Outcome.ABSENT and result.notes
+        if self.is_overdue or has_vanished:
             return Outcome.FAILED
         return None if self.last_result is None else self.last_result.outcome

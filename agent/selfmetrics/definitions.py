@@ -14,6 +14,10 @@ AGE = gauge("steadytok_collector_age_seconds", "How long ago the collector's new
 INTERVAL = gauge("steadytok_collector_interval_seconds", "Current time between the collector's passes.")
 OVERRUNS = counter("steadytok_collector_overruns_total", "Passes that were due before the previous one had returned.")
 MISSING = gauge("steadytok_collector_missing_readings", "Readings that the last pass could not get.")
+MISSING_SERIES = gauge(
+    "steadytok_collector_missing_series",
+    "Series that the collector gave before and has lost since a file became unreadable, though its passes succeed.",
+)
 
 TOKENS_PER_SECOND = gauge(
     "steadytok_engine_tokens_per_second", "Decoded tokens per second of decoding, over the last half minute."
@@ -61,6 +65,7 @@ METRICS = (
     INTERVAL,
     OVERRUNS,
     MISSING,
+    MISSING_SERIES,
     TOKENS_PER_SECOND,
     BASELINE,
     PLACEMENT_DRIFT,

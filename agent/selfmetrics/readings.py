@@ -61,6 +61,7 @@ def _read_collector(name: str, state: CollectorState, now: float, *, silent: boo
         yield definitions.DURATION.sample(state.last_result.seconds, collector=name)
         yield definitions.CPU.sample(state.last_result.cpu_seconds, collector=name)
         yield definitions.MISSING.sample(len(state.last_result.notes), collector=name)
+        yield definitions.MISSING_SERIES.sample(state.partial_loss.missing_series, collector=name)
 
 
 def read_engines(

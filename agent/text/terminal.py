@@ -21,6 +21,10 @@ def say(*lines: str, err: bool = False, colour: str | None = None, end: str = "\
 
 
 def write(text: str) -> None:
-    """Prints text for programs: unchanged in a pipe, escaped on a terminal."""
-    sys.stdout.write(escape_lines(text) if sys.stdout.isatty() else text)
+    """
+    Prints text for programs. All but line ends and tabs is escaped, also in a pipe, which may end at a terminal.
+
+    JSON escapes all but the DEL by itself, and takes only this form of it.
+    """
+    sys.stdout.write(escape_lines(text.replace("\x7f", r"\u007f")))
     sys.stdout.flush()

@@ -4,8 +4,9 @@ Parses the names of memory sensors and slots into processor, channel and module 
 Vendors differ, and some have several styles:
 
 - Supermicro `P1-DIMMA1 Temp`, NEC `CPU1_DIMM1 Temp`, Kontron `Temp DIMM#1`, Lenovo `DIMM 1 Temp`, Dell `A1`
-- HPE `04-P1 DIMM 1-6`: one sensor for six modules
-- Gigabyte `DIMMG0_TEMP`: a group of modules
+- Cisco `DDR4_P1_A1_TMP`, ASRock Rack `TEMP_DDR5_A1`
+- HPE `04-P1 DIMM 1-6`, Supermicro `DIMMA~F Temp`: one sensor for six modules
+- Gigabyte `DIMMG0_TEMP`, Huawei `CPU1 MEM Temp`: a group of modules
 - Intel `DIMM Thrm Mrgn 1`
 - AMD's own firmware `P0 CHANNEL A` with `DIMM 0`
 - EDAC `CPU_SrcID#0_MC#0_Chan#1_DIMM#0`
@@ -16,8 +17,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
-
-MEMORY_ENTITIES = ("8", "32")  # of IPMI: memory module, memory device
 
 
 class Slot(NamedTuple):
@@ -37,40 +36,27 @@ class Slot(NamedTuple):
 
 
 # \b takes `_` for a letter, hence the explicit edges of words.
-_DECORATION = re.compile(r"(?:^|[\s_.-]+)temp(?:erature)?(?=$|[\s_.-])[\s_.-]*|^\d\d-(?=P\d)", re.I)
-_REGULATOR = re.compile(r"(?<![A-Za-z])V(?:R[MD]?|DD\w*|PP|TT|DIMM\w*|MEM\w*)(?![A-Za-z])", re.I)
-_ZONE = re.compile(r"(?<![A-Za-z])zone(?![A-Za-z])", re.I)
-_TRIP = re.compile(r"Thrm[\s_]?Trip|(?<![A-Za-z])hot$", re.I)
-_MEMORY = re.compile(r"DIMM|(?<![A-Za-z])MEM", re.I)
+_DECORATION = re.compile(r"(?:^|[\s_.-]+)(?:temp(?:erature)?|tmp)(?=$|[\s_.-])[\s_.-]*|^\d\d-(?=P\d)", re.I)
 _SOCKET = re.compile(r"(?<![A-Za-z0-9])(?:P|CPU|PROC|SOCKET|CPU_SrcID)[\s_#-]?(\d)(?!\d)", re.I)
 _CHANNEL = re.compile(r"(?<![A-Za-z])CH(?:AN(?:NEL)?)?[\s_#-]*([A-Z]|\d{1,2})(?![A-Za-z0-9])", re.I)
 _CONTROLLER = re.compile(r"(?<![A-Za-z])MC#\d", re.I)
 _LETTER_SOCKET = re.compile(r"([A-D])(\d{1,2})")  # Dell: A1 to A16 belong to processor 1
 _FORMS = (
-    re.compile(r"DIMM(?:[\s_#-]*(?:P|CPU)\d)?[\s_#-]*(?P<channel>[A-Z])[\s_#-]?(?P<number>\d{1,2})(?!\d)", re.I),
+    re.compile(
+        r"(?:DIMM|DDR[2-6])(?:[\s_#-]*(?:P|CPU)\d)?[\s_#-]*(?P<channel>[A-Z])[\s_#-]?(?P<number>\d{1,2})(?!\d)", re.I
+    ),
     re.compile(r"DIMM[\s_#-]*(?P<number>\d{1,2})(?P<channel>[A-Z])(?![A-Za-z])", re.I),
     re.compile(r"DIMM[\s_#-]*(?P<channel>[A-Z])(?![A-Za-z0-9])", re.I),
     re.compile(r"DIMM[\s_#-]*(?P<number>\d{1,2})(?!\d)", re.I),
     re.compile(r"(?<![A-Za-z0-9])C(?P<channel>\d)D(?P<number>\d)(?!\d)", re.I),
 )
 _GROUPS = (
-    re.compile(r"DIMM[\s_#-]*\d+\s*-\s*\d+", re.I),  # HPE: P1 DIMM 1-6
-    re.compile(r"DIMM[\s_#-]+[A-Z]{2,}$", re.I),  # Temp_DIMM_KLM: three channels
+    re.compile(r"DIMM[\s_#-]*\d+\s*[-~]\s*\d+", re.I),  # HPE: P1 DIMM 1-6
+    re.compile(r"DIMM[\s_#-]*[A-Z]\d?\s*[-~]\s*[A-Z]\d?(?![A-Za-z0-9])", re.I),  # Supermicro: DIMMA~F
+    re.compile(r"DIMM(?:[\s_#-]+[A-Z]{2,}|(?-i:[A-Z]{2,}))$", re.I),  # Temp_DIMM_KLM, DIMMABCD: several channels
+    re.compile(r"^(?:P|CPU|PROC|SOCKET)[\s_#-]?\d[\s_-]*(?:MEM(?:ORY)?|DIMMS?)$", re.I),  # Huawei: CPU1 MEM
     re.compile(r"DIMM[\s_]Thrm[\s_](?:Mrgn|Margin)", re.I),
 )
-
-
-def explain_refusal(name: str, entity: str) -> str | None:
-    """Returns the reason why a sensor belongs to no memory module; None if it belongs to one."""
-    if _REGULATOR.search(name):
-        return "a voltage regulator, which runs hotter than the modules beside it"
-    if _TRIP.search(name):
-        return "a state and no temperature"
-    if _ZONE.search(name):
-        return "the air of a zone and not a module"
-    if entity not in MEMORY_ENTITIES and not _MEMORY.search(name):
-        return "neither on memory nor named after it"
-    return None
 
 
 def parse_slot(name: str) -> Slot:
@@ -119,12 +105,18 @@ def parse_slots(names: Iterable[str]) -> dict[str, Slot]:
 
 def strip_decoration(name: str) -> str:
     """Removes the words of a sensor's name that only mean temperature; a name of nothing else stays."""
-    return _DECORATION.sub("", name).strip() or name.strip()
+    # In the middle of a name it leaves a blank: `DIMM1 Temp 1` is no DIMM11.
+    return _DECORATION.sub(_replace_decoration, name).strip() or name.strip()
+
+
+def _replace_decoration(match: re.Match[str]) -> str:
+    return " " if match.start() > 0 and match.end() < len(match.string) else ""
 
 
 def normalize_name(name: str) -> str:
-    """Reduces a name to its letters and digits, for comparison."""
-    return re.sub(r"[^a-z0-9]", "", strip_decoration(name).lower())
+    """Reduces a name to its letters and numbers, for comparison; two numbers stay two."""
+    apart = re.sub(r"(?<=[0-9])[^a-z0-9]+(?=[0-9])", ".", strip_decoration(name).lower())
+    return re.sub(r"[^a-z0-9.]|(?<![0-9])\.|\.(?![0-9])", "", apart)
 
 
 def matches_slot(candidate: Slot, known_slot: Slot) -> bool:

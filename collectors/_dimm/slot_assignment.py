@@ -13,11 +13,11 @@ A sensor that fits no slot, or more than one, keeps its own name: a guess would 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from collectors._dimm.sensor_names import Slot, matches_slot, normalize_name, parse_slot, parse_slots, strip_decoration
+from collectors._dimm.sensor_names import Slot, matches_slot, normalize_name, parse_slot, parse_slots
+from collectors._dimm.slots import KnownSlot, SlotDevice, list_slot_names, make_unique_names
 from collectors._host.host import Host
 from collectors._host.nodes import list_nodes, read_nodes_by_package
 
@@ -44,30 +44,6 @@ class SlotAssignment(NamedTuple):
     dimm: str
     node: str = ""
     reason: str = ""
-
-
-class SlotDevice(NamedTuple):
-    """A slot as the collector dmi describes it, with empty fields where unknown; `node` holds the slot's addresses."""
-
-    handle: str
-    locator: str = ""
-    bank: str = ""
-    manufacturer: str = ""
-    part_number: str = ""
-    serial_number: str = ""
-    type: str = ""
-    node: str = ""
-    is_filled: bool = False
-    """True where the slot has a module of known size."""
-
-
-class _KnownSlot(NamedTuple):
-    """A slot in the firmware's table."""
-
-    dimm: str
-    slot: Slot
-    device: SlotDevice
-    node: str
 
 
 class SlotAssigner:
@@ -131,16 +107,16 @@ class SlotAssigner:
         reason = "" if configured_dimm or slot.is_group else self._explain_mismatch(sensor, matching)
         return SlotAssignment(dimm, node, reason)
 
-    def _find_matching(self, sensor: DimmSensor, slot: Slot) -> list[_KnownSlot]:
+    def _find_matching(self, sensor: DimmSensor, slot: Slot) -> list[KnownSlot]:
         serial = sensor.serial_number.upper()
         by_serial = [each for each in self.known_slots if serial and each.device.serial_number.upper() == serial]
         if by_serial:
             return by_serial
         name = normalize_name(sensor.location)
-        by_name = [known_slot for known_slot in self.known_slots if name and name in _list_slot_names(known_slot)]
+        by_name = [known_slot for known_slot in self.known_slots if name and name in list_slot_names(known_slot)]
         return by_name or [known_slot for known_slot in self.known_slots if matches_slot(slot, known_slot.slot)]
 
-    def _explain_mismatch(self, sensor: DimmSensor, matching: Sequence[_KnownSlot]) -> str:
+    def _explain_mismatch(self, sensor: DimmSensor, matching: Sequence[KnownSlot]) -> str:
         if not self.known_slots:
             return ""  # no table to match with; a missing table is reported once, not for each sensor
         if matching:
@@ -172,29 +148,12 @@ class SlotAssigner:
         package_nodes = self._packages[packages[index]] if index < len(packages) else []
         return package_nodes[0] if len(package_nodes) == 1 else ""
 
-    def _make_slots(self, devices: Sequence[SlotDevice]) -> Iterator[_KnownSlot]:
-        names = _make_unique_names(devices)
+    def _make_slots(self, devices: Sequence[SlotDevice]) -> Iterator[KnownSlot]:
+        names = make_unique_names(devices)
         parsed_slots = [parse_slot(name) for name in names]
         numbers = self._list_socket_numbers(parsed_slots)
         for name, parsed_slot, device in zip(names, parsed_slots, devices, strict=True):
             node = (
                 self._find_node_of_package(numbers.index(parsed_slot.socket)) if parsed_slot.socket in numbers else ""
             )
-            yield _KnownSlot(name, parsed_slot, device, self._get_configured_node(name) or node or device.node)
-
-
-def _list_slot_names(known_slot: _KnownSlot) -> tuple[str, ...]:
-    """Returns the possible names of a slot; ghes_edac writes bank and locator one after the other."""
-    return normalize_name(known_slot.dimm), normalize_name(f"{known_slot.device.bank} {known_slot.device.locator}")
-
-
-def _make_unique_names(devices: Sequence[SlotDevice]) -> list[str]:
-    """Returns a name for each slot: the printed locator, with bank or handle where it is not unique."""
-    locators = Counter(device.locator for device in devices)
-    pairs = Counter((device.bank, device.locator) for device in devices)
-    names = []
-    for device in devices:
-        name = device.locator if locators[device.locator] == 1 else f"{device.bank} {device.locator}".strip()
-        unique = name and pairs[device.bank, device.locator] == 1
-        names.append(strip_decoration(name) if unique else f"{name} {device.handle}".strip())
-    return names
+            yield KnownSlot(name, parsed_slot, device, self._get_configured_node(name) or node or device.node)

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from collectors._dimm.sensor_names import explain_refusal
+from collectors._dimm.memory_names import MODULE_CHIPS, OTHER_DEVICE, explain_refusal, is_named_after_memory
 from collectors._dimm.sensor_names import parse_slot as slot_of
-from collectors._dimm.slot_assignment import DimmSensor, SlotDevice
+from collectors._dimm.slot_assignment import DimmSensor
+from collectors._dimm.slots import SlotDevice
 from collectors._host.sample import Labels, Sample
 
-_CHIPS = ("jc42", "spd5118")
 _SOURCE_ID = re.compile(r"CPU_SrcID#(\d+)_", re.ASCII)  # of Intel's drivers: the processor, counted from 0
 
 
@@ -43,7 +43,7 @@ def from_hwmon(samples: Sequence[Sample]) -> SourceReadings:
     readings: dict[str, SensorReading] = {}
     for labels, value in _filter_by_name(samples, "steadytok_hwmon_temperature_celsius"):
         device = labels.get("device", "")
-        if labels.get("chip") in _CHIPS and device:
+        if labels.get("chip") in MODULE_CHIPS and device:
             sensor = DimmSensor("hwmon", device, device, serials.get(device, ""))
             readings.setdefault(device, SensorReading(sensor, celsius=value, critical=critical.get(_to_pairs(labels))))
     return list(readings.values()), {}
@@ -58,10 +58,11 @@ def from_ipmi(samples: Sequence[Sample]) -> SourceReadings:
     readings, refused = [], {}
     for labels, value, is_margin in temperatures + margins:
         sensor_name = labels.get("sensor", "")
-        reason = explain_refusal(sensor_name, labels.get("entity_id", ""))
+        entity = labels.get("entity_id", "")
+        reason = explain_refusal(sensor_name, int(entity) if entity.isdecimal() else None)
         if reason is not None:
-            # Only names like memory's need a reason: an inlet is obviously no module.
-            if "DIMM" in sensor_name.upper() or "MEM" in sensor_name.upper():
+            # Only names like memory's need a reason: an inlet is obviously no module, nor is the memory of a GPU.
+            if is_named_after_memory(sensor_name) and reason != OTHER_DEVICE:
                 refused[sensor_name] = reason
             continue
         sensor = _make_unique_sensor(labels, is_unique=occurrences[sensor_name] == 1)

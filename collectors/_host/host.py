@@ -9,25 +9,18 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from collectors._host.cache import Cache
-from collectors._host.files import MAX_BYTES, PAGE, read_all
+from collectors._host.files import MAX_BYTES, PAGE, decode_text, means_absent, read_all
 from collectors._host.http_answers import HttpAnswer, HttpRedirectError, request_http, shorten_url
+from collectors._host.names import is_integer, is_text, natural
+from collectors._host.pending_reads import PendingRead, PendingReads
+from collectors._host.sample import Note
 
-_DIGITS = re.compile(r"(\d+)")
-_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _T = TypeVar("_T")
-
-
-class Note(NamedTuple):
-    """One missing reading and the reason for it."""
-
-    path: str
-    reason: str
 
 
 class Host:
@@ -44,6 +37,7 @@ class Host:
         self._states: dict[type, Any] = {}
         self._spent_seconds = 0.0
         self._next_pass_seconds: float | None = None
+        self.reads = PendingReads()
 
     def path(self, relative: str) -> str:
         """Returns the absolute path of one of the machine's files."""
@@ -63,22 +57,32 @@ class Host:
         raw = self.read_bytes(relative, optional=optional, largest=largest)
         if raw is None:
             return None
-        try:
-            text = raw.decode("utf-8").strip()
-        except UnicodeDecodeError:
-            return self.note(relative, "not text")
-        if not text:
-            return None if optional else self.note(relative, "empty")
-        return text
+        text, fault = decode_text(raw)
+        if fault:
+            self.note(relative, fault if text else "not text")
+        elif not text and not optional:
+            self.note(relative, "empty")
+        return text or None
+
+    def read_strings(self, relative: str) -> list[str]:
+        """Returns the strings of a file that ends each with a NUL, such as environ; none where it is absent."""
+        raw = (self.read_bytes(relative, optional=True) or b"").rstrip(b"\0 ")
+        strings = raw.decode("utf-8", "replace").split("\0") if raw else []
+        if damaged := sum("\ufffd" in text for text in strings):
+            self.note(relative, f"not text in {damaged} of {len(strings)} strings")
+        return strings
 
     def read_bytes(self, relative: str, *, optional: bool = False, largest: int = MAX_BYTES) -> bytes | None:
         """Returns the file's bytes, or None with a note; an optional file may be absent without a note."""
+        reason = self.reads.explain_skip(relative)
+        if reason is not None:
+            return self.note(relative, reason)
+        whole_below = PAGE if relative.startswith("sys/") else 0
         try:
-            return read_all(self._prefix + relative.lstrip("/"), PAGE if relative.startswith("sys/") else 0, largest)
-        except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
-            return None if optional else self.note(relative, "no such file")
+            with PendingRead(self.reads, relative) as read:
+                return read_all(self._prefix + relative.lstrip("/"), whole_below, largest, read.note_progress)
         except OSError as error:
-            return self.note(relative, error.strerror or str(error))
+            return None if optional and means_absent(error) else self.note_error(relative, error)
 
     def read_int(self, relative: str, *, optional: bool = False) -> int | None:
         """Returns the whole number that is the file's only content, or None with a note."""
@@ -89,7 +93,7 @@ class Host:
 
     def integer(self, text: str, relative: str) -> int | None:
         """Returns `text` as a whole number, or None with a note; `1_000` and `<unknown>` are not numbers."""
-        if _INTEGER.fullmatch(text) is None or len(text) > 20:
+        if not is_integer(text):
             return self.note(relative, f"expected a whole number, found {text[:40]!r}")
         return int(text)
 
@@ -101,11 +105,10 @@ class Host:
     def names(self, relative: str) -> list[str]:
         """Returns the entries of a folder in natural order (node2 before node10); an empty list where it is absent."""
         try:
-            return sorted(filter(_is_text, os.listdir(self.path(relative))), key=natural)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+            return sorted(filter(is_text, os.listdir(self.path(relative))), key=natural)
         except OSError as error:
-            self.note(relative, error.strerror or str(error))
+            if not means_absent(error):
+                self.note_error(relative, error)
             return []
 
     def glob(self, pattern: str) -> list[str]:
@@ -159,6 +162,11 @@ class Host:
         """Counts a missing reading; returns None, so that a caller can write `return host.note(…)`."""
         self._notes.append(Note(shorten_url(path) if "://" in path else path, reason))
 
+    def note_error(self, path: str, error: OSError) -> None:
+        """Counts a missing reading by the error that took it away; returns None."""
+        is_gone = isinstance(error, FileNotFoundError | NotADirectoryError | ProcessLookupError)
+        self.note(path, "no such file" if is_gone else error.strerror or str(error))
+
     def take_notes(self) -> list[Note]:
         """Returns the notes since the last call; they belong to the pass that takes them."""
         notes, self._notes = self._notes, []
@@ -189,12 +197,3 @@ class Host:
         return cast("_T", self._states[kind])
 
     kept = get_state  # its name in the first version of the contract: collectors of third parties call it so
-
-
-def _is_text(name: str) -> bool:
-    return name.isprintable()  # bytes that are not UTF-8 arrive as lone surrogates, which are not printable
-
-
-def natural(name: str) -> list[Any]:
-    """Returns a sort key that puts node2 before node10."""
-    return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)]

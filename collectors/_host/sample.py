@@ -17,6 +17,13 @@ class Sample(NamedTuple):
     value: float
 
 
+class Note(NamedTuple):
+    """One missing reading and the reason for it."""
+
+    path: str
+    reason: str
+
+
 Reading = Sample | None
 """A collector yields Readings: a Sample, or None where the reading is missing (never 0)."""
 

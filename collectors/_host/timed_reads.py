@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from collectors._host.host import Host, Note
+from collectors._host.host import Host
+from collectors._host.sample import Note
 
 _T = TypeVar("_T")
 

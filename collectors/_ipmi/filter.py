@@ -12,21 +12,15 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from collectors._dimm.memory_names import is_memory, is_regulator
 from collectors._ipmi.sensor import BMC_ADDRESS, FAN, TEMPERATURE, Sensor
 
 SensorKind = Literal["memory", "margin", "inlet", "fan", "other"]
 """A sensor's quantity: memory temperature, margin to a limit, incoming air, a fan, or an included `other`."""
 
-_MEMORY_ENTITIES = (0x08, 0x20)  # memory module, memory device
 _INLET_ENTITIES = (0x37, 0x40)  # air inlet, under both its numbers
-# \b takes `_` for a letter, hence the explicit edges: VR_DIMMG0_TEMP, P1 MEM01 VRD Hot, VDIMM, Vmem, MEM_VDDQ.
-_MEMORY_NAME = re.compile(r"DIMM|(?<![A-Za-z])MEM", re.IGNORECASE)
-_REGULATOR_NAME = re.compile(
-    r"(?<![A-Za-z])(?:P|C)?V(?:R[MD]?|DD\w*|PP|TT|CC\w*|[-_ ]?DIMM\w*|[-_ ]?MEM\w*)(?![A-Za-z])", re.IGNORECASE
-)
 _MARGIN_NAME = re.compile(r"Mrgn|Margin", re.IGNORECASE)
 _INLET_NAME = re.compile(r"Inlet|Ambient|Air[-_ ]?In(?![A-Za-z])", re.IGNORECASE)
-_OTHER_MEMORY = re.compile(r"(?<![A-Za-z])(?:GPU|HBM|ACC)", re.IGNORECASE)
 
 
 def classify_sensor(sensor: Sensor, include: Iterable[str], exclude: Iterable[str]) -> SensorKind | None:
@@ -44,18 +38,10 @@ def _classify_by_default(sensor: Sensor) -> SensorKind | None:
         return "fan" if sensor.is_analog else None  # a discrete one only reports whether a fan is present
     if sensor.type != TEMPERATURE:
         return None
-    if is_memory(sensor):
+    if is_memory(sensor.name, sensor.entity_id):
         return "margin" if _MARGIN_NAME.search(sensor.name) else "memory"
     inlet = sensor.entity_id in _INLET_ENTITIES or _INLET_NAME.search(sensor.name)
-    return "inlet" if inlet and not _REGULATOR_NAME.search(sensor.name) else None
-
-
-def is_memory(sensor: Sensor) -> bool:
-    """Returns True for a sensor on memory: by its entity, or by a name with DIMM or MEM and no regulator."""
-    if _REGULATOR_NAME.search(sensor.name):
-        return False
-    named = _MEMORY_NAME.search(sensor.name) and not _OTHER_MEMORY.search(sensor.name)
-    return sensor.entity_id in _MEMORY_ENTITIES or bool(named)
+    return "inlet" if inlet and not is_regulator(sensor.name) else None
 
 
 def explain_refusal(sensor: Sensor) -> str | None:

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from collectors._dimm.memory_names import is_memory
 from collectors._ipmi.client import NOT_PRESENT, Bmc, CompletionCodeError, IpmiRequest
-from collectors._ipmi.filter import is_memory
 from collectors._ipmi.sensor import MEMORY, TEMPERATURE, THRESHOLD, Sensor
 
 _FIRST, _LAST = 0x0000, 0xFFFF
@@ -62,7 +62,7 @@ class EventLog:
         by_number = {sensor.number: sensor for sensor in sensors}
         for entry in self.read_new(bmc):
             sensor = by_number.get(entry.sensor)
-            kind = classify_entry(entry, of_memory=sensor is not None and is_memory(sensor))
+            kind = classify_entry(entry, of_memory=sensor is not None and is_memory(sensor.name, sensor.entity_id))
             if kind is not None:
                 self.counts[kind] += 1
                 _log_entry(bmc.name, kind, entry, sensor)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from collectors._host.files import means_absent
 from collectors._host.host import Host
 from collectors._ipmi.client import (
     DEVICES,
@@ -70,8 +71,8 @@ def _open_transport(host: Host, address: str, credentials_file: str | None) -> T
 
     try:
         return InBand(host.path(device))
-    except OSError as error:
-        return host.note(device, error.strerror or str(error))
+    except OSError as error:  # ENODEV, ENXIO: the device outlives a BMC that the driver did not find
+        return None if means_absent(error) else host.note_error(device, error)
 
 
 def _open_lan(host: Host, address: str, credentials_file: str | None) -> Transport | None:

@@ -17,6 +17,7 @@ import struct
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from collectors._host.files import means_absent
 from collectors._host.host import Host
 
 PATH = "dev/hsmp"
@@ -101,10 +102,8 @@ def open_port(host: Host) -> Port | None:
         return ReplayPort(host) if host.exists(PATH) else None
     try:
         return DevicePort(host.path(PATH))
-    except FileNotFoundError:
-        return None
     except OSError as error:
-        return host.note(PATH, error.strerror or str(error))
+        return None if means_absent(error) else host.note_error(PATH, error)
 
 
 def pack_message(socket: int, message: HsmpMessage, arguments: tuple[int, ...]) -> bytes:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from collectors._host.files import means_absent
 from collectors._host.host import Host
 
 PATH = "dev/kmsg"
@@ -76,11 +77,10 @@ def _open_log(host: Host, cursor: Cursor) -> bool:
         return True
     try:
         cursor.descriptor = os.open(host.path(PATH), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False  # a container without a log of its own
     except OSError as error:
-        # EPERM: kernel.dmesg_restrict=1 asks for CAP_SYSLOG.
-        host.note(PATH, error.strerror or str(error))
+        # A container may have no log of its own. EPERM: kernel.dmesg_restrict=1 asks for CAP_SYSLOG.
+        if not means_absent(error):
+            host.note_error(PATH, error)
         return False
     return True
 

@@ -14,7 +14,8 @@ import urllib.parse
 from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
-from collectors._host.host import Host, natural
+from collectors._host.host import Host
+from collectors._host.names import natural
 from collectors._process import command_lines as commands
 from collectors._process import sockets
 from collectors._process.targets import ProcessTarget, compile_pattern

@@ -68,15 +68,13 @@ def _parse_requests(host: Host, process: EngineProcess, topology: Topology) -> I
 
 
 def _read_command_line(host: Host, pid: int) -> list[str]:
-    text = host.read(f"proc/{pid}/cmdline", optional=True) or ""
-    return text.rstrip("\0").split("\0")
+    return host.read_strings(f"proc/{pid}/cmdline")
 
 
 def _read_variables(host: Host, pid: int) -> dict[str, str]:
     if (private_info := private_files.read_private_info(host, pid)) is not None:
         return {name: value for name, value in private_info.variables.items() if name in VARIABLES}
-    text = host.read(f"proc/{pid}/environ", optional=True) or ""
-    pairs = (entry.partition("=") for entry in text.split("\0"))
+    pairs = (entry.partition("=") for entry in host.read_strings(f"proc/{pid}/environ"))
     return {name: value for name, _, value in pairs if name in VARIABLES}
 
 

@@ -22,9 +22,8 @@ class ProcessTree:
         self._ancestors_by_pid = {pid: self._find_ancestors(pid) for pid in self.command_lines}
 
     def _add_process(self, pid: int) -> None:
-        text = self._host.read(f"proc/{pid}/cmdline", optional=True)
-        words = text.rstrip("\0 ").split("\0") if text else [""]
-        if words[0] and (process_stat := read_stat(self._host, pid)) is not None:
+        words = self._host.read_strings(f"proc/{pid}/cmdline")
+        if words and words[0] and (process_stat := read_stat(self._host, pid)) is not None:
             self.command_lines[pid], self.stats[pid], self._parents[pid] = words, process_stat, process_stat.parent
 
     def _find_ancestors(self, pid: int) -> frozenset[int] | None:

@@ -45,6 +45,7 @@ GARBAGE = {
     "nan": b"nan\n",  # float() takes it
     "underscored": b"1_000\n",  # int() takes it
     "huge": b"1" * (5 << 20),
+    "nuls": b"\0" * 64,
     "folder": None,
     "gone": None,
 }
@@ -64,9 +65,9 @@ class Pass(NamedTuple):
 
 def read_collector(name: str, root: Path, *, configured: bool = True) -> Pass:
     """Runs one pass of a collector over a machine, with the configuration of its fixture folder or its defaults."""
-    module = importlib.import_module(f"collectors.{name}")
+    module = load_collector(name)
     host = Host(root)
-    extra = _build_config_arguments(module, name, configured)
+    extra = build_config_arguments(name, configured)
     missing = 0
     if hasattr(module, "AFTER"):
         sources = {source: read_collector(source, root, configured=configured) for source in module.AFTER}
@@ -81,7 +82,7 @@ def read_collector(name: str, root: Path, *, configured: bool = True) -> Pass:
 def find_root(name: str) -> Path:
     """Returns the root folder of a collector's fixture machine."""
     root = HERE / name / "root"
-    module = importlib.import_module(f"collectors.{name}")
+    module = load_collector(name)
     if not root.is_dir() and hasattr(module, "AFTER"):
         return find_root(module.AFTER[0])
     return root
@@ -92,8 +93,13 @@ def render_exposition(samples: list[Sample]) -> str:
     return "".join(sorted(f"{line}\n" for line in map(_format_line, samples)))
 
 
-def _build_config_arguments(module: Any, name: str, configured: bool) -> list[Any]:
+def load_collector(name: str) -> Any:
+    return importlib.import_module(f"collectors.{name}")
+
+
+def build_config_arguments(name: str, configured: bool) -> list[Any]:
     """Returns the configuration as further arguments: one for a collector with a Config, none for the others."""
+    module = load_collector(name)
     if not hasattr(module, "Config"):
         return []
     file = HERE / name / "config.json"
@@ -113,17 +119,17 @@ def _escape(value: str) -> str:
 
 
 @cache
-def _read_expected(name: str) -> tuple[Sample, ...]:
+def read_expected(name: str) -> tuple[Sample, ...]:
     return tuple(read_collector(name, find_root(name)).samples)
 
 
-def _list_files(root: Path) -> list[str]:
+def list_files(root: Path) -> list[str]:
     paths = (Path(folder, file) for folder, _, files in os.walk(root) for file in files)
     return sorted(str(path.relative_to(root)) for path in paths if not path.is_symlink())
 
 
 @contextmanager
-def _damage_files(root: Path, files: list[str], kind: str) -> Iterator[None]:
+def damage_files(root: Path, files: list[str], kind: str) -> Iterator[None]:
     for file in files:
         (root / file).rename(root / f"{file}.whole")
         if kind == "folder":
@@ -139,7 +145,7 @@ def _damage_files(root: Path, files: list[str], kind: str) -> Iterator[None]:
             (root / f"{file}.whole").replace(root / file)
 
 
-def _list_excused(name: str, files: list[str]) -> set[str]:
+def list_excused(name: str, files: list[str]) -> set[str]:
     list_file = HERE / name / "may_differ.txt"
     lines = [line.split(maxsplit=2) for line in list_file.read_text().splitlines()] if list_file.exists() else []
     return {metric for glob, metric, _reason in lines if any(fnmatch.fnmatch(file, glob) for file in files)}
@@ -156,15 +162,15 @@ def _is_expected(sample: Sample, expected: list[Sample], garbage: str) -> bool:
 
 
 def _find_invented(name: str, samples: list[Sample], files: list[str], kind: str) -> list[Sample]:
-    expected = list(_read_expected(name))
+    expected = list(read_expected(name))
     garbage = (GARBAGE[kind] or b"").decode("utf-8", "ignore")[:100]
     unexpected = [sample for sample in samples if sample not in expected]
-    excused = _list_excused(name, files)
+    excused = list_excused(name, files)
     candidates = [sample for sample in unexpected if sample.metric.name not in excused]
     return [sample for sample in candidates if not _is_expected(sample, expected, garbage)]
 
 
-def _format_series(samples: list[Sample] | tuple[Sample, ...]) -> set[str]:
+def format_series(samples: list[Sample] | tuple[Sample, ...]) -> set[str]:
     return {_format_line(sample) for sample in samples}
 
 
@@ -175,7 +181,7 @@ def _find_twins(files: list[str]) -> set[str]:
 
 
 @pytest.fixture(name="copy")
-def _copy_machine(name: str, tmp_path: Path) -> Path:
+def fixture_copy(name: str, tmp_path: Path) -> Path:
     return Path(shutil.copytree(find_root(name), tmp_path / "root", symlinks=True))
 
 
@@ -198,8 +204,8 @@ def test_is_silent_without_the_hardware(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_garbage_is_never_a_reading(name: str, kind: str, copy: Path) -> None:
     """One damaged file, each in turn, gives no value that was not there before."""
-    for file in _list_files(copy):
-        with _damage_files(copy, [file], kind):
+    for file in list_files(copy):
+        with damage_files(copy, [file], kind):
             samples = read_collector(name, copy).samples
 
         assert _find_invented(name, samples, [file], kind) == [], file
@@ -209,8 +215,8 @@ def test_garbage_is_never_a_reading(name: str, kind: str, copy: Path) -> None:
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_all_garbage_is_never_a_reading(name: str, kind: str, copy: Path) -> None:
     """A machine whose every file is damaged gives no value that was not there before."""
-    files = _list_files(copy)
-    with _damage_files(copy, files, kind):
+    files = list_files(copy)
+    with damage_files(copy, files, kind):
         samples = read_collector(name, copy).samples
 
     assert _find_invented(name, samples, files, kind) == []
@@ -220,13 +226,13 @@ def test_all_garbage_is_never_a_reading(name: str, kind: str, copy: Path) -> Non
 @pytest.mark.parametrize("kind", [kind for kind in GARBAGE if kind != "gone"])
 def test_a_bad_file_hides_no_more_than_a_missing_one(name: str, kind: str, copy: Path) -> None:
     """All samples that a missing file leaves readable are readable beside a damaged one too."""
-    for file in _list_files(copy):
-        with _damage_files(copy, [file], "gone"):
-            without = _format_series(read_collector(name, copy).samples) & _format_series(_read_expected(name))
-        with _damage_files(copy, [file], kind):
-            beside = _format_series(read_collector(name, copy).samples)
+    for file in list_files(copy):
+        with damage_files(copy, [file], "gone"):
+            without = format_series(read_collector(name, copy).samples) & format_series(read_expected(name))
+        with damage_files(copy, [file], kind):
+            beside = format_series(read_collector(name, copy).samples)
 
-        excused = _list_excused(name, [file])
+        excused = list_excused(name, [file])
         assert {line for line in without - beside if re.split(r"[{ ]", line)[0] not in excused} == set(), file
 
 
@@ -234,34 +240,34 @@ def test_a_bad_file_hides_no_more_than_a_missing_one(name: str, kind: str, copy:
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_a_bad_file_never_hides_its_neighbours(name: str, kind: str, copy: Path) -> None:
     """Where a file has a twin (another node, CPU, chip), no metric with several series loses all of them."""
-    series_counts = Counter(sample.metric.name for sample in _read_expected(name))
-    for file in _find_twins(_list_files(copy)):
-        with _damage_files(copy, [file], kind):
+    series_counts = Counter(sample.metric.name for sample in read_expected(name))
+    for file in _find_twins(list_files(copy)):
+        with damage_files(copy, [file], kind):
             remaining = {sample.metric.name for sample in read_collector(name, copy).samples}
         lost = {metric for metric, count in series_counts.items() if count > 1} - remaining
 
-        assert lost <= _list_excused(name, [file]), file
+        assert lost <= list_excused(name, [file]), file
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", [kind for kind in GARBAGE if kind not in ("empty", "gone")])
+@pytest.mark.parametrize("kind", [kind for kind in GARBAGE if kind not in ("empty", "nuls", "gone")])
 def test_what_is_missing_is_counted(name: str, kind: str, copy: Path) -> None:
     """A reading that a damaged file took away leaves a note, or a None in its place."""
-    for file in _list_files(copy):
+    for file in list_files(copy):
         text = (copy / file).read_text().strip()
         if kind not in UNREADABLE and "\n" not in text and not re.fullmatch(r"-?\d+", text):
             continue  # one word may be a valid content of this file: a name, a governor
-        with _damage_files(copy, [file], kind):
+        with damage_files(copy, [file], kind):
             samples, missing = read_collector(name, copy)
 
-        assert missing > 0 or not _format_series(_read_expected(name)) - _format_series(samples), file
+        assert missing > 0 or not format_series(read_expected(name)) - format_series(samples), file
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_pass_the_conventions(name: str) -> None:
     """Prefix, snake_case, base units, `_total` on counters and on nothing else, help that is a sentence."""
-    module = importlib.import_module(f"collectors.{name}")
-    metrics: set[Metric] = {*module.METRICS, *(sample.metric for sample in _read_expected(name))}
+    module = load_collector(name)
+    metrics: set[Metric] = {*module.METRICS, *(sample.metric for sample in read_expected(name))}
 
     for metric in metrics:
         assert re.fullmatch(rf"steadytok_{name}_[a-z0-9]+(_[a-z0-9]+)*", metric.name)
@@ -275,7 +281,7 @@ def test_names_pass_the_conventions(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_series_are_well_formed(name: str) -> None:
     """No series comes twice; labels are sorted, valid and never empty; values are finite floats."""
-    samples = _read_expected(name)
+    samples = read_expected(name)
 
     assert len({(sample.metric.name, sample.labels) for sample in samples}) == len(samples)
     for sample in samples:
@@ -290,21 +296,21 @@ def test_series_are_well_formed(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_second_pass_reads_the_same(name: str) -> None:
     """State that a collector keeps between passes changes no value of an unchanged machine."""
-    module = importlib.import_module(f"collectors.{name}")
+    module = load_collector(name)
     if hasattr(module, "AFTER"):
         pytest.skip("a join is a function of its sources' Samples")
     host = Host(find_root(name))
-    extra = _build_config_arguments(module, name, configured=True)
+    extra = build_config_arguments(name, configured=True)
     first = [reading for reading in module.collect(host, *extra) if reading is not None]
     second = [reading for reading in module.collect(host, *extra) if reading is not None]
 
-    assert _format_series(second) == _format_series(first)
+    assert format_series(second) == format_series(first)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_optional_constants_keep_the_contract(name: str, tmp_path: Path) -> None:
     """Hints are one sentence, uevents are names of subsystems, and functions of the configuration take its defaults."""
-    module = importlib.import_module(f"collectors.{name}")
+    module = load_collector(name)
     for hint in ("HINT_ABSENT", "HINT_REFUSED"):
         assert re.fullmatch(r"\S.{10,180}[^.\s]", getattr(module, hint, "a sentence of the agent")), hint
     uevents = getattr(module, "UEVENTS", ())
@@ -316,7 +322,7 @@ def test_optional_constants_keep_the_contract(name: str, tmp_path: Path) -> None
         assert [reading for reading in module.collect(Host(tmp_path), config) if reading is None] == []
     assert isinstance(getattr(module, "CONFIG_DOCUMENTED", True), bool)
     if hasattr(module, "explain"):
-        assert all(isinstance(line, str) and line for line in module.explain(_read_expected(name)))
+        assert all(isinstance(line, str) and line for line in module.explain(read_expected(name)))
         assert list(module.explain(())) == []
     if hasattr(module, "sandbox_addresses"):
         assert list(module.sandbox_addresses(module.Config())) == []  # the default configuration connects to no address

@@ -38,6 +38,7 @@ _BUSY = Expectation(Word.SILENT, "an idle CPU has any frequency it likes")
 
 EXPECTED: Mapping[str, Mapping[str, Expectation]] = {
     "CollectorFailing": {"collector_success": _EVIDENCE},
+    "ReadingsLost": {'collector_missing_series{collector!="engine"}': _EVIDENCE},
     "AgentWatchdog": {},
     "SensorLost warning": {
         "hwmon_temperature_celsius": _EVIDENCE,

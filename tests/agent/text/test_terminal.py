@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import pytest
@@ -33,13 +34,23 @@ def test_a_line_stays_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"comm {ESCAPED}\na\\nfaked: line\\r\n"
 
 
-def test_what_programs_read_is_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through a pipe the text is unchanged; on a terminal it is escaped, except for line ends and tabs."""
-    text = f'dimm{{name="{EVIL}"}}\t1\n'
-    for stream, expected in ((io.StringIO(), text), (Terminal(), f'dimm{{name="{ESCAPED}"}}\t1\n')):
-        monkeypatch.setattr("sys.stdout", stream)
-        terminal.write(text)
-        assert stream.getvalue() == expected
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_text_for_programs_keeps_its_lines(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> None:
+    """All but line ends and tabs is escaped, on a terminal and in a pipe, which may end at one."""
+    monkeypatch.setattr("sys.stdout", stream)
+    terminal.write(f'dimm{{name="{EVIL}"}}\t1\n')
+
+    assert stream.getvalue() == f'dimm{{name="{ESCAPED}"}}\t1\n'
+
+
+def test_json_stays_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON with every control character is still the same JSON after it was printed."""
+    value, stream = "".join(map(chr, range(0xA1))) + "\u202e\ud800", io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    terminal.write(json.dumps({"label": value}) + "\n")
+
+    assert json.loads(stream.getvalue()) == {"label": value}
+    assert stream.getvalue().rstrip("\n").isprintable()
 
 
 def test_a_peers_answer() -> None:
