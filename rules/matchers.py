@@ -13,7 +13,7 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from collectors import Labels
-from rules.patterns import compile_bounded
+from rules.patterns import PatternLimitError, compile_bounded
 
 NAME = "__name__"
 
@@ -30,9 +30,10 @@ def compile_pattern(text: str) -> Any:
     """
     try:
         return compile_bounded(text, dot_matches_newline=True)
+    except PatternLimitError as error:
+        raise PatternLimitError(f'error parsing regexp "{text[:_MAX_EXCERPT]}…": {error}') from error
     except ValueError as error:
-        excerpt = text if len(text) <= _MAX_EXCERPT else f"{text[:_MAX_EXCERPT]}…"
-        raise ValueError(f'error parsing regexp "{excerpt}": {error}') from error
+        raise ValueError(f'error parsing regexp "{text}": {error}') from error
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,6 @@ module empties that cache after each compilation. A pattern lives as long as the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import re2
@@ -30,51 +27,40 @@ _INSTRUCTION_BYTES = 60  # measured on alternations of thousands of words, with 
 _CHARACTER_BYTES = 40
 
 
+class PatternLimitError(ValueError):
+    """A pattern, or all patterns of a query together, are too long or too large."""
+
+
 class PatternAllowance:
-    """The bytes that further patterns of one expression may take."""
+    """The bytes that the patterns of one expression may still take."""
 
     __slots__ = ("_remaining",)
 
-    def __init__(self, max_bytes: int) -> None:
-        self._remaining = max_bytes
+    def __init__(self) -> None:
+        self._remaining = MAX_BYTES_PER_QUERY
 
-    def spend(self, size: int) -> None:
-        """Accounts for a compiled pattern; raises ValueError if the expression has too many or too large ones."""
-        self._remaining -= size
+    def spend(self, pattern: str, compiled: Any) -> None:
+        """Accounts for a pattern; raises PatternLimitError if the expression has too many or too large ones."""
+        self._remaining -= estimate_bytes(pattern, compiled)
         if self._remaining < 0:
-            raise ValueError(
+            raise PatternLimitError(
                 f"the regular expressions of this query take more than {MAX_BYTES_PER_QUERY >> 20} MiB when compiled; "
                 "use fewer or simpler ones"
             )
 
 
-_allowance: ContextVar[PatternAllowance | None] = ContextVar("pattern_allowance", default=None)
-
-
-@contextmanager
-def limit_patterns(max_bytes: int = MAX_BYTES_PER_QUERY) -> Iterator[None]:
-    """Limits what all patterns compiled within the block take together."""
-    token = _allowance.set(PatternAllowance(max_bytes))
-    try:
-        yield
-    finally:
-        _allowance.reset(token)
-
-
 def compile_bounded(pattern: str, *, dot_matches_newline: bool, allows_large: bool = True) -> Any:
     """Compiles a pattern; raises ValueError, with RE2's reason, if it is invalid or too large."""
     if len(pattern) > MAX_LENGTH:
-        raise ValueError(f"it has {len(pattern):,} characters, and {MAX_LENGTH:,} are allowed; use a shorter one")
+        raise PatternLimitError(
+            f"it has {len(pattern):,} characters, and {MAX_LENGTH:,} are allowed; use a shorter one"
+        )
     try:
-        compiled = _compile(pattern, dot_matches_newline, SMALL_BYTES)
+        return _compile(pattern, dot_matches_newline, SMALL_BYTES)
     except re2.error as error:
         if not (allows_large and "too large" in _describe_error(error)):
             raise ValueError(_describe_error(error)) from error
-        compiled = _compile_large(pattern, dot_matches_newline)
-    allowance = _allowance.get()
-    if allowance is not None:
-        allowance.spend(estimate_bytes(pattern, compiled))
-    return compiled
+        return _compile_large(pattern, dot_matches_newline)
 
 
 def _compile_large(pattern: str, dot_matches_newline: bool) -> Any:

@@ -13,7 +13,6 @@ from collectors import Labels
 from rules.history.blocks import Floats, Times
 from rules.history.history import History
 from rules.matchers import Matchers, find_exact_name
-from rules.patterns import limit_patterns
 from rules.promql.evaluate import evaluate_plan, evaluate_windows
 from rules.promql.parse import parse
 from rules.promql.plan import (
@@ -156,8 +155,7 @@ def compile(text: str, *, subquery_step_ms: int = 60_000) -> Query:  # noqa: A00
 
     `subquery_step_ms` is the step of `[5m:]`, in Prometheus the global evaluation interval.
     """
-    with limit_patterns():
-        plan = parse(text, subquery_step_ms)
+    plan = parse(text, subquery_step_ms)
     matchers = tuple(selector.matchers for selector in iter_selectors(plan))
     names = frozenset(name for each in matchers if (name := find_exact_name(each)) is not None)
     return Query(text, infer_kind(plan), names, compute_reach_ms(plan), plan, matchers)
@@ -165,8 +163,7 @@ def compile(text: str, *, subquery_step_ms: int = 60_000) -> Query:  # noqa: A00
 
 def parse_selector(text: str) -> Matchers:
     """Parses a series selector, such as `match[]` of the query API, to its matchers; raises PromqlError."""
-    with limit_patterns():
-        plan = parse(text, 60_000)
+    plan = parse(text, 60_000)
     if not isinstance(plan, VectorSelector) or plan.time_modifiers != TimeModifiers():
         raise PromqlError('parse error: expected a series selector such as name{label="value"}')
     return plan.matchers

@@ -109,9 +109,12 @@ def _collect_args(*values: object) -> dict[str, object]:
 def _run_query(context: ExpansionContext, text: str) -> QueryResult:
     context.budget.spend(QUERY_COST + 10 * len(text))  # a query's parser is slower per character than any function here
     try:
-        return QueryResult(QuerySample(StringMap(labels), value) for labels, value in context.query(text))
+        samples = context.query(text)
     except Exception as error:  # a failed query is the template's error, never the rule's
         raise TemplateError(str(error)) from error
+    for labels, _ in samples:
+        context.budget.spend(sum(len(value) for _, value in labels))
+    return QueryResult(QuerySample(StringMap(labels), value) for labels, value in samples)
 
 
 def _get_first(samples: QueryResult) -> QuerySample:
