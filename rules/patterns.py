@@ -12,7 +12,7 @@ from typing import Any
 
 import re2
 
-MAX_LENGTH = 32_768
+MAX_LENGTH = 16_384
 """Characters of a pattern. An alternation of a thousand names fits."""
 
 MAX_BYTES_PER_QUERY = 16 << 20

@@ -179,13 +179,21 @@ def _compute_fractions(lower: float, upper: float, histogram: Buckets) -> Floats
 
 
 def _compute_rank(value: float, histogram: Buckets) -> Floats:
-    """Returns the number of observations that are at most `value`."""
+    """
+    Returns the number of observations that are at most `value`.
+
+    As for a quantile, the first bucket begins at 0 if it ends above. Prometheus does so since 3.8:
+    https://github.com/prometheus/prometheus/issues/17367.
+    """
     bounds, counts = histogram
     bucket = int(np.searchsorted(bounds, value, "right"))  # the bucket that `value` lies in, above its lower bound
     if 0 < bucket < len(bounds):
         below, start = counts[bucket - 1], bounds[bucket - 1]
         rank: Floats = below + (counts[bucket] - below) * (value - start) / (bounds[bucket] - start)
         return rank
+    if bucket == 0 and bounds[0] > 0:
+        first: Floats = counts[0] * (max(0.0, value) / bounds[0])
+        return first
     # A bucket down to -Inf cannot be interpolated: all of it counts, except for the value -Inf itself.
     last: Floats = counts[max(bucket - 1, 0)] * (value > -np.inf)
     return last
