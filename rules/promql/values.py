@@ -12,6 +12,7 @@ import numpy.typing as npt
 from collectors import Labels
 from rules.history.blocks import Floats, Times
 from rules.history.selection import Selection
+from rules.history.series_index import SelectionKeeper
 from rules.matchers import NAME, Matchers
 from rules.promql.plan import Memo, Node, PromqlError
 
@@ -50,7 +51,7 @@ SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 class SampleSource(Protocol):
     """A source of series: History, or a snapshot of it."""
 
-    def select(self, matchers: Matchers) -> Selection: ...
+    def select(self, matchers: Matchers, keeper: SelectionKeeper | None = None) -> Selection: ...
 
 
 class Series(NamedTuple):

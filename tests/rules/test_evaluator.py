@@ -12,6 +12,9 @@ from collectors import Sample, gauge
 from rules.alerts import AlertState
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
+from rules.history.selection import Selection
+from rules.history.series_index import SelectionKeeper
+from rules.matchers import Matchers
 from rules.state import compute_next_slot
 from tests.rules.evaluated_host import HOUR, SECOND, Host, load_rule_text
 
@@ -285,10 +288,8 @@ def test_a_fault_inside_one_rule_never_takes_the_others(tmp_path: Path) -> None:
     """Even an exception from a bug is only that rule's error."""
 
     class _Broken(History):
-        def get_epoch(self, name: str) -> int:
-            if name == "hot":
-                raise ZeroDivisionError("a bug")
-            return super().get_epoch(name)
+        def select(self, matchers: Matchers, keeper: SelectionKeeper | None = None) -> Selection:
+            raise ZeroDivisionError("a bug")
 
     rules = RuleEvaluator(
         load_rule_text(tmp_path, "{record: a, expr: hot}\n{record: b, expr: vector(1)}"),
