@@ -32,7 +32,7 @@ from rules.promql.selectors import MAX_STEPS
 MAX_CELLS = 3_000_000
 """Series x steps of all parts of one query together: 27 MB, and several times that during the evaluation."""
 
-MAX_LABEL_BYTES = 32 << 20
+MAX_LABEL_BYTES = 16 << 20
 """Estimated bytes of the labels that one query makes: two run at a time, and the agent is to stay below 256 MB."""
 
 TRUNCATED = "results truncated due to limit"

@@ -18,7 +18,7 @@ from rules.matchers import NAME, Matcher, compile_pattern
 from rules.promql.aggregate import AGGREGATIONS
 from rules.promql.binary import OPERATORS
 from rules.promql.functions import FUNCTIONS
-from rules.promql.pattern_limits import TEXT_OR_COMMENT, check_pattern_sizes
+from rules.promql.parser_limits import check_parser_limits
 from rules.promql.plan import (
     Aggregate,
     Binary,
@@ -39,13 +39,17 @@ MAX_BYTES = 64 << 10
 MAX_DEPTH = 200  # promql-parser overflows the stack of the whole process at about 4,000 levels
 MAX_ESCAPES = 2_000  # and at about 20,000 escapes in a string, or comments
 
+# Possessive, and also closed by the end of the text, so that no text makes the search backtrack.
+_TEXT_OR_COMMENT = (
+    r"""(?P<text>"(?:\\.|[^"\\])*+(?:"|\\?\Z)|'(?:\\.|[^'\\])*+(?:'|\\?\Z)|`[^`]*+(?:`|\Z))|(?P<comment>\#[^\n]*)"""
+)
 _TOKEN = re.compile(
-    TEXT_OR_COMMENT
+    _TEXT_OR_COMMENT
     + r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<comma>,)"
     + r"|(?P<operator>[-+*/%^]|[=!<>]=?|=~|!~|\b(?:and|or|unless|atan2)\b)",
     re.DOTALL | re.IGNORECASE,
 )
-_NORMALIZABLE = re.compile(TEXT_OR_COMMENT + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)", re.DOTALL)
+_NORMALIZABLE = re.compile(_TEXT_OR_COMMENT + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)", re.DOTALL)
 _LONG_NUMBER = re.compile(r"\d++(?:_\d++)++")
 _NEGATIVE_AT = re.compile(r"@\s*-")
 _EXPERIMENTAL = (
@@ -72,7 +76,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def parse(text: str, subquery_step_ms: int) -> Node:
     """Parses an expression to its plan; raises PromqlError if it is invalid or not supported."""
     _check_limits(text)
-    check_pattern_sizes(text)
+    check_parser_limits(text, _measure_depth(text))
     try:
         tree = promql_parser.parse(_NORMALIZABLE.sub(_normalize_token, text))
     except (ValueError, OverflowError) as error:

@@ -157,6 +157,8 @@ HEAVY = {
     + "work_total"
     + "".join(f', "l{n}", "$1", "node", "(.*)")' for n in range(190)),
     "label sets joined": " * on(node) ".join(["work_total"] * 190),
+    "a copy at each level": " or ".join(["work_total{" + ",".join(f'l{n}="b"' for n in range(28)) + "}"] * 190),
+    "a pattern at each level": " or ".join(['work_total{node=~"b"}'] * 190),
     "regular expressions": "work_total{" + ",".join(rf'node!~"\\pN{{150}}{n}"' for n in range(1_000)) + "}",
     "series from nothing": " or ".join(f'label_replace(work_total, "copy", "{n}", "", "")' for n in range(150)),
 }
