@@ -287,6 +287,23 @@ def test_names_say_what_things_are() -> None:
     assert offenders == []
 
 
+def test_no_cache_is_emptied_whole_at_its_limit() -> None:
+    """
+    A cache that empties itself when full serves nobody as soon as there is one entry more than it holds.
+
+    History's 1,024 selections did: with 1,100 rules each tick took 20 times longer.
+    """
+    offenders = []
+    for path in every_module():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.If) and (match := re.search(r"len\(([\w.]+)\) >=? ", ast.unparse(node.test))):
+                emptied = (f"{match[1]}.clear()", f"{match[1]} = {{}}", f"{match[1]} = dict()", "cache_clear()")
+                if any(text in ast.unparse(statement) for statement in node.body for text in emptied):
+                    offenders.append(f"{to_name(path)}:{node.lineno}")
+
+    assert offenders == []
+
+
 def test_ignores_have_their_reason() -> None:
     """Every `noqa` and `type: ignore` says why on its line."""
     bare = re.compile(r"#\s*(noqa|type: ignore)(\[[\w, -]+\]|: [A-Z0-9, ]+)?\s*$")
