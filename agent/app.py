@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from types import ModuleType
 
@@ -260,7 +260,8 @@ class Agent:
             remedies=self.remediator,
             inbox=self.inbox,
             now_ms=self.clock.now_ms,
-            metrics=self.render_metrics,
+            metrics=self.prepare_metrics,
+            tick_number=lambda: self.loop.ticks,
             since_tick=self._measure_seconds_since_tick,
             identity=self.config.build_identity_labels(),
             external_labels=self.config.build_external_labels(),
@@ -311,11 +312,15 @@ class Agent:
         self._log.info("canary engine is ready", url=ready.url, weights=format_bytes(ready.weights_bytes))
         self.collectors.rebind_engine_collectors()
 
-    def render_metrics(self) -> str:
-        """Renders /metrics: the newest value of every series in History, and the counters of the registry."""
-        series = self.history.get_latest()
-        exported = compact_series(series) if self.config.web.metrics == "compact" else series
-        return self._exposition.render(exported) + generate_latest(self._registry).decode()
+    def prepare_metrics(self) -> Callable[[], bytes]:
+        """Takes the newest value of every series in History; the returned function renders them and the counters."""
+        series = list(self.history.get_latest())
+
+        def render() -> bytes:
+            exported = compact_series(series) if self.config.web.metrics == "compact" else series
+            return self._exposition.render(exported).encode() + generate_latest(self._registry)
+
+        return render
 
     def _measure_seconds_since_tick(self) -> float | None:
         last_tick_at = self.loop.last_tick_at

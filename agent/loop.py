@@ -67,6 +67,7 @@ class Loop:
         self.self_metrics = self_metrics
         self.interval = interval
         self.stale_after = stale_after
+        self.ticks = 0
         self.last_tick_at: float | None = None
         self.busy_seconds = 0.0
         self.late_seconds = 0.0
@@ -172,5 +173,6 @@ class Loop:
         self._tick_log.log_rule_faults(self.rules.health)
 
     def _measure_tick(self, sampled_at: float) -> None:
+        self.ticks += 1
         self.last_tick_at = self.clock.monotonic()
         self.busy_seconds = self.last_tick_at - sampled_at

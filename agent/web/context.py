@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from agent.alerting.webhook_inbox import Inbox
 from agent.remediation.remediator import Remediator
+from agent.web.shared_rendering import Prepare
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
@@ -23,8 +24,10 @@ class WebContext:
     remedies: Remediator
     inbox: Inbox
     now_ms: Callable[[], int]
-    metrics: Callable[[], str]
-    """Returns the body of /metrics."""
+    metrics: Prepare
+    """Takes the newest values; the function that it returns renders them as the body of /metrics, in a thread."""
+    tick_number: Callable[[], int]
+    """Counts the ticks: between two of them, rules, alerts and /metrics stay as they are."""
     since_tick: Callable[[], float | None]
     """Returns the seconds since the last tick; None before the first."""
     identity: Mapping[str, str]

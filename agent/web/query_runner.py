@@ -47,7 +47,7 @@ class QueryRunner:
         self._waiting = 0
         self._running = 0
 
-    async def run(self, prepare: Callable[[], Callable[[], _T]], seconds: float) -> _T:
+    async def run(self, prepare: Callable[[], Callable[[], _T]], seconds: float = MAX_QUERY_SECONDS) -> _T:
         """
         Returns the result of the work.
 
