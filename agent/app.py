@@ -301,7 +301,7 @@ class Agent:
             canary = self.canary
             self.scheduler.add_job(self.config.engine.every, lambda: canary.maybe_burst(self.history, now()))
         self.scheduler.start()
-        self._stack.callback(self.learning.save)
+        self._stack.callback(self.learning.close)
         self._stack.callback(self.scheduler.close)
 
     def _on_canary_ready(self) -> None:

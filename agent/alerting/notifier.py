@@ -22,6 +22,7 @@ import structlog
 
 from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, post_alerts
 from agent.config.schema import AlertingConfig
+from agent.runtime.threads import run_in_thread
 from collectors import Labels
 from rules.alerts import Alert, AlertState
 
@@ -237,7 +238,7 @@ class Notifier:
 
     async def _update_targets(self) -> None:
         assert self._discovery is not None and self._session is not None
-        targets = self._discovery.list_targets()
+        targets = await run_in_thread("list alertmanagers", self._discovery.list_targets)
         removed = [sender for target, sender in self._senders.items() if target not in targets]
         # A new Alertmanager receives the firing alerts at the next resend, as it would after a restart of its own.
         added = [target for target in targets if target not in self._senders]

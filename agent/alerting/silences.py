@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, build_request_options
+from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, prepare_request
 from agent.alerting.identity import SOURCE
 from agent.alerting.matchers import Op, build_matcher
 from agent.config.schema import AlertingConfig
 from agent.runtime.errors import describe_error
+from agent.runtime.threads import run_in_thread
 from collectors import Labels
 from rules.matchers import Matchers
 
@@ -109,7 +110,7 @@ class Silences:
 
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
-                await self._poll(session, discovery.list_targets())
+                await self._poll(session, await run_in_thread("list alertmanagers", discovery.list_targets))
                 answered.set()
                 await asyncio.sleep(POLL_INTERVAL)
 
@@ -151,7 +152,7 @@ async def _fetch_body(session: aiohttp.ClientSession, target: AlertmanagerTarget
     import aiohttp
 
     try:
-        async with session.get(f"{target.root}/api/v2/silences", **build_request_options(target)) as response:
+        async with session.get(f"{target.root}/api/v2/silences", **await prepare_request(target)) as response:
             if response.status != 200:
                 raise ValueError(f"HTTP {response.status}")
             body = bytearray()

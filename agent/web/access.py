@@ -15,6 +15,7 @@ https://fetch.spec.whatwg.org/#origin-header, https://www.w3.org/TR/CSP3/
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ import structlog
 from aiohttp import web
 
 from agent.config.loader import ConfigError
+from agent.runtime.threads import run_in_thread
 from agent.web import prometheus_json, webconfig
 from agent.web.credentials import Credentials, has_allowed_name
 from agent.web.listener import ConnectionGuard, Listener
@@ -153,10 +155,14 @@ class AccessControl:
         """Loads the web configuration again whenever it changes; new connections use the new one."""
         while self._path is not None:
             await asyncio.sleep(RELOAD_INTERVAL)
-            if self.web_config.has_changed:
-                self._reload(self._path)
+            await run_in_thread("web configuration", functools.partial(self._reload_if_changed, self._path))
+            if self.listener is not None:
+                self.listener.context = self.web_config.context
 
-    def _reload(self, path: str) -> None:
+    def _reload_if_changed(self, path: str) -> None:
+        """Checks and reads the files in a thread: a disk that hangs delays no request."""
+        if not self.web_config.has_changed:
+            return
         files = webconfig.stamp_files(path)  # a bad file is read again only after it changes
         try:
             self.web_config = webconfig.load_web_config(path, self.web_config)
@@ -164,8 +170,6 @@ class AccessControl:
             self.web_config = replace(self.web_config, files=files)
             self._log.error("the new web configuration is not used; the old one stays", faults=error.messages)
             return
-        if self.listener is not None:
-            self.listener.context = self.web_config.context
         self._log.info("web configuration reloaded", file=path)
 
     def make_middleware(self) -> Middleware:
