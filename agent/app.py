@@ -35,6 +35,7 @@ from agent.runtime.clock import Clock
 from agent.runtime.run_options import RunOptions
 from agent.runtime.scheduler import Scheduler
 from agent.runtime.sd_notify import SystemdNotifier
+from agent.runtime.step_guard import StepGuard
 from agent.runtime.version import version
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.eye_socket import find_eye_socket
@@ -65,6 +66,7 @@ class Agent:
         self.config = config
         self.options = options
         self.clock = Clock()
+        self.steps = StepGuard()
         self.stop = asyncio.Event()
         self._log = structlog.get_logger()
         self._stack = AsyncExitStack()
@@ -88,7 +90,7 @@ class Agent:
         eye_cache = str(self.folder / COLLECTOR_CACHE)
         self.eye_pool = EyePool(root, lambda result: self.loop.deliver(result), eye_cache, find_eye_socket(root))
         self.hand = HandProcess(config.remediation.hand, self.state.path)
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(self.steps)
         self.collectors = self._wire_collectors(modules)
         self.sampler = self.collectors.sampler
         self.hotplug = Hotplug(lambda subsystem: self.sampler.make_due_on_uevent(subsystem, self.clock.monotonic()))
@@ -120,6 +122,7 @@ class Agent:
             watchdog=self._systemd,
             scheduler=self.scheduler,
             self_metrics=self.self_metrics,
+            steps=self.steps,
             interval=config.sample.interval,
             stale_after=config.sample.stale_after,
         )
@@ -186,6 +189,7 @@ class Agent:
             remediator=self.remediator,
             canary=self.canary,
             engines=(engine.name for engine in config.engines),
+            steps=self.steps,
         )
 
     def _build_presenter(self, screen: Screen | None) -> Presenter:
@@ -263,6 +267,7 @@ class Agent:
             metrics=self.prepare_metrics,
             tick_number=lambda: self.loop.ticks,
             since_tick=self._measure_seconds_since_tick,
+            step_faults=lambda: self.steps.faults,
             identity=self.config.build_identity_labels(),
             external_labels=self.config.build_external_labels(),
             external_url=self._get_external_url(self.config),
@@ -295,11 +300,13 @@ class Agent:
     def _start_scheduler(self) -> None:
         now = self.clock.now_ms
         self.learning.add_jobs(self.scheduler)
-        self.scheduler.add_job(FORGET_INTERVAL, lambda: self.history.forget(now()))
+        self.scheduler.add_job(FORGET_INTERVAL, lambda: self.history.forget(now()), name="forget")
         self.collectors.add_jobs()
         if self.canary is not None:
             canary = self.canary
-            self.scheduler.add_job(self.config.engine.every, lambda: canary.maybe_burst(self.history, now()))
+            self.scheduler.add_job(
+                self.config.engine.every, lambda: canary.maybe_burst(self.history, now()), name="canary burst"
+            )
         self.scheduler.start()
         self._stack.callback(self.learning.close)
         self._stack.callback(self.scheduler.close)

@@ -44,10 +44,12 @@ class Learning:
     def add_jobs(self, scheduler: Scheduler) -> None:
         """Schedules learning and saving."""
         now = self._clock.now_ms
-        scheduler.add_job(LEARN_INTERVAL, lambda: self.baseline.learn(self._history, now()))
-        scheduler.add_job(LEARN_INTERVAL, self._start_adoption)
-        scheduler.add_job(learner.OBSERVE_SECONDS, lambda: self.plant_learner.observe(self._history, now()))
-        scheduler.add_job(SAVE_INTERVAL, self.save)
+        scheduler.add_job(LEARN_INTERVAL, lambda: self.baseline.learn(self._history, now()), name="learn baselines")
+        scheduler.add_job(LEARN_INTERVAL, self._start_adoption, name="adopt baselines")
+        scheduler.add_job(
+            learner.OBSERVE_SECONDS, lambda: self.plant_learner.observe(self._history, now()), name="learn plants"
+        )
+        scheduler.add_job(SAVE_INTERVAL, self.save, name="save baselines")
 
     def _start_adoption(self) -> None:
         """Looks for handed-over baselines, unless the disk still has not answered the last time."""

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
+from agent.runtime.step_guard import StepGuard
+
 MIN_INTERVAL = 0.01  # seconds between two runs of one job
 
 
@@ -46,15 +48,18 @@ class EveryTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no t
 class Scheduler:
     """Runs the slow jobs on the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: StepGuard) -> None:
+        """`steps` guards every job as a step of that name."""
+        self._steps = steps
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         self._scheduler = AsyncIOScheduler(timezone=datetime.UTC, job_defaults=defaults)
 
-    def add_job(self, seconds: float, job: Callable[[], object], *, name: str | None = None) -> None:
+    def add_job(self, seconds: float, job: Callable[[], object], *, name: str) -> None:
         """Calls `job` every `seconds`, first after one interval; replaces an earlier job of that name."""
 
         async def run_job() -> None:  # a plain function would run in the default executor's threads
-            job()
+            with self._steps.guard("job", name):
+                job()
 
         self._scheduler.add_job(run_job, EveryTrigger(seconds), id=name, replace_existing=True)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
 from agent.alerting.webhook_inbox import Inbox
 from agent.remediation.remediator import Remediator
+from agent.runtime.step_guard import StepFault
 from agent.web.shared_rendering import Prepare
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
@@ -30,6 +31,8 @@ class WebContext:
     """Counts the ticks: between two of them, rules, alerts and /metrics stay as they are."""
     since_tick: Callable[[], float | None]
     """Returns the seconds since the last tick; None before the first."""
+    step_faults: Callable[[], Sequence[StepFault]]
+    """Returns the steps of the tick, and the scheduled jobs, whose last run failed."""
     identity: Mapping[str, str]
     """`job` and `instance`, which every series carries in the query API."""
     external_labels: Mapping[str, str]

@@ -26,6 +26,7 @@ async def start_server(config: AgentConfig, context: WebContext) -> tuple[WebSer
         metrics=context.metrics,
         tick_number=context.tick_number,
         since_tick=context.since_tick,
+        step_faults=context.step_faults,
         interval=config.sample.interval,
         routes=[
             *StaticPages().routes(),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.runtime.scheduler import EveryTrigger, Scheduler
+from agent.runtime.step_guard import StepGuard
 
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 
@@ -43,8 +44,8 @@ def test_a_step_neither_stops_nor_floods(step: int, monkeypatch: pytest.MonkeyPa
     async def scenario() -> None:
         nonlocal offset
         loop = asyncio.get_running_loop()
-        schedule = Scheduler()
-        schedule.add_job(0.1, lambda: fire_times.append(loop.time()))
+        schedule = Scheduler(StepGuard())
+        schedule.add_job(0.1, lambda: fire_times.append(loop.time()), name="fire")
         schedule.start()
         await asyncio.sleep(0.35)
         offset = datetime.timedelta(seconds=step)
