@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -38,24 +37,18 @@ class Learning:
         self._state = state
         self._history = history
         self._clock = clock
-        self._adoption: asyncio.Task[None] | None = None
         self._writer = WriterThread("the baselines")
 
     def add_jobs(self, scheduler: Scheduler) -> None:
         """Schedules learning and saving."""
         now = self._clock.now_ms
         scheduler.add_job(LEARN_INTERVAL, lambda: self.baseline.learn(self._history, now()), name="learn baselines")
-        scheduler.add_job(LEARN_INTERVAL, self._start_adoption, name="adopt baselines")
+        adopt = baseline_handover.adopt
+        scheduler.add_job(LEARN_INTERVAL, lambda: adopt(self._state, self.baseline), name="adopt baselines")
         scheduler.add_job(
             learner.OBSERVE_SECONDS, lambda: self.plant_learner.observe(self._history, now()), name="learn plants"
         )
         scheduler.add_job(SAVE_INTERVAL, self.save, name="save baselines")
-
-    def _start_adoption(self) -> None:
-        """Looks for handed-over baselines, unless the disk still has not answered the last time."""
-        if self._adoption is None or self._adoption.done():
-            adoption = baseline_handover.adopt(self._state, self.baseline)
-            self._adoption = asyncio.get_running_loop().create_task(adoption, name="adopt baselines")
 
     def save(self) -> None:
         """Hands both to the thread that writes them to the state folder; a failure is logged."""
