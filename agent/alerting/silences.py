@@ -20,6 +20,7 @@ from agent.alerting.identity import SOURCE
 from agent.alerting.matchers import Op, build_matcher
 from agent.config.schema import AlertingConfig
 from agent.runtime.errors import describe_error
+from agent.runtime.step_guard import StepGuard
 from agent.runtime.threads import run_in_thread
 from collectors import Labels
 from rules.matchers import Matchers
@@ -67,6 +68,7 @@ class Silences:
         """False while no Alertmanager answers."""
         self._external_labels = external_labels
         self._active: tuple[Matchers, ...] = ()
+        self._steps = StepGuard()
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
 
@@ -110,7 +112,8 @@ class Silences:
 
         async with aiohttp.ClientSession(trust_env=False) as session:
             while True:
-                await self._poll(session, await run_in_thread("list alertmanagers", discovery.list_targets))
+                with self._steps.guard("poll silences"):
+                    await self._poll(session, await run_in_thread("list alertmanagers", discovery.list_targets))
                 answered.set()
                 await asyncio.sleep(POLL_INTERVAL)
 

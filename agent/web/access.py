@@ -28,6 +28,7 @@ import structlog
 from aiohttp import web
 
 from agent.config.loader import ConfigError
+from agent.runtime.step_guard import StepGuard
 from agent.runtime.threads import run_in_thread
 from agent.web import prometheus_json, webconfig
 from agent.web.credentials import Credentials, has_allowed_name
@@ -145,6 +146,7 @@ class AccessControl:
         self._log = structlog.get_logger()
         self.web_config = webconfig.load_web_config(path)
         self.listener: Listener | None = None
+        self._steps = StepGuard()
         self._refusal_counter = Counter(
             "steadytok_http_refused", "Requests refused by access control.", ["reason"], registry=registry
         )
@@ -155,7 +157,8 @@ class AccessControl:
         """Loads the web configuration again whenever it changes; new connections use the new one."""
         while self._path is not None:
             await asyncio.sleep(RELOAD_INTERVAL)
-            await run_in_thread("web configuration", functools.partial(self._reload_if_changed, self._path))
+            with self._steps.guard("watch web configuration"):
+                await run_in_thread("web configuration", functools.partial(self._reload_if_changed, self._path))
             if self.listener is not None:
                 self.listener.context = self.web_config.context
 

@@ -62,7 +62,11 @@ class QueryRunner:
             self._slots.release()
             raise
         self._running += 1
-        query.start(self._release_slot)
+        try:
+            query.start(self._release_slot)
+        except RuntimeError as error:  # "can't start new thread": a limit of the host, perhaps for a moment
+            self._release_slot()
+            raise QueryTimeoutError("no thread can be started; try again in a moment") from error
         try:
             return await query.future
         finally:
