@@ -15,6 +15,7 @@ https://fetch.spec.whatwg.org/#origin-header, https://www.w3.org/TR/CSP3/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import re
 from collections.abc import Collection, Mapping
@@ -187,8 +188,9 @@ class AccessControl:
                 response = await self._respond(request, handler, guard)
                 self._add_headers(response)
                 # Sent inside the middleware: a connection is not idle while its answer is being sent.
-                await response.prepare(request)
-                await response.write_eof()
+                with contextlib.suppress(ConnectionError):  # the client has hung up: no fault, and there may be floods
+                    await response.prepare(request)
+                    await response.write_eof()
             finally:
                 if guard is not None:
                     guard.on_answer_sent()
@@ -211,7 +213,8 @@ class AccessControl:
             allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
             return _build_refusal(HTTPStatus(error.status), "not_found", error.reason, allowed)
         except Exception as error:  # a fault in one request ends only that request
-            self._log.exception("a request failed", path=request.path, reason=type(error).__name__)
+            if not _has_left(request, error):
+                self._log.exception("a request failed", path=request.path, reason=type(error).__name__)
             return _build_refusal(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "internal error; the log has its reason"
             )
@@ -297,6 +300,11 @@ class AccessControl:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.update(self.web_config.settings.http_server_config.headers)
+
+
+def _has_left(request: web.Request, error: Exception) -> bool:
+    """True where the fault is that the client has hung up."""
+    return isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing())
 
 
 def _allowed_names(web_config: LoadedWebConfig) -> tuple[str, ...]:
