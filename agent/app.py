@@ -170,7 +170,7 @@ class Agent:
             identity=config.build_identity_labels(),
             root=self.options.root,
             folder=self.folder,
-            token_file=self.state.ensure_token_file(),
+            token_file=self.state.ensure_pace_token_file(),
             hand_path=self.hand.path,
             posted_alerts=self.inbox.firing_alerts,
             is_silenced=self.silences.is_silenced,
@@ -217,7 +217,7 @@ class Agent:
             or (enabled == "auto" and "INVOCATION_ID" in os.environ)
         ):
             return None
-        return Canary(self.config.engine, self.state.ensure_token_file(), self._on_canary_ready)
+        return Canary(self.config.engine, self.state.ensure_pace_token_file(), self._on_canary_ready)
 
     def _close_persistence(self) -> None:
         self.persistence.close(self.history, self.loop.rules, self.loop.notifier, self.clock.now_ms())

@@ -49,11 +49,15 @@ Files that outlast the process (host.cache) only save time, such as a list that 
 
 from collectors._engine.address import EngineAddress
 from collectors._host.host import Host, Note, natural
+from collectors._host.http_answers import HttpAnswer, HttpAnswerError, HttpRedirectError, request_http
 from collectors._host.sample import Labels, Metric, Reading, Sample, counter, gauge
 
 __all__ = [
     "EngineAddress",
     "Host",
+    "HttpAnswer",
+    "HttpAnswerError",
+    "HttpRedirectError",
     "Labels",
     "Metric",
     "Note",
@@ -62,4 +66,5 @@ __all__ = [
     "counter",
     "gauge",
     "natural",
+    "request_http",
 ]

@@ -8,7 +8,6 @@ may take, so a dead engine hides no other. An engine with an open request receiv
 
 from __future__ import annotations
 
-import http.client
 import threading
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -108,7 +107,7 @@ class _Request(threading.Thread):
         answer = None
         try:
             answer = self._host.get(self._url, timeout=_READ_TIMEOUT)
-        except (http.client.HTTPException, ValueError) as error:  # no HTTP answer, or a malformed URL
+        except ValueError as error:  # a malformed URL
             self._host.note(self._url, str(error) or type(error).__name__)
         with self._condition:
             self.answer, self.done = answer, True

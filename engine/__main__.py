@@ -151,14 +151,14 @@ def _run_replicas(options: argparse.Namespace, binding: Binding, arguments: list
     """Runs one worker per node; argparse takes the last value of an option, so the overrides come last."""
     from engine.serving.replicas import Replicas
 
-    _read_token(options.token_file)
+    token = _read_token(options.token_file)
     _lower_priority(options.nice)
     grace.seconds = options.drain
     checkpoint, _ = _open_checkpoint(options, binding, times=len(binding.nodes))
     overrides = ["--nice", "0"]  # a child inherits its niceness, and would add its own
     if options.model is None:  # one size for all workers, whatever memory their nodes have
         overrides += ["--size", f"{checkpoint.config.weights_bytes >> 10}KiB"]
-    replicas = Replicas((options.host, options.port), binding.nodes, [*arguments, *overrides], _log)
+    replicas = Replicas((options.host, options.port), binding.nodes, [*arguments, *overrides], _log, token)
     try:
         ready = {**replicas.start(), "pid": os.getpid()}
         wait_for_exit(json.dumps(ready), until_stdin_closes=options.until_stdin_closes)

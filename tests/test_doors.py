@@ -84,6 +84,113 @@ def test_doors_are_few(door: str, allowed: set[str]) -> None:
     assert offenders == []
 
 
+# Who may speak HTTP as a client: the two doors, and the engine's router, which asks its own workers.
+HTTP_DOORS = {"collectors/_host/http_answers.py", "agent/runtime/http_client.py", "engine/serving/router.py"}
+# An answer's body, read beside a door; a server reads the body of its own `request`, which access control bounds.
+BODY_READERS = {"text", "json", "read", "readany", "readline", "readchunk", "iter_any", "iter_chunked", "iter_chunks"}
+
+
+def test_answers_over_http_have_one_door() -> None:
+    """Whoever reads a peer's answer bounds it: no other file imports a client of HTTP or opens a session."""
+    clients = re.compile(r"^(urllib\.request|http\.client|requests|httpx|urllib3|pycurl)(\.|$)")
+    sessions = re.compile(
+        r"^(.*\.)?(urlopen|build_opener|ClientSession|TCPConnector|HTTPS?Connection)$|^aiohttp\.request$"
+    )
+    offenders = []
+    for path in every_module():
+        if to_name(path) in HTTP_DOORS:
+            continue
+        offenders += [f"{to_name(path)}:{line} imports {name}" for line, name in imports(path) if clients.match(name)]
+        offenders += [f"{to_name(path)}:{line} calls {name}" for line, name in calls(path) if sessions.match(name)]
+
+    assert offenders == []
+
+
+def test_no_body_is_read_beside_the_door() -> None:
+    """`await response.text()` and its like, which have no bound, stand at the door alone."""
+    offenders = [
+        f"{to_name(path)}:{node.lineno} reads {ast.unparse(node)}"
+        for path in list_modules("agent")
+        if to_name(path) not in HTTP_DOORS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and (
+            (node.attr in BODY_READERS and isinstance(node.value, ast.Attribute) and node.value.attr == "content")
+            or (node.attr in BODY_READERS and ast.unparse(node.value) in ("response", "answer", "resp"))
+        )
+    ]
+    # `answer.text` of the door's own answer is bounded already; a call of it would be aiohttp's.
+    offenders = [offender for offender in offenders if not offender.endswith(" answer.text")]
+
+    assert offenders == []
+
+
+@pytest.mark.parametrize("folder", ["agent", "collectors", "hand"])
+def test_what_is_received_from_a_socket_is_counted(folder: str) -> None:
+    """A file that calls recv has a greatest number of bytes for what it collects."""
+    offenders = [
+        f"{to_name(path)}:{line} calls {name}"
+        for path in list_modules(folder)
+        for line, name in calls(path)
+        if re.search(r"\.recv(_into)?$", name)
+        and not re.search(r"MAX_|LIMIT|LONGEST|LARGEST|MOST|limit", path.read_text())
+    ]
+
+    assert offenders == []
+
+
+# Each bounds its connections, and gives a client one deadline for the whole of its request.
+LISTENERS = {"agent/web/listener.py", "engine/serving/http_connection.py", "hand/server.py"}
+
+
+def test_listeners_are_few() -> None:
+    """A new listener comes with a limit of its connections and a deadline of their requests, and is then added here."""
+    opening = re.compile(r"(^|\.)(listen|create_server|start_server|start_unix_server|create_unix_server|server_bind)$")
+    offenders = [
+        f"{to_name(path)}:{line} calls {name}"
+        for path in every_module()
+        if to_name(path) not in LISTENERS
+        for line, name in calls(path)
+        if opening.search(name) and name not in ("self._listener.listen", "site.start_server")
+    ]
+
+    assert offenders == []
+    for name in LISTENERS:
+        assert re.search(r"MAX_CONNECTIONS", (HOUSE / name).read_text()), name
+
+
+# Who sends a credential, and to whom: what the operator names for that peer, or the agent's token to the agent's user.
+SENDERS = {
+    "agent/actions/_pace_endpoint.py",  # the operator's token_file for a gateway
+    "agent/actions/warm_up.py",  # the operator's token_file for the engine
+    "agent/actions/webhook.py",  # the operator's token_file for the webhook
+    "agent/alerting/alertmanagers.py",  # the operator's credential for that Alertmanager
+    "agent/commands/_running.py",  # the agent's token, to a listener of its user
+    "agent/commands/top.py",  # as above
+    "agent/enginebench/client.py",  # --key-file
+    "agent/remediation/pace_proof.py",  # a signature
+    "collectors/_host/http_answers.py",  # the user in an operator's URL
+    "engine/serving/router.py",  # a signature
+}
+
+
+def test_credentials_are_sent_from_few_places() -> None:
+    """One secret has one audience: a new place that sends one says here which, and to whom."""
+    senders = {
+        to_name(path)
+        for path in every_module()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Dict) and any(_is_authorization(key) for key in node.keys))
+        or (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and _is_authorization(node.slice))
+    }
+
+    assert senders == SENDERS
+
+
+def _is_authorization(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Constant) and str(node.value).lower() == "authorization"
+
+
 def test_udev_has_one_door() -> None:
     """Only agent/sampling/hotplug.py imports pyudev, and nobody in this house imports pyghmi outside collectors/."""
     offenders = [

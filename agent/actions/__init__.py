@@ -148,10 +148,11 @@ class ActionContext(Protocol):
     ) -> Http:
         """Sends one request; UnknownError if no answer came, FailedError if the connection was refused."""
 
+    def http_with_proof(self, method: str, url: str, body: bytes, patience: float = PATIENCE) -> Http:
+        """Sends one request signed with the pace token; FailedError where a success is not signed in turn."""
+
     def line(self, address: str, text: str) -> str:
-        """
-        Sends one line to a socket (`/PATH` or `HOST:PORT`) and reads until it closes; raises the errors of `http`.
-        """
+        """Sends one line to a socket (`/PATH` or `HOST:PORT`), reads until it closes; raises the errors of `http`."""
 
     def hand(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Sends one request to the hand; its refusals raise FailedError or ChangedError, a lost answer UnknownError."""

@@ -6,7 +6,12 @@ import json
 import re
 
 from agent.actions import ActionContext, FailedError, Task
+from agent.text.units import name_url
 
+_TOKEN_HINT = (
+    "start the engine with --token-file and the file pace_token of the state folder, or name the engine's own "
+    "credential as token_file; engines of older versions know the file token and must be started anew"
+)
 _DUTY_SAMPLE = re.compile(r"^steadytok_\w*?_?duty(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -20,17 +25,19 @@ def read_duty(task: Task, context: ActionContext) -> float | None:
 def put_pace(task: Task, duty: float, ttl: float, context: ActionContext) -> None:
     """Takes or renews the lease of a duty; FailedError if the engine refuses it."""
     body = json.dumps({"duty": duty, "ttl": f"{ttl:g}s"}).encode()
-    token = context.token(task.own.token_file)
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    answer = context.http("PUT", f"{_engine_url(task)}/pace", body, headers)
+    url, file = f"{_engine_url(task)}/pace", task.own.token_file
+    if file is None:
+        answer = context.http_with_proof("PUT", url, body)
+    else:
+        headers = {"Authorization": f"Bearer {context.token(file)}", "Content-Type": "application/json"}
+        answer = context.http("PUT", url, body, headers)
     if answer.status == 404:
         raise FailedError(
             f"{describe_target(task)} has no PUT /pace; name a gateway in front of it with target: {{url: …}}"
         )
     if answer.status // 100 != 2:
-        raise FailedError(
-            f"{describe_target(task)} refused the pace: HTTP {answer.status}: {answer.body[:200].strip()}"
-        )
+        sentence = f"{describe_target(task)} refused the pace: HTTP {answer.status}: {answer.body[:200].strip()}"
+        raise FailedError(f"{sentence}; {_TOKEN_HINT}" if answer.status in (401, 403) and file is None else sentence)
 
 
 def _engine_url(task: Task) -> str:
@@ -44,4 +51,4 @@ def engine_name(task: Task) -> str:
 
 def describe_target(task: Task) -> str:
     """Returns the engine or gateway in words."""
-    return f"engine {task.target['engine']}" if "engine" in task.target else task.target.get("url", "?")
+    return f"engine {task.target['engine']}" if "engine" in task.target else name_url(task.target.get("url", ""))

@@ -38,7 +38,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     control: ControlSettings | None = None
     """Moves the duty so that the hottest DIMM stays at a set point; `{}` for the defaults."""
     token_file: str | None = None
-    """A file with the engine's credential, if it is not the agent's own."""
+    """A file whose content is sent as a bearer token; without it requests are signed with the file `pace_token`."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from agent.actions import ActionContext, FailedError, Plan, Task
-from agent.text.units import url_origin
+from agent.text.units import name_url, url_origin
 
 TARGET = ("url",)
 
@@ -26,15 +26,15 @@ def describe(task: Task) -> str:
 
 
 def resource(task: Task) -> str:
-    """Names the address."""
-    return f"webhook {task.target.get('url')}"
+    """Names the address without its path, which is the secret of many."""
+    return f"webhook {name_url(task.target.get('url', ''))}"
 
 
 def faults(task: Task) -> Iterable[str]:
     """Checks the target."""
     parts = urllib.parse.urlsplit(task.target.get("url", ""))
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        yield f"target.url: expected http://HOST/PATH, found {task.target.get('url', '')!r}"
+        yield "target.url: expected http://HOST/PATH"  # its value can be a secret without a scheme
 
 
 def plan(task: Task, context: ActionContext) -> Plan:

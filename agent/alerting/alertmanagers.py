@@ -27,9 +27,10 @@ from agent.runtime.errors import describe_error
 from agent.runtime.threads import run_in_thread
 from agent.runtime.tls import as_file_path, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
+from agent.text.units import hide_secrets
 
 if TYPE_CHECKING:
-    import aiohttp
+    from agent.runtime.http_client import HttpClient
 
 _SCHEME, _PATH = "__scheme__", "__alerts_path__"
 
@@ -160,7 +161,6 @@ def build_request_options(target: AlertmanagerTarget) -> dict[str, Any]:
         "ssl": True if context is None else context,
         "server_hostname": None if tls is None else tls.server_name,
         "timeout": aiohttp.ClientTimeout(total=target.timeout),
-        "allow_redirects": False,
     }
 
 
@@ -200,18 +200,20 @@ def _build_ssl_context(tls: TlsClient, stamps: tuple[FileStamp, ...]) -> ssl.SSL
 
 
 async def post_alerts(
-    session: aiohttp.ClientSession, target: AlertmanagerTarget, batch: list[dict[str, Any]]
+    client: HttpClient, target: AlertmanagerTarget, batch: list[dict[str, Any]]
 ) -> SendFailure | None:
     """Posts one batch; returns None on success, else the failure."""
-    import aiohttp
-
+    headers: dict[str, str] = {}
     try:
-        async with session.post(target.url, json=batch, **await prepare_request(target)) as response:
-            if response.status // 100 == 2:
-                return None
-            reason = f"HTTP {response.status}: {(await response.text(errors='replace'))[:200].strip()}"
-            return SendFailure(reason, is_permanent=response.status in (400, 422))
+        options = await prepare_request(target)
+        headers = options["headers"]
+        answer = await client.exchange("POST", target.url, json=batch, **options)
     except TimeoutError:
         return SendFailure(f"no answer within {target.timeout:g} s")
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # no answer may stop the next batches
+    except (OSError, ValueError) as error:  # no answer may stop the next batches
         return SendFailure(describe_error(error))
+    if answer.status // 100 == 2:
+        return None
+    # A peer may echo the credential; the URL has no secret, and is told in full.
+    reason = f"HTTP {answer.status}: {hide_secrets(answer.text, '', headers)[:200].strip()}"
+    return SendFailure(reason, is_permanent=answer.status in (400, 422))

@@ -28,14 +28,17 @@ from collectors import Labels
 from rules.alerts import Alert, AlertState
 
 if TYPE_CHECKING:
-    import aiohttp
     from prometheus_client import CollectorRegistry
+
+    from agent.runtime.http_client import HttpClient
 
 QUEUE = 10_000  # alerts queued for one Alertmanager; the oldest are dropped first, as in Prometheus
 MAX_PER_TICK = QUEUE // 2  # alerts queued in one tick; the others are due at the next tick, when the queue is shorter
 BATCH = 256  # alerts in one request
 DISCOVERY_INTERVAL = 5.0  # seconds between checks of the files that list Alertmanagers
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
+MAX_ANSWER_BYTES = 1 << 20  # bytes of an answer, which Alertmanager leaves empty
+REQUEST_TIMEOUT = 10.0  # seconds, where a group of Alertmanagers sets none
 EXPIRY_DELAYS = 4  # resend delays until Alertmanager expires an alert that is no longer sent
 
 
@@ -120,9 +123,9 @@ class NotifierCounters:
 class Sender:
     """The queue and the sending loop of one Alertmanager."""
 
-    def __init__(self, target: AlertmanagerTarget, session: aiohttp.ClientSession, counters: NotifierCounters) -> None:
+    def __init__(self, target: AlertmanagerTarget, client: HttpClient, counters: NotifierCounters) -> None:
         self._target = target
-        self._session = session
+        self._client = client
         self._counters = counters
         self._queue: deque[dict[str, Any]] = deque()
         self._steps = StepGuard()
@@ -156,7 +159,7 @@ class Sender:
 
     async def _send(self, batch: list[dict[str, Any]]) -> None:
         with self._counters.latency.labels(self._target.url).time():
-            fault = await post_alerts(self._session, self._target, batch)
+            fault = await post_alerts(self._client, self._target, batch)
         if fault is not None and fault.is_permanent and len(batch) > 1:
             # One alert makes the batch fail: the halves are sent separately. Sending accepted alerts twice does no
             # harm.
@@ -205,7 +208,7 @@ class Notifier:
         self._senders: dict[AlertmanagerTarget, Sender] = {}
         self._discovery: AlertmanagerDiscovery | None = None
         self._update_task: asyncio.Task[None] | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._client: HttpClient | None = None
 
     def take_over(self, previous: Notifier) -> None:
         """Continues for a previous notifier: its alerts are not sent anew, but they are resolved when they end."""
@@ -222,12 +225,12 @@ class Notifier:
 
     async def start(self) -> None:
         """Opens a sender for each Alertmanager, and watches the files that list further ones."""
-        import aiohttp
+        from agent.runtime.http_client import HttpClient
 
         if not self._alerting.alertmanagers:
             self._counters.set_targets(())
             return
-        self._session = aiohttp.ClientSession(trust_env=False)
+        self._client = HttpClient(limit=MAX_ANSWER_BYTES, timeout=REQUEST_TIMEOUT)
         self._discovery = AlertmanagerDiscovery(self._alerting.alertmanagers)
         await self._update_targets()
         if self._discovery.has_files:
@@ -242,12 +245,12 @@ class Notifier:
                 await self._update_targets()
 
     async def _update_targets(self) -> None:
-        assert self._discovery is not None and self._session is not None
+        assert self._discovery is not None and self._client is not None
         targets = await run_in_thread("list alertmanagers", self._discovery.list_targets)
         removed = [sender for target, sender in self._senders.items() if target not in targets]
         # A new Alertmanager receives the firing alerts at the next resend, as it would after a restart of its own.
         added = [target for target in targets if target not in self._senders]
-        senders = self._senders | {target: Sender(target, self._session, self._counters) for target in added}
+        senders = self._senders | {target: Sender(target, self._client, self._counters) for target in added}
         self._senders = {target: sender for target, sender in senders.items() if target in targets}
         await asyncio.gather(*(sender.close() for sender in removed))
         self._counters.set_targets({target.url for target in targets})
@@ -292,5 +295,5 @@ class Notifier:
         if self._update_task is not None:
             self._update_task.cancel()
         await asyncio.gather(*(sender.close() for sender in self._senders.values()))
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.close()

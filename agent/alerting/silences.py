@@ -9,6 +9,7 @@ https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml, GET /s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from collectors import Labels
 from rules.matchers import Matchers
 
 if TYPE_CHECKING:
-    import aiohttp
+    from agent.runtime.http_client import HttpClient
 
 POLL_INTERVAL = 15.0  # seconds
 FIRST_ANSWER_TIMEOUT = 2.0  # seconds for the first answer; without it, remedies may start for silenced alerts
@@ -108,17 +109,18 @@ class Silences:
             self._task = None
 
     async def _poll_for_ever(self, discovery: AlertmanagerDiscovery, answered: asyncio.Event) -> None:
-        import aiohttp
+        from agent.runtime.http_client import HttpClient
 
-        async with aiohttp.ClientSession(trust_env=False) as session:
+        client = HttpClient(limit=MAX_ANSWER_BYTES, timeout=POLL_INTERVAL)
+        async with contextlib.aclosing(client):
             while True:
                 with self._steps.guard("poll silences"):
-                    await self._poll(session, await run_in_thread("list alertmanagers", discovery.list_targets))
+                    await self._poll(client, await run_in_thread("list alertmanagers", discovery.list_targets))
                 answered.set()
                 await asyncio.sleep(POLL_INTERVAL)
 
-    async def _poll(self, session: aiohttp.ClientSession, targets: list[AlertmanagerTarget]) -> None:
-        requests = [asyncio.ensure_future(_fetch_silences(session, target)) for target in targets]
+    async def _poll(self, client: HttpClient, targets: list[AlertmanagerTarget]) -> None:
+        requests = [asyncio.ensure_future(_fetch_silences(client, target)) for target in targets]
         reasons = [] if targets else ["no Alertmanager is configured"]
         try:
             for answer in asyncio.as_completed(requests):
@@ -143,34 +145,22 @@ class Silences:
         self._active, self.is_known = (), False
 
 
-async def _fetch_silences(session: aiohttp.ClientSession, target: AlertmanagerTarget) -> tuple[Matchers, ...]:
+async def _fetch_silences(client: HttpClient, target: AlertmanagerTarget) -> tuple[Matchers, ...]:
     """Fetches the active silences of one Alertmanager; raises _NoAnswerError with its address and the reason."""
     try:
-        return _parse_active(await _fetch_body(session, target))
-    except (OSError, ValueError, TimeoutError) as error:  # aiohttp's errors are OSErrors, or _fetch_body converts them
+        answer = await client.exchange("GET", f"{target.root}/api/v2/silences", **await prepare_request(target))
+        if answer.status != 200:
+            raise ValueError(f"HTTP {answer.status}")
+        return _parse_active(answer.body)
+    except (OSError, ValueError) as error:
         raise _NoAnswerError(f"{target.root}: {describe_error(error)}") from error
-
-
-async def _fetch_body(session: aiohttp.ClientSession, target: AlertmanagerTarget) -> bytes:
-    import aiohttp
-
-    try:
-        async with session.get(f"{target.root}/api/v2/silences", **await prepare_request(target)) as response:
-            if response.status != 200:
-                raise ValueError(f"HTTP {response.status}")
-            body = bytearray()
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise ValueError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-            return bytes(body)
-    except aiohttp.ClientError as error:
-        raise OSError(describe_error(error)) from error
 
 
 def _parse_active(body: bytes) -> tuple[Matchers, ...]:
     """Parses the matchers of the active silences; raises ValueError for an invalid answer."""
-    silences = msgspec.json.decode(body, type=list[_Silence])
+    from agent.runtime.http_client import decode_json
+
+    silences = decode_json(body, list[_Silence])
     active = [silence for silence in silences if silence.status.state == "active" and silence.matchers]
     return tuple(
         tuple(

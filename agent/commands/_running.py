@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
-import urllib.request
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.commands import _options
+
+if TYPE_CHECKING:
+    from collectors import HttpAnswer
+
+REQUEST_TIMEOUT = 40.0  # seconds for one answer: an act that an operator starts may take thirty
 
 
 def call_agent(config_path: Path | None, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
     """Returns the agent's response as JSON; ends the command with a sentence if there is none."""
-    from agent.console.top_client import explain_no_answer
+    from agent.console.top_client import MAX_ANSWER_BYTES, explain_no_answer
+    from collectors import request_http
 
     config = load_or_exit(config_path)
     headers = {"Authorization": f"Bearer {_read_token(config)}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    url, opener = resolve_endpoint(config)
-    request = urllib.request.Request(f"{url}{path}", data=data, headers=headers, method=method)
+    url, tls = resolve_endpoint(config)
     try:
-        with opener.open(request, timeout=40) as response:
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        _options.exit_with_errors([_describe_refusal(error)], 1)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        answer = request_http(
+            method, f"{url}{path}", body=data, headers=headers, timeout=REQUEST_TIMEOUT, limit=MAX_ANSWER_BYTES, tls=tls
+        )
+        if answer.status // 100 != 2:
+            _options.exit_with_errors([_describe_refusal(answer)], 1)
+        return answer.parse_json()
+    except (OSError, ValueError) as error:
         _options.exit_with_errors([explain_no_answer(url, error)], 1)
 
 
@@ -36,35 +41,54 @@ def _read_token(config: Any) -> str:
 
     try:
         token_file = find_state_dir(config.state.dir) / "token"
-        return token_file.read_text(encoding="utf-8").strip()
+        token = token_file.read_text(encoding="utf-8").strip()
     except StateError as error:
         _options.exit_with_errors([str(error)], 1)
     except OSError as error:
         hint = "run this as the agent's user, with its --config"
         _options.exit_with_errors([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
+    refuse_stranger(config, token_file)
+    return token
 
 
-def resolve_endpoint(config: Any) -> tuple[str, urllib.request.OpenerDirector]:
-    """Returns the agent's URL and an opener without proxies, which would get the token of an agent on this host."""
+def refuse_stranger(config: Any, token_file: Path) -> None:
+    """Ends the command where another user than the token's owner listens at the agent's address."""
+    from agent.runtime.listening_sockets import find_listener_users
+    from agent.web.webconfig import uses_tls
+
+    if uses_tls(config.web.config):
+        return  # the certificate proves who answers
+    host, _, port = config.web.listen.rpartition(":")
+    strangers = find_listener_users(host.strip("[]"), int(port)) - {token_file.stat().st_uid, 0}
+    if strangers:
+        _options.exit_with_errors(
+            [
+                f"the user {min(strangers)} listens at {config.web.listen}, and the token {token_file} is of the user "
+                f"{token_file.stat().st_uid}: it is not sent; see what that program is (ss -ltnp)"
+            ],
+            1,
+        )
+
+
+def resolve_endpoint(config: Any) -> tuple[str, ssl.SSLContext | None]:
+    """Returns the agent's URL, and the context of its TLS if it has any."""
     from agent.config.loader import ConfigError
     from agent.web import webconfig
 
-    direct = urllib.request.ProxyHandler({})
     url = webconfig.agent_url(config)
     if not url.startswith("https:"):
-        return url, urllib.request.build_opener(direct)
+        return url, None
     try:
-        context = webconfig.build_client_context(config.web.config, config.web.client_certificate)
+        return url, webconfig.build_client_context(config.web.config, config.web.client_certificate)
     except ConfigError as error:
         _options.exit_with_errors(error.messages, 1)
-    return url, urllib.request.build_opener(direct, urllib.request.HTTPSHandler(context=context))
 
 
-def _describe_refusal(error: urllib.error.HTTPError) -> str:
+def _describe_refusal(answer: HttpAnswer) -> str:
     try:
-        return str(json.load(error)["error"])
+        return str(answer.parse_json()["error"])
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {error.code}: no steadytok agent answers there"
+        return f"HTTP {answer.status}: no steadytok agent answers there"
 
 
 def load_or_exit(path: Path | None) -> Any:

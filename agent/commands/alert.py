@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -46,10 +47,9 @@ def test(config_path: Path | None, address: str | None) -> None:
 
 
 async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Config is imported lazily
-    import aiohttp
-
     from agent.alerting.alertmanagers import list_targets, post_alerts
-    from agent.alerting.notifier import build_payload
+    from agent.alerting.notifier import MAX_ANSWER_BYTES, REQUEST_TIMEOUT, build_payload
+    from agent.runtime.http_client import HttpClient
     from agent.web.webconfig import agent_url
     from rules.alerts import Alert, AlertState
 
@@ -76,9 +76,9 @@ async def _send_test_alert(config) -> int:  # type: ignore[no-untyped-def]  # Co
     url = config.web.external_url or agent_url(config)
     body = build_payload(alert, now_ms, 75_000, config.build_external_labels(), url)
     status = 0
-    async with aiohttp.ClientSession() as session:
+    async with contextlib.aclosing(HttpClient(limit=MAX_ANSWER_BYTES, timeout=REQUEST_TIMEOUT)) as client:
         for target in destinations:
-            fault = await post_alerts(session, target, [body])
+            fault = await post_alerts(client, target, [body])
             say(f"{target.url}: {fault.reason if fault else 'accepted'}", err=fault is not None)
             status = status or int(fault is not None)
     return status

@@ -67,10 +67,12 @@ def _build_credential(config: Any) -> dict[str, str]:
     from agent.storage.state_dir import StateError, find_state_dir
 
     try:
-        token = (find_state_dir(config.state.dir) / "token").read_text(encoding="utf-8").strip()
-        return {"Authorization": f"Bearer {token}"}
+        token_file = find_state_dir(config.state.dir) / "token"
+        token = token_file.read_text(encoding="utf-8").strip()
     except (StateError, OSError):
         return {}
+    _running.refuse_stranger(config, token_file)
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _run_live(client: Any, panel_list: Any, overview: Any, every: float) -> None:

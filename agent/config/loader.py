@@ -8,6 +8,7 @@ in its own module.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -83,11 +84,22 @@ def _load_yaml(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: expected UTF-8 text"]) from error
     except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: not YAML: {' '.join(str(error).split())}"]) from error
+        raise ConfigError([f"{path}: not YAML: {_describe_yaml_error(error)}"]) from error
     except (ValueError, OverflowError) as error:  # PyYAML's, for 2024-99-99, `!!int x` and numbers of 5,000 digits
         raise ConfigError([f"{path}: not YAML: {error}"]) from error
     except RecursionError as error:
         raise ConfigError([f"{path}: not YAML: nested too deep"]) from error
+
+
+def _describe_yaml_error(error: yaml.YAMLError) -> str:
+    """Describes an error by place and reason; PyYAML's text quotes the line, which can hold a password."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark
+    place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+    # An unquoted password may begin with * or !, which YAML takes for an alias or a tag and quotes as its name.
+    problem = re.sub(r"\b(alias|tag|anchor) '.*'", r"\1", error.problem or error.context or "")
+    return place + " ".join(problem.split())
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import ssl
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -15,8 +11,10 @@ from typing import Any
 
 from agent.console.overview import SPAN, STEP, AlertRecord, InstantSample, Overview, Trail, read_overview
 from agent.console.panels import Panel
+from collectors import HttpAnswer, request_http
 
 REQUEST_TIMEOUT = 10.0  # seconds for one answer
+MAX_ANSWER_BYTES = 16 << 20  # of one answer: the remedies and the audit of a large host are some MB
 MAX_ENTRIES = 100  # lines of the audit that are read
 
 
@@ -31,12 +29,9 @@ class AgentRefusedError(NoAnswerError):
 class AgentClient:
     """Answers queries by asking the agent at a URL."""
 
-    def __init__(
-        self, url: str, opener: urllib.request.OpenerDirector | None = None, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None, headers: Mapping[str, str] | None = None) -> None:
         self.url = url.rstrip("/")
-        # No proxies by default: mostly the agent is on this host.
-        self._opener = opener or urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._tls = tls
         self._headers = dict(headers or {})
 
     def fetch_overview(self, panels: Iterable[Panel]) -> Overview:
@@ -91,35 +86,39 @@ class AgentClient:
         return self._get_json(f"api/v1/{path}?{urllib.parse.urlencode(params or {})}")["data"]
 
     def _get_json(self, path: str) -> Any:
-        request = urllib.request.Request(f"{self.url}/{path}", headers=self._headers)
         try:
-            with self._opener.open(request, timeout=REQUEST_TIMEOUT) as response:
-                body = response.read()
-        except urllib.error.HTTPError as error:
-            raise AgentRefusedError(_explain_refusal(self.url, error)) from error
-        except (OSError, http.client.HTTPException) as error:
+            answer = request_http(
+                "GET",
+                f"{self.url}/{path}",
+                headers=self._headers,
+                timeout=REQUEST_TIMEOUT,
+                limit=MAX_ANSWER_BYTES,
+                tls=self._tls,
+                follow=True,
+            )
+        except OSError as error:
             raise NoAnswerError(explain_no_answer(self.url, error)) from error
-        return json.loads(body)
+        if answer.status // 100 != 2:
+            raise AgentRefusedError(_explain_refusal(self.url, answer))
+        return answer.parse_json()
 
 
 def explain_no_answer(url: str, error: Exception) -> str:
     """Returns a sentence: why no answer came, and what to do."""
-    reason = getattr(error, "reason", error)
-    cause = getattr(reason, "strerror", None) or reason or type(error).__name__
+    cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
     # A client with an insufficient certificate gets no reason: the connection ends without an answer.
     may_need_certificate = url.startswith("https:") and isinstance(
-        reason, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
+        error, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)
     )
     hint = "if it asks for a certificate, set web.client_certificate to one that its client_ca_file signed"
     return f"no agent answers at {url}/: {cause}; {hint if may_need_certificate else 'is it running?'}"
 
 
-def _explain_refusal(url: str, error: urllib.error.HTTPError) -> str:
-    with error:
-        try:
-            return f"{url} refuses: {json.load(error)['error']}"
-        except (ValueError, KeyError, TypeError):
-            return f"{url} answers HTTP {error.code}: not an agent that `top` can read"
+def _explain_refusal(url: str, answer: HttpAnswer) -> str:
+    try:
+        return f"{url} refuses: {answer.parse_json()['error']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{url} answers HTTP {answer.status}: not an agent that `top` can read"
 
 
 def _build_trail(values: Iterable[Sequence[Any]], now: float) -> Trail:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any, Literal, NamedTuple
 
 import aiohttp
-import msgspec
 
 from agent.enginebench.sse import EventParser, StreamError
 from agent.runtime.errors import describe_error
+from agent.runtime.http_client import HttpClient, decode_json
+from collectors import HttpAnswer
 
+MAX_ANSWER_BYTES = 512 << 20  # of one stream: --tokens may be a million, and an event has some 300 bytes
 Endpoint = Literal["completions", "chat"]
 _PATHS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 # Fields that an engine may not know and the run can do without; dropped one by one after refusals.
@@ -104,20 +106,22 @@ class EngineClient:
         self._endpoint_is_settled = endpoint is not None
         self._optional_fields = dict(_OPTIONAL_FIELDS)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._session: aiohttp.ClientSession | None = None
+        self._client: HttpClient | None = None
+        self._read_timeout = 0.0
 
     async def connect(self, connections: int, read_timeout: float) -> None:
         """Opens a session and finds the model; `read_timeout` is in seconds without a byte. Raises EngineError."""
-        client_timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(read_timeout, 10.0), sock_read=read_timeout)
-        connector = aiohttp.TCPConnector(limit=connections)
-        self._session = aiohttp.ClientSession(timeout=client_timeout, connector=connector, headers=self._headers)
+        self._read_timeout = read_timeout
+        self._client = HttpClient(
+            limit=MAX_ANSWER_BYTES, timeout=read_timeout, headers=self._headers, connections=connections
+        )
         if not self.model:
             self.model = await self._find_first_model()
 
     async def close(self) -> None:
         """Closes the connections."""
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.close()
 
     async def complete(self, request: BenchRequest) -> Completion:
         """Sends a request and returns the answer. The first finds out what the engine accepts. Raises EngineError."""
@@ -142,38 +146,44 @@ class EngineClient:
         return False
 
     async def _find_first_model(self) -> str:
-        assert self._session is not None
+        assert self._client is not None
         try:
-            async with self._session.get(f"{self.url}/v1/models") as response:
-                body = await response.read()
-                if response.status in (401, 403):
-                    raise EngineError(f"{self.url} wants a key: give it with --key-file")
-                if response.status != 200:
-                    return ""  # an engine with one model may have no list of models
-                return str(msgspec.json.decode(body)["data"][0]["id"])
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            if isinstance(error, msgspec.DecodeError):
-                return ""
+            answer = await self._client.exchange("GET", f"{self.url}/v1/models")
+        except (OSError, ValueError) as error:
             raise EngineError(f"{self.url} cannot be reached: {_describe_failure(error)}; is the engine up?") from error
-        except (LookupError, TypeError):
+        if answer.status in (401, 403):
+            raise EngineError(f"{self.url} wants a key: give it with --key-file")
+        try:
+            # An engine with one model may have no list of models.
+            return str(decode_json(answer.body)["data"][0]["id"]) if answer.status == 200 else ""
+        except (ValueError, LookupError, TypeError):
             return ""  # a list without models
 
     async def _complete_once(self, request: BenchRequest) -> Completion:
-        assert self._session is not None
+        assert self._client is not None
         url = self.url + _PATHS[self.endpoint]
         sent_at = time.monotonic()
         try:
-            async with self._session.post(url, json=self._build_body(request)) as response:
+            body, timeout = self._build_body(request), self._build_timeout(request)
+            async with self._client.open("POST", url, json=body, timeout=timeout) as response:
                 if response.status != 200:
-                    raise _StatusError(url, response.status, await response.read())
+                    raise _StatusError(url, await self._client.read_answer(response))
                 self._endpoint_is_settled = True
                 if response.content_type != "text/event-stream":
-                    return _parse_whole(await response.read(), sent_at)
-                return await _read_stream(response, sent_at)
+                    return _parse_whole((await self._client.read_answer(response)).body, sent_at)
+                return await _read_stream(self._client.iter_parts(response), sent_at)
         except StreamError as error:
             raise EngineError(f"{url}: {error}") from None
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise EngineError(f"{url} did not answer to its end: {_describe_failure(error)}") from error
+
+    def _build_timeout(self, request: BenchRequest) -> aiohttp.ClientTimeout:
+        """Returns the greatest pause, and a deadline for the whole answer: that pause before each of its tokens."""
+        return aiohttp.ClientTimeout(
+            total=self._read_timeout * (request.tokens + 1),
+            sock_connect=min(self._read_timeout, 10.0),
+            sock_read=self._read_timeout,
+        )
 
     def _build_body(self, request: BenchRequest) -> dict[str, Any]:
         body: dict[str, Any] = {"max_tokens": request.tokens, "temperature": 0, "stream": True, **self._optional_fields}
@@ -187,14 +197,16 @@ class EngineClient:
 class _StatusError(Exception):
     """The engine answered with another status than 200."""
 
-    def __init__(self, url: str, status: int, body: bytes) -> None:
-        super().__init__(f"{url} answered {status}: {_parse_refusal(body)}")
-        self.status = status
+    def __init__(self, url: str, answer: HttpAnswer) -> None:
+        location = answer.headers.get("location")
+        reason = f"it redirects to {location[:200]}; give that URL" if location else _parse_refusal(answer.body)
+        super().__init__(f"{url} answered {answer.status}: {reason}")
+        self.status = answer.status
 
 
-async def _read_stream(response: aiohttp.ClientResponse, sent_at: float) -> Completion:
+async def _read_stream(chunks: AsyncIterator[bytes], sent_at: float) -> Completion:
     parser, stream_events, token_count = EventParser(), [], None
-    async for chunk in response.content.iter_any():
+    async for chunk in chunks:
         at = time.monotonic()
         for value in parser.feed(chunk):
             token_count = _parse_token_count(value, token_count)
@@ -210,8 +222,8 @@ async def _read_stream(response: aiohttp.ClientResponse, sent_at: float) -> Comp
 def _parse_whole(body: bytes, sent_at: float) -> Completion:
     ended_at = time.monotonic()
     try:
-        value = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+        value = decode_json(body)
+    except ValueError:
         raise StreamError(f"the answer is neither events nor JSON: {body[:80].decode('utf-8', 'replace')!r}") from None
     token_count = _parse_token_count(value, None)
     if token_count is None:
@@ -264,8 +276,8 @@ def _check_event(value: Any) -> None:
 def _parse_refusal(body: bytes) -> str:
     """Returns the message of a refusal in the shapes that engines use, or the beginning of its text."""
     try:
-        value = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+        value = decode_json(body)
+    except ValueError:
         return " ".join(body[:200].decode("utf-8", "replace").split()) or "nothing more"
     if isinstance(value, Mapping):
         return _format_message(value.get("error") or value.get("detail") or value.get("message") or value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
+from agent.runtime.http_client import decode_json
 
 MAX_LINE_BYTES = 16 << 20  # a stream without an end of line is no stream of events
 
@@ -48,7 +48,7 @@ class EventParser:
             self.is_done = True
         elif value:
             try:
-                decoded = msgspec.json.decode(value)
-            except msgspec.DecodeError:
+                decoded = decode_json(value)
+            except ValueError:
                 raise StreamError(f"an event is not JSON: {value[:80].decode('utf-8', 'replace')!r}") from None
             yield {"error": decoded} if field == b"error" else decoded

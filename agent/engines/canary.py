@@ -8,9 +8,9 @@ short. It is also skipped while the canary's memory exceeds a twentieth of its n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -21,9 +21,14 @@ from agent.runtime.errors import describe_error
 from rules import promql
 from rules.history.history import History
 
+if TYPE_CHECKING:
+    from agent.runtime.http_client import HttpClient
+
 PROMPT = "The quick brown fox jumps over the lazy dog."  # constant, so that the work is constant
 FIRST_TOKENS = 4  # of the first burst, whose speed is not known yet
 MAX_TOKENS = 128
+MAX_ANSWER_BYTES = 1 << 20
+BURST_TIMEOUT = 30.0  # seconds for one burst and its answer
 # Reasons to skip a burst with their conditions, checked in this order.
 SKIP_CONDITIONS = {
     "another engine is working": f'sum(steadytok_engine_requests_running{{engine!="{CANARY}"}}) > 0',
@@ -62,7 +67,7 @@ class Canary:
         self._settings = settings
         self._skip_queries = {reason: promql.compile(text) for reason, text in SKIP_CONDITIONS.items()}
         self._tokens = FIRST_TOKENS
-        self._session: Any = None
+        self._client: HttpClient | None = None
         self._burst: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
         self._on_ready = on_ready
@@ -103,17 +108,16 @@ class Canary:
             self._burst = asyncio.get_running_loop().create_task(self._generate(self.ready.url), name="canary burst")
 
     async def _generate(self, url: str) -> None:
-        import aiohttp
+        from agent.runtime.http_client import HttpClient, decode_json
 
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        if self._client is None:
+            self._client = HttpClient(limit=MAX_ANSWER_BYTES, timeout=BURST_TIMEOUT)
         request = {"prompt": PROMPT, "max_tokens": self._tokens, "temperature": 0}
         started = asyncio.get_running_loop().time()
         try:
-            async with self._session.post(f"{url}/v1/completions", json=request) as response:
-                body: Mapping[str, Any] = await response.json()
-                tokens = body["usage"]["completion_tokens"]
-        except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
+            answer = await self._client.exchange("POST", f"{url}/v1/completions", json=request)
+            tokens = decode_json(answer.body)["usage"]["completion_tokens"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             self._log.debug("canary burst failed", reason=describe_error(error))
             return
         elapsed = asyncio.get_running_loop().time() - started
@@ -124,8 +128,8 @@ class Canary:
         """Cancels the burst and stops the engine."""
         if self._burst is not None:
             self._burst.cancel()
-        if self._session is not None:
-            await self._session.close()
+        if self._client is not None:
+            await self._client.close()
         await self.child.close()
 
 

@@ -155,12 +155,14 @@ def _start_units(target: InstallTarget) -> None:
 
 def _restart_units() -> None:
     """Restarts the daemon and all running parts of the previous version, whose folder is removed next."""
-    run_program(["systemctl", "try-restart", "steadytok-hand.service", "steadytok-engine@*.service"])
+    run_program(["systemctl", "try-restart", "steadytok-hand.service"])
     run_program(["systemctl", "reset-failed", DAEMON])  # earlier failed starts no longer count
     try:
         run_program(["systemctl", "restart", DAEMON])
     except InstallError as error:
         raise InstallError(f"{error}\n  see the service's log: journalctl --unit {DAEMON} --lines 20") from error
+    # After the daemon, which makes the token that systemd gives them, when an older version has made none.
+    run_program(["systemctl", "try-restart", "steadytok-engine@*.service"])
 
 
 def main() -> int:

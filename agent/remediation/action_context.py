@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.actions import PATIENCE, ActionContext, FailedError, Http, QueryRows, UnknownError
 from agent.remediation.hand import send_request
-from agent.text.units import url_origin
-from collectors import Host
+from agent.remediation.pace_proof import request_with_proof
+from agent.runtime.errors import describe_error
+from agent.text.units import hide_secrets, url_origin
+from collectors import Host, request_http
 from rules import promql
 from rules.history.snapshot import Snapshot
 
@@ -41,7 +40,7 @@ class LiveActionContext(ActionContext):
         return send_request(self._hand_path, verb, arguments)
 
     def token(self, file: str | None) -> str:
-        """Reads the credential for PUT /pace."""
+        """Reads a credential; without a file that of the engines, which is good for PUT /pace and nothing else."""
         path = Path(file) if file is not None else self._token_file
         try:
             return path.read_text(encoding="utf-8").strip()
@@ -54,12 +53,15 @@ class LiveActionContext(ActionContext):
 
     def line(self, address: str, text: str) -> str:
         """Sends one line to a socket and reads until it closes."""
+        deadline = time.monotonic() + PATIENCE
         with contextlib.closing(_connect(address)) as connection:
             try:
                 connection.sendall(text.encode() + b"\n")
                 received = b""
                 while (part := connection.recv(1 << 16)) and len(received) < MAX_ANSWER_BYTES:
                     received += part
+                    # PATIENCE is for the whole answer, not for each of its pauses.
+                    connection.settimeout(max(0.001, deadline - time.monotonic()))
             except OSError as error:
                 raise UnknownError(f"{address} did not answer: {error.strerror or error}") from error
         return received.decode("utf-8", "replace")
@@ -73,15 +75,24 @@ class LiveActionContext(ActionContext):
         patience: float = PATIENCE,
     ) -> Http:
         """Sends one request; an answer of any status is returned."""
-        request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)
         try:
-            with _OPENER.open(request, timeout=patience) as answer:
-                return Http(answer.status, answer.read(MAX_ANSWER_BYTES).decode("utf-8", "replace"))
-        except urllib.error.HTTPError as error:
-            with error:
-                return Http(error.code, error.read(MAX_ANSWER_BYTES).decode("utf-8", "replace"))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            # The end of a long answer is not needed: that it came says that the request was done.
+            answer = request_http(
+                method, url, body=body, headers=headers, timeout=patience, limit=MAX_ANSWER_BYTES, cut=True
+            )
+        except (OSError, ValueError) as error:
             raise _classify_failure(url, error) from error
+        is_refusal = answer.status // 100 != 2
+        return Http(answer.status, hide_secrets(answer.text, url, headers or {}) if is_refusal else answer.text)
+
+    def http_with_proof(self, method: str, url: str, body: bytes, patience: float = PATIENCE) -> Http:
+        """Sends one request with the proof that the agent knows the pace token, which stays here."""
+        token = self.token(None)
+        try:
+            answer = request_with_proof(method, url, body, token, timeout=patience, limit=MAX_ANSWER_BYTES)
+        except (OSError, ValueError) as error:
+            raise _classify_failure(url, error) from error
+        return Http(answer.status, answer.text)
 
 
 def _connect(address: str) -> socket.socket:
@@ -103,17 +114,7 @@ def _connect(address: str) -> socket.socket:
 
 
 def _classify_failure(url: str, error: Exception) -> FailedError | UnknownError:
-    """Returns FailedError if the connection was refused, so that nothing was done; else UnknownError."""
-    reason = getattr(error, "reason", error)
-    if isinstance(reason, ConnectionRefusedError) or (isinstance(error, ValueError)):
-        return FailedError(f"{url_origin(url)}: {getattr(reason, 'strerror', None) or reason}")
-    return UnknownError(f"{url_origin(url)}: {reason or type(error).__name__}")
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follows no redirect, which could carry a credential elsewhere."""
-
-
-# No proxies: engines are addressed directly, and a proxy would get the token.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+    """Returns FailedError if no connection was made, so that nothing was done; else UnknownError."""
+    if isinstance(error, (ConnectionRefusedError, socket.gaierror, ValueError)):
+        return FailedError(f"{url_origin(url)}: {getattr(error, 'strerror', None) or error}")
+    return UnknownError(f"{url_origin(url)}: {describe_error(error)}")

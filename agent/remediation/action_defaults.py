@@ -19,7 +19,7 @@ class NoConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _find_url_address(task: Task) -> list[str]:
-    return [urlsplit(task.target["url"]).netloc] if "url" in task.target else []
+    return [urlsplit(task.target["url"]).netloc.rpartition("@")[2]] if "url" in task.target else []
 
 
 _DEFAULTS: Mapping[str, Any] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,13 @@ def _fetch_hello(path: str) -> dict[str, Any]:
 
 
 def _read_line(connection: socket.socket) -> bytes:
-    received = b""
+    received, deadline = b"", time.monotonic() + (connection.gettimeout() or REQUEST_TIMEOUT)
     while not received.endswith(b"\n"):
         chunk = connection.recv(1 << 16)
         if not chunk:
             raise OSError("the answer ended early" if received else "the connection was closed")
         received += chunk
+        connection.settimeout(max(0.001, deadline - time.monotonic()))  # for the whole answer, not its pauses
         if len(received) > MAX_ANSWER_BYTES:
             raise OSError(f"it answers with more than {MAX_ANSWER_BYTES} bytes")
     return received

@@ -83,6 +83,16 @@ class StateDir:
                 raise StateError(f"cannot write {path}: {error.strerror}; make room, or set state.dir") from error
         return path
 
+    def ensure_pace_token_file(self) -> Path:
+        """Returns the file with the secret of the engines: it sets their pace, and opens nothing of the API."""
+        path = self.path / "pace_token"
+        if not path.exists():
+            try:
+                self.write("pace_token", secrets.token_urlsafe(32) + "\n")
+            except OSError as error:
+                raise StateError(f"cannot write {path}: {error.strerror}; make room, or set state.dir") from error
+        return path
+
     def read(self, name: str) -> str | None:
         """Returns the text of a file in the folder; None where there is no such file."""
         try:

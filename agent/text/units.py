@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import urllib.parse
+from collections.abc import Mapping
 
 from rules import durations
 
 _ORIGIN = re.compile(r"(\w+://)(?:[^/?#]*@)?([^/?#]+)")
+
+_SHORTEST_SECRET = 6  # characters: shorter pieces of a path, such as `api`, hide nothing and say something
 
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _SIZE = re.compile(rf"(\d{{1,12}}) ?({'|'.join(_BYTES)})", re.ASCII)
@@ -60,3 +65,28 @@ def url_origin(url: str) -> str:
     """Returns the scheme, host and port of a URL; its user, path and query are secret in many webhooks."""
     match = _ORIGIN.match(url)
     return f"{match[1]}{match[2]}" if match else "an invalid address"
+
+
+def name_url(url: str) -> str:
+    """Names a URL by its origin, and where more belongs to it by a digest: `https://chat.example (1f0c9a2e)`."""
+    origin = url_origin(url)
+    if url.rstrip("/") == origin:
+        return origin
+    return f"{origin} ({hashlib.blake2s(url.encode('utf-8', 'replace'), digest_size=4).hexdigest()})"
+
+
+def hide_secrets(text: str, url: str, headers: Mapping[str, str]) -> str:
+    """
+    Returns a peer's text without what was sent to it: the URL's user, path and query, and the credential.
+
+    Servers echo them: Express answers an unknown path with `Cannot POST /its/path`.
+    """
+    parts = urllib.parse.urlsplit(url)
+    pieces = [parts.password, parts.username, parts.query, *parts.path.split("/")]
+    pieces += [value for _, value in urllib.parse.parse_qsl(parts.query)]
+    pieces += headers.get("Authorization", "").split()[1:]
+    pieces += [urllib.parse.unquote(piece) for piece in pieces if piece]
+    secrets = sorted({piece for piece in pieces if piece and len(piece) >= _SHORTEST_SECRET}, key=len, reverse=True)
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    return text

@@ -163,6 +163,10 @@ class AccessControl:
             if self.listener is not None:
                 self.listener.context = self.web_config.context
 
+    def close(self) -> None:
+        """Ends the checks of credentials, after the last answer."""
+        self._credentials.close()
+
     def _reload_if_changed(self, path: str) -> None:
         """Checks and reads the files in a thread: a disk that hangs delays no request."""
         if not self.web_config.has_changed:

@@ -73,20 +73,24 @@ class Credentials:
             if scheme.lower() == "bearer":
                 return self._identify_bearer(credential.strip().encode("utf-8", "surrogateescape"))
             if scheme.lower() == "basic" and settings.basic_auth_users:
-                return await self._identify_basic(credential.strip(), settings.basic_auth_users)
+                return await self._identify_basic(credential.strip(), settings.basic_auth_users, request.remote or "")
         return None if settings.basic_auth_users else _identify_certificate(request)
+
+    def close(self) -> None:
+        """Ends the checks of passwords."""
+        self._passwords.close()
 
     def _identify_bearer(self, token: bytes) -> str | None:
         if hmac.compare_digest(token, self._state_token):
             return "the state folder's token"
         return next((f"token {token_file.name}" for token_file in self._tokens if token_file.matches(token)), None)
 
-    async def _identify_basic(self, encoded: str, users: Mapping[str, str]) -> str | None:
+    async def _identify_basic(self, encoded: str, users: Mapping[str, str], address: str) -> str | None:
         try:
             name, colon, password = base64.b64decode(encoded, validate=True).decode("utf-8").partition(":")
         except (binascii.Error, ValueError):
             return None
-        if not colon or not await self._passwords.verify(users, name, password):
+        if not colon or not await self._passwords.verify(users, name, password, address):
             return None
         return f"user {name}"
 

@@ -113,6 +113,8 @@ class WebServer:
             await self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._access_control is not None:
+            self._access_control.close()
 
     async def _serve_metrics(self, request: web.Request) -> web.Response:
         body = await self._renderings.render("plain", self._metrics)

@@ -1,10 +1,8 @@
-"""Reads a whole file or the body of an HTTP GET, up to a maximum size."""
+"""Reads a whole file, up to a maximum size."""
 
 from __future__ import annotations
 
 import os
-import urllib.parse
-import urllib.request
 
 MAX_BYTES = 4 << 20  # bytes; /proc/vmstat has 4 KiB, an exposition of 5,000 series 400 KiB
 PAGE = 4096  # bytes; one read of a file in /sys that returns fewer has returned the whole file
@@ -27,16 +25,3 @@ def read_all(path: str, whole_below: int, largest: int = MAX_BYTES) -> bytes:
     finally:
         os.close(descriptor)
     return b"".join(parts)
-
-
-def http_get(url: str, timeout: float) -> str:
-    """Returns the text at the URL. Raises OSError, ValueError or HTTPException where there is none."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError("expected an http:// or https:// URL")
-    # No proxy: an engine is on this host or in this rack, and a login shell's http_proxy must not reroute the request.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=timeout) as answer:
-        body: bytes = answer.read(MAX_BYTES + 1)
-    if len(body) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES >> 20} MiB")
-    return body.decode("utf-8")

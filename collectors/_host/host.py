@@ -8,18 +8,16 @@ or None; the reason is noted and counted.
 from __future__ import annotations
 
 import fnmatch
-import http.client
 import os
 import re
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from collectors._host.cache import Cache
-from collectors._host.files import MAX_BYTES, PAGE, http_get, read_all
+from collectors._host.files import MAX_BYTES, PAGE, read_all
+from collectors._host.http_answers import request_http, shorten_url
 
 _DIGITS = re.compile(r"(\d+)")
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -145,17 +143,18 @@ class Host:
             query = f"?{parts.query}" if parts.query else ""
             return self.read(f"http/{parts.netloc}{parts.path}{query}")
         try:
-            return http_get(url, timeout)
-        except urllib.error.HTTPError as error:
-            return self.note(url, f"HTTP {error.code}")
+            answer = request_http("GET", url, timeout=timeout, limit=MAX_BYTES, follow=True)
+            if answer.status // 100 != 2:
+                return self.note(url, f"HTTP {answer.status}")
+            return answer.body.decode("utf-8")
         except UnicodeDecodeError:
             return self.note(url, "not text")
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            return self.note(url, str(getattr(error, "reason", error)) or type(error).__name__)
+        except (OSError, ValueError) as error:
+            return self.note(url, getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
     def note(self, path: str, reason: str) -> None:
         """Counts a missing reading; returns None, so that a caller can write `return host.note(…)`."""
-        self._notes.append(Note(path, reason))
+        self._notes.append(Note(shorten_url(path) if "://" in path else path, reason))
 
     def take_notes(self) -> list[Note]:
         """Returns the notes since the last call; they belong to the pass that takes them."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import select
 import socket
 import socketserver
 import sys
-import threading
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from engine.serving.client_places import IDLE_TIMEOUT, AnswerWriter, ClientPlaces, RequestReader
 from engine.serving.json_fields import Fields, HttpError
+from engine.serving.pace_proof import ANSWER_HEADER, PaceToken
 from engine.serving.request_stream import StoppedError
 
 MAX_CONNECTIONS = 256  # each has a thread; more than the scheduler's limit, so that /metrics and /pace still answer
@@ -33,11 +36,15 @@ class HttpListener(ThreadingHTTPServer):
     def __init__(
         self, address: tuple[str, int], connection_class: type[HttpConnection], max_connections: int = MAX_CONNECTIONS
     ) -> None:
-        """Serves connections with `connection_class`, and answers 503 above `max_connections`. Raises OSError."""
-        self.connections = 0
+        """Serves connections with `connection_class`, at most `max_connections` at a time. Raises OSError."""
+        self.places = ClientPlaces()
         self.max_connections = max_connections
-        self._connections_lock = threading.Lock()
         super().__init__(address, connection_class)
+
+    @property
+    def connections(self) -> int:
+        """The number of open connections."""
+        return len(self.places)
 
     @property
     def url(self) -> str:
@@ -50,19 +57,15 @@ class HttpListener(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Starts a thread for the connection, or answers 503 if there are too many."""
-        with self._connections_lock:
-            is_full = self.connections >= self.max_connections
-            self.connections += not is_full
-        if is_full:
+        """Starts a thread for the connection, or answers 503 if there are too many and all are at work."""
+        if not self.places.take(request, self.max_connections):
             request.send(_TOO_MANY_CONNECTIONS, socket.MSG_DONTWAIT)
             super().shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # no thread can be started: close this connection and release its place
-            with self._connections_lock:
-                self.connections -= 1
+            self.places.release(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -70,8 +73,7 @@ class HttpListener(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._connections_lock:
-                self.connections -= 1
+            self.places.release(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Prints a traceback, except for a client that left."""
@@ -85,10 +87,24 @@ class HttpConnection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "steadytok-reference"
     sys_version = ""
-    timeout = 30  # seconds without a byte, after which the connection closes
+    timeout = IDLE_TIMEOUT  # until the first request; RequestReader has the deadlines from there
     disable_nagle_algorithm = True
     max_body_bytes = 1 << 20  # bytes
     _streaming = False  # True once the status is sent: later errors can only go into the stream
+
+    server: HttpListener
+
+    def setup(self) -> None:
+        """Gives reading a deadline, and counts the time in which the client must act."""
+        super().setup()
+        place = self.server.places.find(self.connection)
+        self._reader = RequestReader(place)
+        self.rfile, self.wfile = io.BufferedReader(self._reader), AnswerWriter(place)
+
+    def handle_one_request(self) -> None:
+        """Reads and answers one request."""
+        self._reader.begin_request()
+        super().handle_one_request()
 
     def respond(self, path: str, body: bytes) -> None:
         """Answers one request, or raises HttpError or StoppedError."""
@@ -97,7 +113,10 @@ class HttpConnection(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answers the request, or sends the reason of a refusal in one sentence."""
         try:
-            self.respond(self.path.partition("?")[0], self._read_body())
+            self._reader.begin_body()
+            body = self._read_body()
+            self._reader.end_request()
+            self.respond(self.path.partition("?")[0], body)
         except HttpError as refusal:
             self._send_refusal(refusal)
         except StoppedError:
@@ -127,7 +146,25 @@ class HttpConnection(BaseHTTPRequestHandler):
         """Sends a response in JSON."""
         self.send(status, json.dumps(fields).encode() + b"\n", "application/json")
 
-    def send(self, status: int, body: bytes, content_type: str, retry_after: int | None = None) -> None:
+    def check_pace_token(self, token: PaceToken | None, body: bytes) -> str | None:
+        """Returns the number of a signed request, None for a bearer token; raises HttpError without permission."""
+        if token is None:
+            raise HttpError(403, "The pace cannot be set: this engine was started without a token (--token-file).")
+        return token.check(self.headers.get("Authorization", ""), self.command, self.path, body)
+
+    def send_proven(self, token: PaceToken | None, nonce: str | None, status: int, body: bytes) -> None:
+        """Sends a response in JSON; to a signed request with the proof that this engine knows the token, too."""
+        headers = {} if token is None or nonce is None else {ANSWER_HEADER: token.sign_answer(nonce, status, body)}
+        self.send(status, body, "application/json", headers=headers)
+
+    def send(
+        self,
+        status: int,
+        body: bytes,
+        content_type: str,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         """Sends a response in one piece."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)
@@ -136,6 +173,8 @@ class HttpConnection(BaseHTTPRequestHandler):
             self.send_header("WWW-Authenticate", "Bearer")
         if retry_after is not None:
             self.send_header("Retry-After", str(retry_after))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

@@ -15,10 +15,17 @@ from engine.serving.workers import Log, Workers
 class Replicas:
     """The workers and their router, from start to stop."""
 
-    def __init__(self, address: tuple[str, int], nodes: Sequence[NumaNode], arguments: Sequence[str], log: Log) -> None:
-        """`arguments` are those of every worker. Raises OSError if the router cannot listen."""
+    def __init__(
+        self,
+        address: tuple[str, int],
+        nodes: Sequence[NumaNode],
+        arguments: Sequence[str],
+        log: Log,
+        token: str | None = None,
+    ) -> None:
+        """`arguments` are those of every worker, which read the same token. Raises OSError if it cannot listen."""
         self._workers = Workers({str(n.number): [*arguments, "--numa", f"bind:{n.number}"] for n in nodes}, log)
-        self._router = Router(address, self._workers)
+        self._router = Router(address, self._workers, token)
 
     def start(self) -> dict[str, Any]:
         """Starts the workers, then the router; returns the fields of the ready line. Raises ValueError."""

@@ -22,18 +22,19 @@ from engine.serving.http_connection import MAX_CONNECTIONS, HttpConnection, Http
 from engine.serving.json_fields import HttpError
 from engine.serving.merged_metrics import MergedMetrics, WorkerMetrics
 from engine.serving.metrics import CONTENT_TYPE, PREFIX
+from engine.serving.pace_proof import PaceToken
 from engine.serving.workers import Worker, Workers
 
 MAX_BODY_BYTES = 32 << 20  # bytes; a worker has its own, lower limit
+MAX_ANSWER_BYTES = 4 << 20  # of a worker to the router
 MAX_HEAD_BYTES = 1 << 16  # bytes of a worker's status line and headers
 METRICS_TIMEOUT = 0.3  # seconds for a worker's /metrics; the agent waits 0.4 s for all
 _HOP_BY_HOP_HEADERS = {"connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade"}
 
 
 class ActiveLease(NamedTuple):
-    """A granted pace, the Authorization header that set it, and its end on the monotonic clock."""
+    """A granted pace, and its end on the monotonic clock."""
 
-    authorization: str
     duty: float
     expires_at: float
 
@@ -41,8 +42,10 @@ class ActiveLease(NamedTuple):
 class Router(HttpListener):
     """Listens for clients; has the workers, their merged metrics and the active lease."""
 
-    def __init__(self, address: tuple[str, int], workers: Workers) -> None:
+    def __init__(self, address: tuple[str, int], workers: Workers, token: str | None = None) -> None:
+        """`token` is the one that the workers have too; without it PUT /pace is refused."""
         self.workers = workers
+        self.pace_token = None if token is None else PaceToken(token)
         self.merged_metrics = MergedMetrics()
         self.lease: ActiveLease | None = None
         self.lease_lock = threading.Lock()
@@ -54,8 +57,13 @@ class Router(HttpListener):
         with self.lease_lock:
             lease = self.lease
             if lease is not None and (remaining := lease.expires_at - time.monotonic()) > 0:
-                body = json.dumps({"duty": lease.duty, "ttl": round(remaining, 3)}).encode()
-                _call_worker(worker, "PUT", "/pace", body, {"Authorization": lease.authorization}, timeout=5.0)
+                self.pace_worker(worker, json.dumps({"duty": lease.duty, "ttl": round(remaining, 3)}).encode())
+
+    def pace_worker(self, worker: Worker, body: bytes) -> tuple[int, bytes] | None:
+        """Sends PUT /pace, signed: another program may have the port of a worker that has just died."""
+        assert self.pace_token is not None
+        headers = {"Authorization": self.pace_token.sign_request("PUT", "/pace", body)}
+        return _call_worker(worker, "PUT", "/pace", body, headers, timeout=5.0)
 
     def render_exposition(self) -> str:
         """Renders the merged metrics of all workers, and metrics about the workers."""
@@ -112,24 +120,18 @@ class RouterConnection(HttpConnection):
 
     def _set_pace(self, body: bytes) -> None:
         """Sets the pace on all workers, which share one token; the first refusal, if any, is the response."""
-        authorization = self.headers.get("Authorization", "")
+        nonce = self.check_pace_token(self.server.pace_token, body)
         with self.server.lease_lock:
             responses = [
-                response
-                for worker in self.server.workers.all
-                if (
-                    response := _call_worker(
-                        worker, "PUT", "/pace", body, {"Authorization": authorization}, timeout=5.0
-                    )
-                )
+                response for worker in self.server.workers.all if (response := self.server.pace_worker(worker, body))
             ]
             if not responses:
                 raise HttpError(503, "No worker is up: they are being restarted.", 1)
             status, text = next((response for response in responses if response[0] != 200), responses[0])
             if status == 200:
                 granted = json.loads(text)
-                self.server.lease = ActiveLease(authorization, granted["duty"], time.monotonic() + granted["ttl"])
-        self.send(status, text, "application/json")
+                self.server.lease = ActiveLease(granted["duty"], time.monotonic() + granted["ttl"])
+        self.send_proven(self.server.pace_token, nonce, status, text)
 
     def _forward(self, body: bytes) -> None:
         tried: list[Worker] = []
@@ -241,14 +243,33 @@ def _scrape_metrics(worker: Worker) -> str | None:
 def _call_worker(
     worker: Worker, method: str, path: str, body: bytes, headers: dict[str, str], *, timeout: float
 ) -> tuple[int, bytes] | None:
-    """Returns status and body of a short response; None if the worker does not answer in time."""
+    """Returns status and body of a short response; None if the worker does not answer as a whole in time."""
     if worker.port is None:
         return None
     connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=timeout)
     with contextlib.closing(connection):
         try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.read()
+            connection.connect()
+            with _end_after(timeout, connection.sock):
+                connection.request(method, path, body, headers)
+                response = connection.getresponse()
+                return response.status, response.read(MAX_ANSWER_BYTES)
         except (OSError, http.client.HTTPException):
             return None  # it is being replaced, or busy: the caller continues without it
+
+
+@contextlib.contextmanager
+def _end_after(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """Ends the connection after `seconds`: the timeout of a socket is for each of its reads alone."""
+
+    def end() -> None:
+        with contextlib.suppress(OSError):  # it has closed by itself
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -8,7 +8,7 @@ It uses http.server with a thread per connection, since few requests share a mod
 
 from __future__ import annotations
 
-import hmac
+import json
 import threading
 import time
 import urllib.parse
@@ -19,6 +19,7 @@ from engine.memory.locality import Locality
 from engine.serving.http_connection import HttpConnection, HttpListener
 from engine.serving.json_fields import HttpError
 from engine.serving.metrics import CONTENT_TYPE, render_exposition
+from engine.serving.pace_proof import PaceToken
 from engine.serving.request_stream import GenerationFailedError, GenerationRequest
 from engine.serving.requests import CompletionRequest, ModelSpec, parse_chat, parse_completion, parse_lease
 from engine.serving.responses import ChatResponse, CompletionResponse, describe_model, list_models
@@ -55,7 +56,7 @@ class EngineServer(HttpListener):
     def __init__(self, address: tuple[str, int], served_model: ServedModel, token: str | None) -> None:
         """`token` authorizes PUT /pace; without a token PUT /pace is refused."""
         self.served_model = served_model
-        self.token = token
+        self.pace_token = None if token is None else PaceToken(token)
         self._changed = threading.Condition()
         self._open_responses = 0
         super().__init__(address, ApiConnection)
@@ -127,14 +128,11 @@ class ApiConnection(HttpConnection):
         self.send_json(200, describe(served_model.name, served_model.started_at, served_model.spec.context))
 
     def _set_pace(self, body: bytes) -> None:
-        if self.server.token is None:
-            raise HttpError(403, "The pace cannot be set: this engine was started without a token (--token-file).")
-        authorization = self.headers.get("Authorization", "").encode("latin-1", "replace")
-        if not hmac.compare_digest(authorization, f"Bearer {self.server.token}".encode()):
-            raise HttpError(401, "The pace is set with Authorization: Bearer and the engine's token.")
+        nonce = self.check_pace_token(self.server.pace_token, body)
         lease = parse_lease(body)
         self.server.served_model.scheduler.pace.set_lease(lease.duty, lease.ttl)
-        self.send_json(200, {"duty": lease.duty, "ttl": lease.ttl})
+        answer = json.dumps({"duty": lease.duty, "ttl": lease.ttl}).encode() + b"\n"
+        self.send_proven(self.server.pace_token, nonce, 200, answer)
 
     def _send_completion(self, completion: CompletionRequest, response: CompletionResponse) -> None:
         request = self._submit(completion)

@@ -137,7 +137,7 @@ def write_configuration(folder: Path, engine: Engine, port: int) -> Path:
     (folder / "rules.yml").write_text(RULES)
     state = folder / "state"
     state.mkdir()
-    (state / "token").write_text(TOKEN)
+    (state / "pace_token").write_text(TOKEN)
     control = {"margin": 3, "safe": 0.3, "patience": 5, "always": True}
     remedy = {
         "name": "cool",

@@ -65,7 +65,7 @@ def test_systemd_understands_every_line(analyze: str, unit: str, tmp_path: Path)
 def test_an_engine_is_given_the_token_that_the_daemon_makes(tmp_path: Path) -> None:
     """Its unit names the file that the daemon's state folder has, where the configuration that ships has it."""
     state = StateDir(tmp_path)
-    token = state.ensure_token_file().name
+    token = state.ensure_pace_token_file().name
     state.close()
     folder = yaml.safe_load((UNITS / "steadytok.yml").read_text())["state"]["dir"]
 

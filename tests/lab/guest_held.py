@@ -45,7 +45,7 @@ class KnownValuesContext(LiveActionContext):
     """The real hand and the real files, with fixed query results and those of the collector node_meminfo."""
 
     def __init__(self, values: dict[str, float], pid: int) -> None:
-        super().__init__(History(60_000).snapshot({}), 0, "/", str(FOLDER / "sock"), HOME / "token")
+        super().__init__(History(60_000).snapshot({}), 0, "/", str(FOLDER / "sock"), HOME / "pace_token")
         self._values, self._pid = values, pid
 
     def query(self, expr: str) -> Values:
@@ -123,7 +123,7 @@ def kill_agent(hand: Hand) -> dict[str, Any]:
     prior = GOVERNOR.read_text().strip()
     new_governor = "performance" if prior != "performance" else "powersave"
     configure(new_governor)
-    token = ["--token-file", str(HOME / "state/token")]
+    token = ["--token-file", str(HOME / "state/pace_token")]
     engine = ["engine", "--port", ENGINE.rpartition(":")[2], "--size", "1MiB", *token]
     agent = ["agent", "run", "--plain", "--config", str(HOME / "steadytok.yml")]
     with Path("/run/out/held.log").open("wb") as log:
@@ -169,7 +169,8 @@ def configure(governor: str) -> None:
         "remedies": [{"name": each["action"], **always, **each} for each in remedies],
     }
     (HOME / "state").mkdir()
-    (HOME / "state/token").write_text("token")
+    for name in ("token", "pace_token"):
+        (HOME / "state" / name).write_text("token")
     (HOME / "rules.yml").write_text(RULES)
     (HOME / "steadytok.yml").write_text(json.dumps(config))
 

@@ -162,7 +162,7 @@ def test_the_eye_sees_where_another_users_pages_are(read_service_stage: StageRea
 
 
 def test_an_engine_as_a_service_is_paced_as_it_ships(read_service_stage: StageReader) -> None:
-    """systemd gives it the daemon's token, which a remedy without a token uses; the engine has no capability."""
+    """systemd gives it the daemon's pace token, which a remedy without a token uses; the engine has no capability."""
     result = read_service_stage("heat")
 
     assert result["engine_unit"] == {"ActiveState": "active", "NRestarts": "0", "User": "steadytok-engine"}

@@ -88,6 +88,9 @@ class FakeContext:
             self.duty = json.loads(body or b"{}")["duty"]
         return Http(self.status, "because")
 
+    def http_with_proof(self, method: str, url: str, body: bytes, patience: float = 5.0) -> Http:
+        return self.http(method, url, body)
+
     def token(self, file: str | None) -> str:
         return "token"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -21,6 +21,7 @@ from agent.alerting.alertmanagers import AlertmanagerDiscovery, list_targets, po
 from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.config.loader import parse
 from agent.config.schema import AlertingConfig, AlertmanagerSettings
+from agent.runtime.http_client import HttpClient
 from rules.alerts import Alert, AlertState
 from tests import certificates
 
@@ -66,8 +67,8 @@ class Peer:
     async def send_batch(self, **keys: Any) -> str | None:
         """Posts one batch with these keys, and returns the failure."""
         (target,) = list_targets(parse_alerting({"static_configs": [{"targets": [self.address]}], **keys}))
-        async with aiohttp.ClientSession() as session:
-            fault = await post_alerts(session, target, [{"labels": {}}])
+        async with contextlib.aclosing(HttpClient(limit=1 << 20, timeout=10)) as client:
+            fault = await post_alerts(client, target, [{"labels": {}}])
         return None if fault is None else fault.reason
 
 

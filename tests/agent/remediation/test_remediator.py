@@ -77,7 +77,8 @@ class Stage:
         self.port = processes.find_free_port()
         self.state = folder / "state"
         self.state.mkdir()
-        (self.state / "token").write_text(TOKEN)
+        for name in ("token", "pace_token"):  # of the API, and of the engines
+            (self.state / name).write_text(TOKEN)
         (folder / "rules.yml").write_text(RULES)
         self.write_config(mode="enforce")
 

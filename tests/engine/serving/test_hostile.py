@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from engine.serving import server
+from engine.serving import client_places, server
 
 Client = Any
 GOOD = json.dumps({"prompt": "hello", "max_tokens": 3}).encode()
@@ -132,10 +132,12 @@ def test_a_long_context_takes_long_bodies(client: Client, monkeypatch: pytest.Mo
 
 
 def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One connection too many gets a 503 and is closed; once others close, new ones are accepted."""
+    """Where the engine works for every connection, one too many gets a 503 and is closed."""
     monkeypatch.setattr(client.server, "max_connections", 3)
     others = [connect_raw(client) for _ in range(3)]
     wait_until(lambda: client.server.connections == 3)
+    for place in client.server.places:
+        place.end_turn()  # as while it generates
     with connect_raw(client) as connection:
         answer = connection.recv(1000)
     for other in others:
@@ -145,6 +147,65 @@ def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: p
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"Too many connections" in answer
     read_answer(client)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"",
+        b"POST /v1/comp",
+        b"POST /v1/completions HTTP/1.1\r\nX: ",
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+    ],
+)
+def test_clients_that_dawdle_keep_nobody_out(client: Client, wait_until: Any, beginning: bytes) -> None:
+    """Where every place is held by a client that has not sent its request, the oldest one makes room for the next."""
+    client.server.max_connections = 4
+    dawdlers = [connect_raw(client) for _ in range(4)]
+    for dawdler in dawdlers:
+        dawdler.sendall(beginning)
+    wait_until(lambda: client.server.connections == 4)
+    for _ in range(6):
+        read_answer(client)
+        assert client.ask("GET", "/metrics").status == 200
+
+    assert dawdlers[0].recv(1) == b""
+    for dawdler in dawdlers:
+        dawdler.close()
+    wait_until(lambda: client.server.connections == 0)
+
+
+def test_a_reader_who_takes_nothing_keeps_nobody_out(
+    client: Client, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that does not take its answer loses its place, too."""
+    monkeypatch.setattr(client_places, "SLOW_TAKER_SECONDS", 0.0)
+    monkeypatch.setattr(client.server, "max_connections", 1)
+    with connect_raw(client) as dawdler:
+        dawdler.sendall(
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 20_000
+        )  # answers of some 100 MB, and none is read
+        wait_until(lambda: any(place.is_taking and place.waits_since for place in client.server.places))
+        wait_until(lambda: client.ask("GET", "/metrics").status == 200)
+
+
+@pytest.mark.parametrize(
+    ("limit", "beginning", "drip"),
+    [
+        ("HEAD_TIMEOUT", b"GET /metrics HTTP/1.1\r\nX: ", b"a"),
+        ("BODY_TIMEOUT", b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", b" "),
+    ],
+)
+def test_a_request_has_one_deadline(
+    client: Client, monkeypatch: pytest.MonkeyPatch, limit: str, beginning: bytes, drip: bytes
+) -> None:
+    """A client that never pauses, and never comes to the end of its request, is cut off."""
+    monkeypatch.setattr(client_places, limit, 0.2)
+    with connect_raw(client) as connection, pytest.raises(ConnectionError):
+        connection.sendall(beginning)
+        while True:
+            connection.sendall(drip)
+            threading.Event().wait(0.01)
 
 
 def test_a_slow_reader_holds_no_slot(client: Client, wait_until: Any) -> None:

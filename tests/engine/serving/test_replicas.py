@@ -69,7 +69,7 @@ def _both(monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoWorkers]:
     monkeypatch.setenv("STEADYTOK_ENGINE_TOKEN", TOKEN)
     messages: list[str] = []
     workers = Workers({"0": ARGUMENTS, "1": ARGUMENTS}, messages.append)
-    router = Router(("127.0.0.1", 0), workers)
+    router = Router(("127.0.0.1", 0), workers, TOKEN)
     try:
         workers.start(router.restore_lease)
         threading.Thread(target=router.serve_forever, args=(0.01,), daemon=True).start()
@@ -240,7 +240,7 @@ def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> N
 
 
 def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
-    """The router accepts as many connections as its workers together; the next gets a 503."""
+    """The router accepts as many connections as its workers together; where all are at work, the next gets a 503."""
     workers = Workers({"0": (), "1": ()}, lambda _: None)
     with run_listener(Router(("127.0.0.1", 0), workers)) as router, contextlib.ExitStack() as open_:
         assert router.max_connections == 2 * MAX_CONNECTIONS
@@ -248,6 +248,8 @@ def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
         for _ in range(3):
             open_.enter_context(socket.create_connection(("127.0.0.1", router.server_port), timeout=20))
         wait_until(lambda: router.connections == 3)
+        for place in router.places:
+            place.end_turn()  # as while a worker generates
         with socket.create_connection(("127.0.0.1", router.server_port), timeout=20) as one_more:
             assert one_more.recv(1000).startswith(b"HTTP/1.1 503 ")
 
