@@ -25,7 +25,7 @@ from rules.outcome import (
     build_recording_samples,
     run_rule_query,
 )
-from rules.promql import Query
+from rules.promql import compile as compile_query
 from rules.state import GroupState, RuleHealth, RuleState, assign_sampling_groups, build_group_states, inherit_states
 
 
@@ -66,6 +66,8 @@ class RuleEvaluator:
         self._clock = clock
         self._ended_groups: tuple[str, ...] = ()
         """Sampling groups of removed rules, whose series end at the next evaluation."""
+        self._windows: dict[str, int] = {}
+        """By the expressions of alerts, which are those of the rules, and of restored alerts."""
         self._groups = build_group_states(rule_set.groups, interval_ms)
         self._by_key = dict(zip(build_rule_keys(rule_set.rules), self._states, strict=True))
         assign_sampling_groups(self._groups, set())
@@ -98,10 +100,13 @@ class RuleEvaluator:
         """Returns the alerts in the order of the rules: pending, firing, and resolved for up to 15 minutes."""
         return tuple(alert for group in self._groups for state in group.rules for alert in state.active.values())
 
-    def compute_window_ms(self, query: Query) -> int:
-        """Returns how much of the past a query needs, including the recording rules it builds on."""
-        recorders = (state for state in self._states if state.rule.kind == "record" and state.rule.name in query.names)
-        return query.window_ms + max((state.window_ms for state in recorders), default=0)
+    def find_window_ms(self, expr: str) -> int:
+        """Returns how much of the past an alert's expression needs, including the recording rules it builds on."""
+        if expr not in self._windows:
+            query, recorders = compile_query(expr), (state for state in self._states if state.rule.kind == "record")
+            windows = (state.window_ms for state in recorders if state.rule.name in query.names)
+            self._windows[expr] = query.window_ms + max(windows, default=0)
+        return self._windows[expr]
 
     def export_alerts(self) -> tuple[SavedAlert, ...]:
         """Returns the alerts that must outlive the process, in the order of the rules."""

@@ -10,26 +10,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
-
-import re2
+from weakref import WeakValueDictionary
 
 from collectors import Labels
+from rules.patterns import PatternLimitError, compile_bounded
 
 NAME = "__name__"
+
+_MAX_EXCERPT = 200  # characters of a pattern in an error
+
+ValueTest = Callable[[str], bool]
+_shared_tests: WeakValueDictionary[tuple[str, str], ValueTest] = WeakValueDictionary()
+"""The tests of the regular expressions in use: thousands of rules often have the same few."""
 
 
 def compile_pattern(text: str) -> Any:
     """
     Compiles a regular expression of Prometheus: RE2 whose dot matches newline. Raises ValueError if it is invalid.
     """
-    options = re2.Options()
-    options.log_errors = False
-    options.dot_nl = True
     try:
-        return re2.compile(text, options=options)
-    except re2.error as error:
-        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise ValueError(f'error parsing regexp "{text}": {reason}') from error
+        return compile_bounded(text, dot_matches_newline=True)
+    except PatternLimitError as error:
+        raise PatternLimitError(f'error parsing regexp "{text[:_MAX_EXCERPT]}…": {error}') from error
+    except ValueError as error:
+        raise ValueError(f'error parsing regexp "{text}": {error}') from error
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,23 @@ class Matcher:
     value: str
 
     @cached_property
-    def test(self) -> Callable[[str], bool]:
+    def test(self) -> ValueTest:
         """The function that tests a label value."""
         if self.op == "=":
             return self.value.__eq__
         if self.op == "!=":
             return self.value.__ne__
-        expression = compile_pattern(self.value)
-        if self.op == "=~":
-            return lambda value: expression.fullmatch(value) is not None
-        return lambda value: expression.fullmatch(value) is None
+        test = _shared_tests.get((self.op, self.value))
+        if test is None:
+            test = _shared_tests[self.op, self.value] = _build_pattern_test(self.op, self.value)
+        return test
+
+
+def _build_pattern_test(op: str, pattern: str) -> ValueTest:
+    expression = compile_pattern(pattern)
+    if op == "=~":
+        return lambda value: expression.fullmatch(value) is not None
+    return lambda value: expression.fullmatch(value) is None
 
 
 Matchers = tuple[Matcher, ...]

@@ -12,6 +12,7 @@ from rules.history.history import History
 from rules.model import Group, Rule, Templates
 from rules.promql import PromqlError, QueryBudget, Vector
 from rules.promql import compile as compile_query
+from rules.promql.values import MAX_VALUE_LENGTH
 from rules.templates.template import Budget, Scope
 
 ALERTS = gauge("ALERTS", "Alerts that are pending or firing, by alertname and alertstate.")
@@ -96,7 +97,8 @@ def build_alerts(rule: Rule, vector: Vector, evaluation: GroupEvaluation) -> dic
 
 
 def _build_alert(rule: Rule, labels: Labels, scope: Scope, evaluation: GroupEvaluation) -> Alert:
-    rule_labels = (*_expand_templates(rule.labels, scope), ("alertname", rule.name))
+    expanded = ((name, _limit_label(name, value)) for name, value in _expand_templates(rule.labels, scope))
+    rule_labels = (*expanded, ("alertname", rule.name))
     return Alert(
         name=rule.name,
         labels=relabel(labels, rule_labels),
@@ -106,6 +108,16 @@ def _build_alert(rule: Rule, labels: Labels, scope: Scope, evaluation: GroupEval
         active_at_ms=evaluation.now_ms,
         expr=rule.expr,
         interval_ms=evaluation.interval_ms,
+    )
+
+
+def _limit_label(name: str, value: str) -> str:
+    """Returns the value, or an error in its place: no template may lose the alert."""
+    if len(value) <= MAX_VALUE_LENGTH:
+        return value
+    return (
+        f"<error expanding template: label {name} would have {len(value):,} characters, and {MAX_VALUE_LENGTH:,} are "
+        "allowed; put long texts into annotations>"
     )
 
 

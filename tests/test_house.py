@@ -65,12 +65,13 @@ WALLS: Mapping[str, Mapping[str, str]] = {
         "__init__": "",
         "alerts": "",
         "durations": "",
-        "matchers": "",
+        "patterns": "",
+        "matchers": "patterns",
         "numbers": "",
         "strict_yaml": "",
         "history": "matchers",
-        "promql": "history matchers numbers",
-        "templates": "durations numbers",
+        "promql": "history matchers patterns numbers",
+        "templates": "patterns durations numbers",
         "model": "promql templates",
         "alert_restore": "alerts model",
         "dependencies": "model",
@@ -282,6 +283,23 @@ def test_names_say_what_things_are() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 names.append(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.name))
         offenders += [f"{to_name(path)}: {name}" for name in names if BANNED_NAMES.search(name)]
+
+    assert offenders == []
+
+
+def test_no_cache_is_emptied_whole_at_its_limit() -> None:
+    """
+    A cache that empties itself when full serves nobody as soon as there is one entry more than it holds.
+
+    History's 1,024 selections did: with 1,100 rules each tick took 20 times longer.
+    """
+    offenders = []
+    for path in every_module():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.If) and (match := re.search(r"len\(([\w.]+)\) >=? ", ast.unparse(node.test))):
+                emptied = (f"{match[1]}.clear()", f"{match[1]} = {{}}", f"{match[1]} = dict()", "cache_clear()")
+                if any(text in ast.unparse(statement) for statement in node.body for text in emptied):
+                    offenders.append(f"{to_name(path)}:{node.lineno}")
 
     assert offenders == []
 

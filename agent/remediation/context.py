@@ -46,7 +46,7 @@ class RemediationContext:
         rules, windows = self.rules(), dict[str, int]()
         for alert in self.iter_own_alerts():
             if alert.expr not in windows:
-                windows[alert.expr] = rules.compute_window_ms(_compile(alert.expr))
+                windows[alert.expr] = rules.find_window_ms(alert.expr)
             yield AlertInput(alert, windows[alert.expr])
         yield from (AlertInput(alert, source="webhook") for alert in self.posted_alerts(now_ms))
 

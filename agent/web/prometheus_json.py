@@ -7,7 +7,7 @@ https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview and w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -16,6 +16,8 @@ from rules.numbers import format_float
 from rules.promql import Matrix, PromqlError
 
 MAX_SAMPLES = 300_000  # about 30 bytes each, and several copies until the answer is sent
+MAX_CHARACTERS = 16 << 20
+"""Characters of an answer: labels count too, which many series may share in memory but not in JSON."""
 
 
 def format_value(number: float) -> str:
@@ -48,7 +50,7 @@ def encode_failure(kind: str, message: str) -> bytes:
 
 def encode_vector(series: Sequence[tuple[Labels, float]], at_ms: int) -> str:
     """Encodes an instant vector."""
-    _check_size(len(series))
+    check_size(len(series))
     at = format_seconds(at_ms)
     return _encode_result(
         "vector",
@@ -68,7 +70,7 @@ def encode_string(text: str, at_ms: int) -> str:
 
 def encode_matrix(result: Matrix, rows: Sequence[int]) -> str:
     """Encodes the given rows of a range query's result."""
-    _check_size(int(result.present[list(rows)].sum()))
+    check_size(int(result.present[list(rows)].sum()))
     times = _format_times(result.times.tolist())
     return _encode_result("matrix", (_encode_row(result, row, times) for row in rows))
 
@@ -83,7 +85,7 @@ def _encode_row(result: Matrix, row: int, times: list[str]) -> str:
 
 def encode_samples(series: Sequence[tuple[Labels, Any, Any]]) -> str:
     """Encodes a range vector: label sets with arrays of times (ms) and values."""
-    _check_size(sum(len(times) for _, times, _ in series))
+    check_size(sum(len(times) for _, times, _ in series))
     return _encode_result(
         "matrix",
         (_encode_series(labels, _format_times(times.tolist()), values.tolist()) for labels, times, values in series),
@@ -105,15 +107,31 @@ def _encode_series(labels: Labels, times: list[str], numbers: list[float]) -> st
     return f'{{"metric":{_encode_metric(labels)},"values":[{pairs}"]]}}'
 
 
-def _check_size(number: int) -> None:
+def check_size(number: int) -> None:
+    """Raises PromqlError if an answer would have too many samples, before anything is done with each."""
     if number > MAX_SAMPLES:
         reason = f"the answer has {number:,} samples, more than {MAX_SAMPLES:,}"
         raise PromqlError(f"{reason}; ask for fewer series, a shorter time or a longer step")
 
 
 def _encode_metric(labels: Labels) -> str:
+    if sum(len(value) for _, value in labels) > MAX_CHARACTERS // 6:  # of which JSON may escape each to six
+        _refuse_length()
     return msgspec.json.encode(dict(labels)).decode()
 
 
 def _encode_result(kind: str, parts: Iterable[str]) -> str:
-    return f'{{"resultType":"{kind}","result":[{",".join(parts)}]}}'
+    """Joins the parts of a result, unless they are too long together; the parts are made one by one."""
+    pieces, length = [], 0
+    for part in parts:
+        length += len(part)
+        if length > MAX_CHARACTERS:
+            _refuse_length()
+        pieces.append(part)
+    return f'{{"resultType":"{kind}","result":[{",".join(pieces)}]}}'
+
+
+def _refuse_length() -> NoReturn:
+    raise PromqlError(
+        f"the answer has more than {MAX_CHARACTERS:,} characters; ask for fewer series, or for shorter labels"
+    )

@@ -33,6 +33,9 @@ from rules.promql.selectors import MAX_STEPS
 MAX_CELLS = 3_000_000
 """Series x steps of all parts of one query together: 27 MB, and several times that during the evaluation."""
 
+MAX_LABEL_BYTES = 16 << 20
+"""Estimated bytes of the labels that one query makes: two run at a time, and the agent is to stay below 256 MB."""
+
 TRUNCATED = "results truncated due to limit"
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
@@ -139,7 +142,8 @@ class QueryApi:
                 kind = {"matrix": "range vector"}.get(query.kind, query.kind)
                 reason = "must be Scalar or instant Vector"
                 raise BadRequestError(f'invalid expression type "{kind}" for range query, {reason}')
-            matrix = query.evaluate_range(snapshot, start_ms, end_ms, step_ms, QueryBudget(MAX_CELLS))
+            matrix = query.evaluate_range(snapshot, start_ms, end_ms, step_ms, _make_budget())
+            prometheus_json.check_size(len(matrix))
             rows, warnings = _apply_limit(sorted(range(len(matrix)), key=matrix.labels.__getitem__), limit)
             return prometheus_json.encode_success(prometheus_json.encode_matrix(matrix, rows), warnings)
 
@@ -229,14 +233,14 @@ class QueryApi:
 
 
 def _evaluate_instant(query: promql.Query, snapshot: Snapshot, at_ms: int, limit: int) -> bytes:
-    effort = QueryBudget(MAX_CELLS)
+    budget = _make_budget()
     if query.kind == "string":
         return prometheus_json.encode_success(prometheus_json.encode_string(query.get_string(), at_ms))
     if query.kind == "matrix":
-        series = sorted(query.read_samples(snapshot, at_ms, effort), key=itemgetter(0))
+        series = sorted(query.read_samples(snapshot, at_ms, budget), key=itemgetter(0))
         ranges, warnings = _apply_limit(series, limit)
         return prometheus_json.encode_success(prometheus_json.encode_samples(ranges), warnings)
-    result = query.evaluate_at(snapshot, at_ms, effort)
+    result = query.evaluate_at(snapshot, at_ms, budget)
     if query.kind == "scalar":
         return prometheus_json.encode_success(prometheus_json.encode_scalar(float(result.values[0]), at_ms))
     samples, warnings = _apply_limit(list(result), limit)
@@ -245,6 +249,10 @@ def _evaluate_instant(query: promql.Query, snapshot: Snapshot, at_ms: int, limit
 
 def _encode_shared(data: object, params: Parameters) -> bytes:
     return _compress(prometheus_json.encode_data(data), params.accepts_gzip)
+
+
+def _make_budget() -> QueryBudget:
+    return QueryBudget(MAX_CELLS, label_bytes=MAX_LABEL_BYTES)
 
 
 def _parse_selectors(params: Parameters) -> list[Matchers]:

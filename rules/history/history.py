@@ -16,6 +16,7 @@ from itertools import chain, compress, groupby, repeat
 from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -24,10 +25,10 @@ from rules.history.blocks import VALUE, Integers
 from rules.history.rows import Rows, append_rows, read_rows_between
 from rules.history.sample_group import HEAD_ROWS, NEVER_MS, RowSpan, SampleGroup
 from rules.history.selection import Selection, SelectionPart, SeriesRef
+from rules.history.series_index import ChangeLog, KeptSelection, SelectionKeeper, SeriesIndex
 from rules.history.snapshot import Index, Snapshot, as_columns
 from rules.matchers import NAME, Matchers, build_labels_test, find_exact_name, matches_name
 
-_MAX_SELECTIONS = 1024  # cached selections; a page that keeps inventing selectors must not grow the agent
 _SEALED_CELL_BYTES = 4.5  # bytes of one sealed cell: 0.1 (constant) to 8 (noise), 2.1 measured on a mixed host
 _SERIES_BYTES = 900  # labels, keys and per-column arrays of one series
 
@@ -62,14 +63,15 @@ class History:
         self.dropped_series = 0
         self._groups: dict[str, SampleGroup] = {}
         self._passes: dict[str, _PassLayout] = {}
-        self._series: dict[str, dict[Labels, SeriesRef]] = {}  # by the labels that queries see, without the name
+        self._series: dict[str, SeriesIndex] = {}  # by the labels that queries see, without the name
         self._groups_by_name: dict[str, set[str]] = {}
         self._derived_from: dict[str, frozenset[str]] = {}
-        self._epochs: dict[str, int] = {}
-        self._changes = 0
-        self._selections: dict[Matchers, tuple[int, Selection]] = {}
+        self._changes = ChangeLog()
+        self._changes_by_name: dict[str, ChangeLog] = {}
+        self._kept_selections: WeakValueDictionary[Matchers, KeptSelection] = WeakValueDictionary()
         self._label_bytes = 0
         self._index: tuple[int, Index] = (-1, {})
+        self._index_copies: dict[str, tuple[int, dict[Labels, SeriesRef]]] = {}
 
     def record(self, group: str, at_ms: int, samples: Iterable[Sample]) -> bool:
         """
@@ -124,7 +126,7 @@ class History:
         self._reserve_columns(group, list(zip(metrics, recorded, strict=True)), keys)
         columns, accepted, used_columns = [], [], set()
         for position, (name, pairs) in enumerate(keys):
-            ref = self._series.get(name, {}).get(pairs)
+            ref = self._find_series(name, pairs)
             if ref is None:
                 continue
             if ref.group is not group or ref.column in used_columns:
@@ -151,7 +153,7 @@ class History:
     ) -> None:
         new: dict[tuple[str, Labels], tuple[Metric, Labels]] = {}
         for entry, (name, pairs) in zip(series, keys, strict=True):
-            if pairs not in self._series.get(name, ()):
+            if self._find_series(name, pairs) is None:
                 new.setdefault((name, pairs), entry)
         room = max(0, self.series_cap - self.count_series())
         self.dropped_series += max(0, len(new) - room)
@@ -159,15 +161,23 @@ class History:
         slots = group.add_columns([entry for _, entry in admitted])
         for ((name, pairs), (_, own_labels)), slot in zip(admitted, slots, strict=True):
             full_labels = tuple(sorted([*pairs, (NAME, name)]))
-            self._series.setdefault(name, {})[pairs] = SeriesRef(group, slot, full_labels)
+            ref = SeriesRef(group, slot, full_labels)
+            if name not in self._series:
+                self._series[name] = SeriesIndex()
+            self._series[name].add(pairs, ref)
+            self._log_change(name, ref)
             self._groups_by_name.setdefault(name, set()).add(group.name)
             self._label_bytes += _count_label_bytes(own_labels, full_labels)
-        self._advance_epochs({name for (name, _), _ in admitted})
 
-    def _advance_epochs(self, names: set[str]) -> None:
-        for name in names:
-            self._epochs[name] = self._epochs.get(name, 0) + 1
-            self._changes += 1
+    def _find_series(self, name: str, pairs: Labels) -> SeriesRef | None:
+        index = self._series.get(name)
+        return None if index is None else index.series.get(pairs)
+
+    def _log_change(self, name: str, ref: SeriesRef) -> None:
+        self._changes.add(ref)
+        if name not in self._changes_by_name:
+            self._changes_by_name[name] = ChangeLog()
+        self._changes_by_name[name].add(ref)
 
     def silence(self, group: str, at_ms: int) -> None:
         """Ends every live series of the group; the group is silent until it records again."""
@@ -218,19 +228,22 @@ class History:
                 self._remove(group, expired)
 
     def _remove(self, group: SampleGroup, slots: list[int]) -> None:
-        names = set()
         for slot in slots:
             metric = group.metrics[slot]
             assert metric is not None  # an ended column belonged to a series and is freed only once
-            ref = self._series[metric.name].pop(self._add_identity(group, group.labels[slot]))
+            index = self._series[metric.name]
+            ref = index.remove(self._add_identity(group, group.labels[slot]))
             self._label_bytes -= _count_label_bytes(group.labels[slot], ref.labels)
             group.free_slot(slot)
-            names.add(metric.name)
-            if not self._series[metric.name]:
+            self._log_change(metric.name, ref)
+            if not index.series:
                 del self._series[metric.name]
-        self._advance_epochs(names)
-        # Columns have new owners, and a series refused at the cap may now have room.
-        self._passes.clear()
+                self._index_copies.pop(metric.name, None)
+                self._changes_by_name[metric.name].forget()
+        # The group's columns have new owners, and a series that was refused may now have room.
+        for name, layout in list(self._passes.items()):
+            if name == group.name or layout.accepted is not None:
+                del self._passes[name]
 
     def get_latest(self) -> Iterator[tuple[Metric, Labels, float, int]]:
         """Returns the live series with the labels they were recorded with, their newest value and its time in ms."""
@@ -238,7 +251,7 @@ class History:
 
     def get_value(self, name: str, **labels: str) -> float | None:
         """Returns the newest value of one live series; None if it does not exist or has ended."""
-        ref = self._series.get(name, {}).get(canonicalize_labels(({**dict(self.identity), **labels}).items()))
+        ref = self._find_series(name, canonicalize_labels(({**dict(self.identity), **labels}).items()))
         if ref is None or ref.group.get_last_states()[ref.column] != VALUE:
             return None
         return float(ref.group.get_last_values()[ref.column])
@@ -249,7 +262,7 @@ class History:
 
     def count_series(self) -> int:
         """Counts the stored series, including those that ended within `retention_ms`."""
-        return sum(len(series) for series in self._series.values())
+        return sum(len(index.series) for index in self._series.values())
 
     def count_bytes(self) -> int:
         """Returns the memory in use: arrays with their unused capacity, labels and index."""
@@ -257,38 +270,48 @@ class History:
         passes = sum(_count_pass_bytes(layout) for layout in self._passes.values())
         return arrays + passes + self._label_bytes
 
-    def get_epoch(self, name: str) -> int:
-        """Returns a number that changes when the set of series of that metric changes."""
-        return self._epochs.get(name, 0)
+    def select(self, matchers: Matchers, keeper: SelectionKeeper | None = None) -> Selection:
+        """
+        Selects the series that match.
 
-    def select(self, matchers: Matchers) -> Selection:
-        """Selects the series that match; the result is cached until the set of series of that name changes."""
-        name = find_exact_name(matchers)
-        epoch = self._changes if name is None else self.get_epoch(name)
-        cached = self._selections.get(matchers)
-        if cached is not None and cached[0] == epoch:
-            return cached[1]
-        if len(self._selections) >= _MAX_SELECTIONS:
-            self._selections.clear()
-        selection = self._select_series(matchers, self._series if name is None else [name])
-        self._selections[matchers] = (epoch, selection)
-        return selection
+        As long as `keeper` lives, the selection is the same object until the set of its series changes. Equal matchers
+        share it.
+        """
+        kept = None if keeper is None else keeper.kept
+        if kept is None or kept.owner is not self:
+            name = find_exact_name(matchers)
+            log = self._changes if name is None else self._changes_by_name.get(name)
+            if log is None:
+                return _NOTHING
+            kept = self._kept_selections.get(matchers)
+            if kept is None:
+                kept = self._kept_selections[matchers] = KeptSelection(self, matchers, log)
+            if keeper is not None:
+                keeper.kept = kept
+        return kept.refresh()
 
     def snapshot(self, identity: Mapping[str, str]) -> Snapshot:
         """Returns a snapshot for a query in another thread; its series all carry that identity."""
-        if self._index[0] != self._changes:
-            self._index = (self._changes, {name: series.copy() for name, series in self._series.items()})
+        if self._index[0] != self._changes.count:
+            self._index = (self._changes.count, {name: self._copy_series(name) for name in self._series})
         return Snapshot({group.name: group.freeze() for group in self._groups.values()}, self._index[1], identity)
 
-    def _select_series(self, matchers: Matchers, names: Iterable[str]) -> Selection:
-        matches = build_labels_test(matchers)
-        chosen = [
-            ref
-            for name in names
-            if matches_name(matchers, name)
-            for ref in self._series.get(name, {}).values()
-            if matches(ref.labels)
+    def _copy_series(self, name: str) -> dict[Labels, SeriesRef]:
+        """Returns a copy of the series of a name, which is made anew only after one of them came or went."""
+        count = self._changes_by_name[name].count
+        if self._index_copies.get(name, (-1,))[0] != count:
+            self._index_copies[name] = (count, self._series[name].series.copy())
+        return self._index_copies[name][1]
+
+    def find_selection(self, matchers: Matchers) -> Selection:
+        """Selects the series that match, anew."""
+        matches, name = build_labels_test(matchers), find_exact_name(matchers)
+        indexes = [
+            index
+            for candidate in (self._series if name is None else [name])
+            if matches_name(matchers, candidate) and (index := self._series.get(candidate)) is not None
         ]
+        chosen = [ref for index in indexes for ref in index.find_candidates(matchers) if matches(ref.labels)]
         chosen.sort(key=lambda ref: (ref.group.name, ref.column))
         parts, start = [], 0
         for _, members in groupby(chosen, attrgetter("group.name")):
@@ -309,6 +332,9 @@ class History:
             for origin in self._find_origins(candidate)
         }
         return {group for origin in origins for group in self._groups_by_name.get(origin, ())}
+
+
+_NOTHING = Selection((), ())
 
 
 def _iter_latest(group: SampleGroup) -> Iterable[tuple[Metric, Labels, float, int]]:

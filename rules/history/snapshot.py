@@ -16,6 +16,7 @@ import numpy as np
 from collectors import Labels, Metric
 from rules.history.sample_group import Columns, SampleGroup
 from rules.history.selection import Selection, SelectionPart, SeriesRef
+from rules.history.series_index import SelectionKeeper
 from rules.matchers import NAME, Matchers, find_exact_name, matches_name
 
 Index = Mapping[str, Mapping[Labels, SeriesRef]]
@@ -31,7 +32,7 @@ class Snapshot:
         self._identity = tuple(identity.items())
         self._selections: dict[Matchers, Selection] = {}
 
-    def select(self, matchers: Matchers) -> Selection:
+    def select(self, matchers: Matchers, keeper: SelectionKeeper | None = None) -> Selection:
         """Selects the series that match; matchers may name the identity too."""
         cached = self._selections.get(matchers)
         if cached is None:

@@ -19,7 +19,7 @@ from rules.numbers import format_plain
 from rules.promql.label_functions import LABEL_NAME, set_label
 from rules.promql.plan import Aggregate, PromqlError
 from rules.promql.summation import CellGroups, sum_groups
-from rules.promql.values import Bools, EvaluationContext, LabelSets, QueryBudget, Series
+from rules.promql.values import LABEL_SET_COST, Bools, EvaluationContext, LabelSets, QueryBudget, Series
 
 RowNumbers = npt.NDArray[np.intp]
 
@@ -65,7 +65,7 @@ def aggregate(node: Aggregate, context: EvaluationContext) -> Series:
     parameter = None if node.parameter is None else context.evaluate_scalar(node.parameter)
     if not series.labels:
         return Series((), np.zeros((0, len(context.times))), None)
-    grouping = node.memo.get_or_compute((series.labels,), lambda: _group_rows(series.labels, node.labels, node.without))
+    grouping = node.memo.get_or_compute((series.labels,), lambda: _group_rows(node, series.labels, context.budget))
     if parameter is not None:
         return AGGREGATIONS_WITH_PARAMETER[node.op](series, grouping, parameter)
     values = series.values[grouping.order]
@@ -78,12 +78,14 @@ def aggregate(node: Aggregate, context: EvaluationContext) -> Series:
     return Series(grouping.labels, result, None if present is None else counts > 0)
 
 
-def _group_rows(labels: LabelSets, names: tuple[str, ...], without: bool) -> Grouping:
-    name_set = frozenset(names)
+def _group_rows(node: Aggregate, labels: LabelSets, budget: QueryBudget) -> Grouping:
+    name_set = frozenset(node.labels)
     group_numbers: dict[Labels, int] = {}
     groups = [
-        group_numbers.setdefault(select_group_labels(each, name_set, without), len(group_numbers)) for each in labels
+        group_numbers.setdefault(select_group_labels(each, name_set, node.without), len(group_numbers))
+        for each in labels
     ]
+    budget.reserve_labels(group_numbers)
     group_of = np.array(groups, np.intp)
     sizes = np.bincount(group_of, minlength=len(group_numbers))
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp)
@@ -248,12 +250,16 @@ def count_values(series: Series, label: str, node: Aggregate, budget: QueryBudge
     grouping_names = frozenset(node.labels if node.without else (*node.labels, label))
     present = series.mask()
     counts: dict[Labels, Floats] = {}
-    for row, step in np.argwhere(present).tolist():
-        value = format_plain(float(series.values[row, step]))
-        key = select_group_labels(set_label(series.labels[row], label, value), grouping_names, node.without)
-        if key not in counts:
-            budget.reserve(1, present.shape[1])
-            counts[key] = np.zeros(present.shape[1])
-        counts[key][step] += 1
+    for row, labels in enumerate(series.labels):
+        steps = np.flatnonzero(present[row])
+        budget.spend(LABEL_SET_COST * len(steps))
+        for step, value in zip(steps.tolist(), series.values[row, steps].tolist(), strict=True):
+            text = format_plain(value)
+            key = select_group_labels(set_label(labels, label, text), grouping_names, node.without)
+            if key not in counts:
+                budget.reserve_value("count_values()", len(text), len(key))
+                budget.reserve(1, present.shape[1])
+                counts[key] = np.zeros(present.shape[1])
+            counts[key][step] += 1
     values = np.array(list(counts.values())).reshape(-1, present.shape[1])
     return Series(tuple(counts), values, values > 0)

@@ -54,9 +54,9 @@ def evaluate_binary(node: Binary, context: EvaluationContext) -> Series | Floats
     if isinstance(lhs, Series) and isinstance(rhs, Series):
         return _combine_vectors(node, lhs, rhs, context.budget)
     if isinstance(lhs, Series):
-        return _combine_with_scalar(node, lhs, lhs.values, rhs, lhs.values)
+        return _combine_with_scalar(node, lhs, lhs.values, rhs, context.budget)
     if isinstance(rhs, Series):
-        return _combine_with_scalar(node, rhs, lhs, rhs.values, rhs.values)
+        return _combine_with_scalar(node, rhs, lhs, rhs.values, context.budget)
     return _combine_scalars(node.op, lhs, rhs)
 
 
@@ -65,16 +65,16 @@ def _combine_scalars(op: str, lhs: Floats, rhs: Floats) -> Floats:
     return result
 
 
-def _combine_with_scalar(node: Binary, series: Series, lhs: Any, rhs: Any, vector_values: Floats) -> Series:
+def _combine_with_scalar(node: Binary, series: Series, lhs: Any, rhs: Any, budget: QueryBudget) -> Series:
     """
     Combines series with one number per step; a filtering comparison keeps the value of the vector, on either side.
     """
     if node.op in COMPARISONS and not node.return_bool:
-        return Series(series.labels, vector_values, _intersect(series.present, COMPARISONS[node.op](lhs, rhs)))
+        return Series(series.labels, series.values, _intersect(series.present, COMPARISONS[node.op](lhs, rhs)))
     values = (ARITHMETIC.get(node.op) or COMPARISONS[node.op])(lhs, rhs).astype(np.float64, copy=False)
     if not _drops_name(node):
         return Series(series.labels, values, series.present)
-    labels = node.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+    labels = node.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels, budget))
     return merge_same_labels(Series(labels, values, series.present), node.merge_memo)
 
 

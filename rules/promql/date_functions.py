@@ -39,7 +39,7 @@ def make_date_function(part: Callable[[_Date], _Integers]) -> Callable[[Call, Ev
         if not call.arguments:
             return Series(((),), _compute_part(part, context.times[None, :] / 1000), None)
         series = context.evaluate_series(call.arguments[0])
-        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels, context.budget))
         return merge_same_labels(Series(labels, _compute_part(part, series.values), series.present), call.merge_memo)
 
     return run

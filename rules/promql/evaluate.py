@@ -64,5 +64,5 @@ def _negate(node: Negate, context: EvaluationContext) -> Series | Floats:
         raise PromqlError("a string has no negative")
     if not isinstance(value, Series):
         return -value
-    labels = node.memo.get_or_compute((value.labels,), lambda: drop_metric_names(value.labels))
+    labels = node.memo.get_or_compute((value.labels,), lambda: drop_metric_names(value.labels, context.budget))
     return merge_same_labels(Series(labels, -value.values, value.present), node.merge_memo, allow_join=False)

@@ -25,6 +25,7 @@ from rules.promql.values import (
     Bools,
     EvaluationContext,
     LabelSets,
+    QueryBudget,
     Series,
     Windows,
     drop_metric_names,
@@ -40,7 +41,7 @@ def _make_elementwise(function: Callable[..., Any]) -> Function:
     def run(call: Call, context: EvaluationContext) -> Series:
         series = context.evaluate_series(call.arguments[0])
         scalars = [context.evaluate_scalar(argument) for argument in call.arguments[1:]]
-        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels, context.budget))
         return merge_same_labels(Series(labels, function(series.values, *scalars), series.present), call.merge_memo)
 
     return run
@@ -63,7 +64,7 @@ def _make_windowed(function: WindowFunction, *, keeps_name: bool = False, weight
         series = _apply_to_strips(function, windows, arguments)
         if keeps_name:
             return series
-        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+        labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels, context.budget))
         return merge_same_labels(Series(labels, series.values, series.present), call.merge_memo, allow_join=False)
 
     return run
@@ -138,7 +139,7 @@ def _timestamp(call: Call, context: EvaluationContext) -> Series:
     else:
         series = context.evaluate_series(argument)
         times = np.broadcast_to(context.times / 1000, series.values.shape)
-    labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels))
+    labels = call.memo.get_or_compute((series.labels,), lambda: drop_metric_names(series.labels, context.budget))
     return merge_same_labels(Series(labels, times, series.present), call.merge_memo)
 
 
@@ -180,7 +181,7 @@ def _sort(call: Call, context: EvaluationContext) -> Series:
     return context.evaluate_series(call.arguments[0])  # an instant query sorts its result at the end
 
 
-def _make_label_function(function: Callable[[LabelSets, tuple[str, ...]], LabelSets]) -> Function:
+def _make_label_function(function: Callable[[LabelSets, tuple[str, ...], QueryBudget], LabelSets]) -> Function:
     """Makes a function of labels and strings."""
 
     def run(call: Call, context: EvaluationContext) -> Series:
@@ -188,7 +189,7 @@ def _make_label_function(function: Callable[[LabelSets, tuple[str, ...]], LabelS
         texts = tuple(context.evaluate_text(argument) for argument in call.arguments[1:])
         context.budget.spend(LABEL_SET_COST * len(series.labels))
         context.budget.reserve(len(series.labels), series.values.shape[1])
-        labels = call.memo.get_or_compute((series.labels,), lambda: function(series.labels, texts))
+        labels = call.memo.get_or_compute((series.labels,), lambda: function(series.labels, texts, context.budget))
         return merge_same_labels(Series(labels, series.values, series.present), call.merge_memo)
 
     return run

@@ -17,7 +17,7 @@ from collectors import Labels
 from rules.history.blocks import Floats
 from rules.matchers import NAME
 from rules.promql.plan import Call, Node
-from rules.promql.values import Bools, EvaluationContext, LabelSets, Series
+from rules.promql.values import Bools, EvaluationContext, LabelSets, QueryBudget, Series
 
 BUCKET = "le"
 _ROUNDING = 1e-12  # smaller relative differences between neighbouring buckets are rounding errors
@@ -66,7 +66,9 @@ def histogram_fraction(call: Call, context: EvaluationContext) -> Series:
 
 def _evaluate_histograms(call: Call, argument: Node, context: EvaluationContext, function: BucketFunction) -> Series:
     series = context.evaluate_series(argument)
-    labels, groups = call.memo.get_or_compute((series.labels,), lambda: _group_histograms(series.labels))
+    labels, groups = call.memo.get_or_compute(
+        (series.labels,), lambda: _group_histograms(series.labels, context.budget)
+    )
     shape = (len(labels), len(context.times))
     values, has_value = np.zeros(shape), np.zeros(shape, np.bool_)
     for group in groups:
@@ -98,13 +100,14 @@ def _evaluate_buckets(bounds: Floats, counts: Floats, function: BucketFunction, 
     return function(Buckets(bounds, counts), step)
 
 
-def _group_histograms(labels: LabelSets) -> tuple[LabelSets, list[HistogramGroup]]:
+def _group_histograms(labels: LabelSets, budget: QueryBudget) -> tuple[LabelSets, list[HistogramGroup]]:
     members: dict[Labels, list[tuple[float, int]]] = {}
     for row, label_set in enumerate(labels):
         bound = _parse_bound(dict(label_set).get(BUCKET, ""))
         if bound is not None:
             key = tuple(pair for pair in label_set if pair[0] not in (BUCKET, NAME))
             members.setdefault(key, []).append((bound, row))
+    budget.reserve_labels(members)
     by_bounds: dict[tuple[float, ...], list[tuple[int, list[int]]]] = {}
     for index, buckets in enumerate(members.values()):
         buckets.sort()
@@ -176,13 +179,21 @@ def _compute_fractions(lower: float, upper: float, histogram: Buckets) -> Floats
 
 
 def _compute_rank(value: float, histogram: Buckets) -> Floats:
-    """Returns the number of observations that are at most `value`."""
+    """
+    Returns the number of observations that are at most `value`.
+
+    As for a quantile, the first bucket begins at 0 if it ends above. Prometheus does so since 3.8:
+    https://github.com/prometheus/prometheus/issues/17367.
+    """
     bounds, counts = histogram
     bucket = int(np.searchsorted(bounds, value, "right"))  # the bucket that `value` lies in, above its lower bound
     if 0 < bucket < len(bounds):
         below, start = counts[bucket - 1], bounds[bucket - 1]
         rank: Floats = below + (counts[bucket] - below) * (value - start) / (bounds[bucket] - start)
         return rank
+    if bucket == 0 and bounds[0] > 0:
+        first: Floats = counts[0] * (max(0.0, value) / bounds[0])
+        return first
     # A bucket down to -Inf cannot be interpolated: all of it counts, except for the value -Inf itself.
     last: Floats = counts[max(bucket - 1, 0)] * (value > -np.inf)
     return last

@@ -18,6 +18,7 @@ from rules.matchers import NAME, Matcher, compile_pattern
 from rules.promql.aggregate import AGGREGATIONS
 from rules.promql.binary import OPERATORS
 from rules.promql.functions import FUNCTIONS
+from rules.promql.parser_limits import check_parser_limits
 from rules.promql.plan import (
     Aggregate,
     Binary,
@@ -75,6 +76,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def parse(text: str, subquery_step_ms: int) -> Node:
     """Parses an expression to its plan; raises PromqlError if it is invalid or not supported."""
     _check_limits(text)
+    check_parser_limits(text, _measure_depth(text))
     try:
         tree = promql_parser.parse(_NORMALIZABLE.sub(_normalize_token, text))
     except (ValueError, OverflowError) as error:

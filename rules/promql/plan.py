@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from rules.history.series_index import SelectionKeeper
 from rules.matchers import Matchers
 
 ValueKind = Literal["vector", "scalar", "matrix", "string"]
@@ -66,10 +67,11 @@ class TimeModifiers:
 
 @dataclass(frozen=True, eq=False)
 class VectorSelector:
-    """An instant vector selector."""
+    """An instant vector selector; `keeper` holds what it selects from one evaluation to the next."""
 
     matchers: Matchers
     time_modifiers: TimeModifiers
+    keeper: SelectionKeeper = field(default_factory=SelectionKeeper, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ def select_instant(node: VectorSelector, context: EvaluationContext) -> Series:
 def select_instant_with_times(node: VectorSelector, context: EvaluationContext) -> tuple[Series, Floats]:
     """Returns the same with the time of each value, in seconds."""
     times = apply_time_modifiers(node.time_modifiers, context)
-    selection = context.history.select(node.matchers)
+    selection = context.history.select(node.matchers, node.keeper)
     context.budget.reserve(len(selection.labels), len(times))
     results = [_read_part(part, times) for part in selection.parts]
     if len(results) == 1:
@@ -100,7 +100,7 @@ def select_windows(node: Node, context: EvaluationContext) -> Windows:
 def _select_range(node: MatrixSelector, context: EvaluationContext) -> Windows:
     ends = apply_time_modifiers(node.selector.time_modifiers, context)
     starts = ends - node.range_ms
-    selection = context.history.select(node.selector.matchers)
+    selection = context.history.select(node.selector.matchers, node.selector.keeper)
     strips: list[Strip] = []
     for part in selection.parts if len(ends) else ():
         first, last = int(starts.min()), int(ends.max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from collectors import Labels
 from rules.history.blocks import Floats, Times
 from rules.history.selection import Selection
+from rules.history.series_index import SelectionKeeper
 from rules.matchers import NAME, Matchers
 from rules.promql.plan import Memo, Node, PromqlError
 
@@ -30,13 +31,27 @@ MAX_VISITS = 1_000_000_000
 LABEL_SET_COST = 100
 """The cost of processing one set of labels, in cell visits."""
 
+MAX_VALUE_LENGTH = 16_384
+"""Characters of a label value that an expression makes: 20 nested label_replace() could double one a million times."""
+
+MAX_LABEL_BYTES = 128 << 20
+"""Estimated bytes of all label sets that one evaluation makes: a join of twenty thousand series makes 15 MB."""
+
+_LABEL_SET_BYTES = 64
+_LABEL_BYTES = 8  # its place in the label set
+_PAIR_BYTES = 72  # the tuple of a name and a value
+_CHARACTER_BYTES = 4  # at most, in Python's strings
+
+MAX_LABELS_TEXT = 1_000
+"""Characters of labels in an error."""
+
 SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 
 
 class SampleSource(Protocol):
     """A source of series: History, or a snapshot of it."""
 
-    def select(self, matchers: Matchers) -> Selection: ...
+    def select(self, matchers: Matchers, keeper: SelectionKeeper | None = None) -> Selection: ...
 
 
 class Series(NamedTuple):
@@ -92,16 +107,20 @@ class Strip(NamedTuple):
 class QueryBudget:
     """The remaining cost that one evaluation may cause, so that no expression fills the memory or blocks the host."""
 
-    __slots__ = ("_held_cells", "_max_held_cells", "_remaining_visits")
+    __slots__ = ("_held_cells", "_label_bytes", "_max_held_cells", "_max_label_bytes", "_remaining_visits")
 
-    def __init__(self, cells: int = MAX_TOTAL_CELLS, visits: int = MAX_VISITS) -> None:
+    def __init__(
+        self, cells: int = MAX_TOTAL_CELLS, visits: int = MAX_VISITS, label_bytes: int = MAX_LABEL_BYTES
+    ) -> None:
         self._held_cells = 0
         self._max_held_cells = cells
         self._remaining_visits = visits
+        self._label_bytes = 0
+        self._max_label_bytes = label_bytes
 
     def release(self) -> None:
-        """Starts the next of several evaluations with one budget: the arrays of the previous one are freed."""
-        self._held_cells = 0
+        """Starts the next of several evaluations with one budget: what the previous one made is freed."""
+        self._held_cells = self._label_bytes = 0
 
     def reserve(self, series: int, cells_each: int) -> None:
         """Accounts for an array before it is made; raises PromqlError if it would be too large."""
@@ -117,6 +136,34 @@ class QueryBudget:
                 f"use fewer series, a shorter range or a longer step"
             )
         self.spend(series * cells_each)
+
+    def reserve_labels(self, label_sets: Collection[Labels], *, shares_pairs: bool = True) -> None:
+        """
+        Accounts for label sets that have their texts, or even their pairs of name and value, from others.
+
+        Raises PromqlError if the whole evaluation makes too many.
+        """
+        per_label = _LABEL_BYTES if shares_pairs else _LABEL_BYTES + _PAIR_BYTES
+        self.reserve_bytes(_LABEL_SET_BYTES * len(label_sets) + per_label * sum(map(len, label_sets)))
+
+    def reserve_value(self, function: str, length: int, label_count: int) -> None:
+        """Accounts for a label set with a new value, before that is made; raises PromqlError if it is too long."""
+        if length > MAX_VALUE_LENGTH:
+            raise PromqlError(
+                f"{function} would make a label value of {length:,} characters, and {MAX_VALUE_LENGTH:,} are allowed; "
+                f"use a shorter one"
+            )
+        labels = _LABEL_SET_BYTES + _LABEL_BYTES * (label_count + 1) + _PAIR_BYTES
+        self.reserve_bytes(labels + _CHARACTER_BYTES * length)
+
+    def reserve_bytes(self, count: int) -> None:
+        """Accounts for memory of labels; raises PromqlError if the whole evaluation makes too many."""
+        self._label_bytes += count
+        if self._label_bytes > self._max_label_bytes:
+            raise PromqlError(
+                f"the query would make more than {self._max_label_bytes >> 20} MiB of labels in all its parts; "
+                f"use fewer series, fewer operations or shorter label values"
+            )
 
     def spend(self, cells: int) -> None:
         """Accounts for cells before they are visited; raises PromqlError if the whole evaluation visits too many."""
@@ -182,21 +229,27 @@ class EvaluationContext:
 
 
 def drop_metric_name(labels: Labels) -> Labels:
-    """Removes the metric name."""
-    return tuple(pair for pair in labels if pair[0] != NAME)
+    """Removes the metric name; labels without one are returned as they are."""
+    kept = tuple([pair for pair in labels if pair[0] != NAME])
+    return labels if len(kept) == len(labels) else kept
 
 
-def drop_metric_names(labels: LabelSets) -> LabelSets:
-    """Removes the metric name from each label set."""
-    return tuple(drop_metric_name(each) for each in labels)
+def drop_metric_names(label_sets: LabelSets, budget: QueryBudget) -> LabelSets:
+    """Removes the metric name from each label set; if none has one, the result is the same object."""
+    budget.spend(len(label_sets))
+    without_names = tuple([drop_metric_name(labels) for labels in label_sets])
+    if all(a is b for a, b in zip(label_sets, without_names, strict=True)):
+        return label_sets
+    budget.reserve_labels(without_names)
+    return without_names
 
 
 def format_labels(labels: Iterable[tuple[str, str]]) -> str:
     """Formats labels as Prometheus prints them."""
     pairs = list(labels)
     name = next((value for key, value in pairs if key == NAME), "")
-    inner = ", ".join(f'{key}="{value}"' for key, value in pairs if key != NAME)
-    return f"{name}{{{inner}}}"
+    inner = ", ".join(f'{key}="{value[:MAX_LABELS_TEXT]}"' for key, value in pairs if key != NAME)
+    return f"{name}{{{inner if len(inner) <= MAX_LABELS_TEXT else f'{inner[:MAX_LABELS_TEXT]}…'}}}"
 
 
 def merge_same_labels(series: Series, memo: Memo, error: str = SAME_LABELSET, *, allow_join: bool = True) -> Series:

@@ -50,7 +50,7 @@ class MatchedVectors(NamedTuple):
     build_result: Callable[[Floats, Bools | None], Series]
 
 
-def compute_signatures(lhs: LabelSets, rhs: LabelSets, matching: Matching) -> Signatures:
+def compute_signatures(lhs: LabelSets, rhs: LabelSets, matching: Matching, budget: QueryBudget) -> Signatures:
     """Computes the match groups of two sets of series."""
     names = frozenset(matching.labels)
     group_numbers: dict[Labels, int] = {}
@@ -60,6 +60,7 @@ def compute_signatures(lhs: LabelSets, rhs: LabelSets, matching: Matching) -> Si
         return np.array([group_numbers.setdefault(key, len(group_numbers)) for key in keys], np.intp)
 
     sides = number_groups(lhs), number_groups(rhs)
+    budget.reserve_labels(group_numbers)
     return Signatures(*sides, tuple(group_numbers))
 
 
@@ -83,7 +84,7 @@ def match_vectors(node: Binary, lhs: Series, rhs: Series, budget: QueryBudget, *
     """Pairs the matching series of both sides; raises PromqlError for an ambiguous match."""
     budget.spend(LABEL_SET_COST * (len(lhs.labels) + len(rhs.labels)))
     plan = node.memo.get_or_compute(
-        (lhs.labels, rhs.labels), lambda: _plan_match(node.matching, lhs.labels, rhs.labels, drop_name)
+        (lhs.labels, rhs.labels), lambda: _plan_match(node.matching, lhs.labels, rhs.labels, budget, drop_name)
     )
     pairs = plan.pairs
     if pairs is None:
@@ -108,12 +109,12 @@ def _intersect_present(lhs: Bools | None, rhs: Bools | None, pairs: Pairs) -> Bo
     return lhs[pairs.lhs] if rhs is None else lhs[pairs.lhs] & rhs[pairs.rhs]
 
 
-def _plan_match(matching: Matching, lhs: LabelSets, rhs: LabelSets, drop_name: bool) -> _MatchPlan:
-    groups = compute_signatures(lhs, rhs, matching)
+def _plan_match(matching: Matching, lhs: LabelSets, rhs: LabelSets, budget: QueryBudget, drop_name: bool) -> _MatchPlan:
+    groups = compute_signatures(lhs, rhs, matching, budget)
     one_side = groups.lhs if matching.card == "one-to-many" else groups.rhs
     simple = len(np.unique(one_side)) == len(one_side)
     all_rows = np.ones(len(one_side), np.bool_)
-    pairs = _pair_rows(matching, lhs, rhs, groups, all_rows, drop_name) if simple else None
+    pairs = _pair_rows(matching, lhs, rhs, groups, all_rows, budget, drop_name) if simple else None
     return _MatchPlan(groups, pairs, len(np.unique(groups.lhs)) < len(groups.lhs))
 
 
@@ -134,7 +135,7 @@ def _pair_present_rows(
     used: Bools = np.any(one_side.mask(), axis=1)
     many_groups, several = groups.rhs if swapped else groups.lhs, np.bincount(group_of[used], minlength=len(counts))
     budget.reserve(int(several[many_groups].sum()), counts.shape[1])
-    return _pair_rows(matching, lhs.labels, rhs.labels, groups, used, drop_name)
+    return _pair_rows(matching, lhs.labels, rhs.labels, groups, used, budget, drop_name)
 
 
 def _describe_duplicates(labels: LabelSets, rows: Bools, group: Labels, swapped: bool) -> str:
@@ -147,7 +148,13 @@ def _describe_duplicates(labels: LabelSets, rows: Bools, group: Labels, swapped:
 
 
 def _pair_rows(
-    matching: Matching, lhs: LabelSets, rhs: LabelSets, groups: Signatures, used: Bools, drop_name: bool
+    matching: Matching,
+    lhs: LabelSets,
+    rhs: LabelSets,
+    groups: Signatures,
+    used: Bools,
+    budget: QueryBudget,
+    drop_name: bool,
 ) -> Pairs:
     swapped = matching.card == "one-to-many"
     one_groups, many_groups = (groups.lhs, groups.rhs) if swapped else (groups.rhs, groups.lhs)
@@ -158,6 +165,7 @@ def _pair_rows(
     many_rows, one_rows = np.array(row_pairs, np.intp).reshape(-1, 2).T
     one_side, many_side = (lhs, rhs) if swapped else (rhs, lhs)
     labels = tuple(_build_result_labels(many_side[a], one_side[b], matching, drop_name) for a, b in row_pairs)
+    budget.reserve_labels(labels, shares_pairs=False)
     return Pairs(one_rows, many_rows, labels) if swapped else Pairs(many_rows, one_rows, labels)
 
 
@@ -188,10 +196,11 @@ def apply_set_operator(node: Binary, lhs: Series, rhs: Series, budget: QueryBudg
     """Applies a set operator; rows stay in place, and are only marked absent."""
     budget.spend(LABEL_SET_COST * (len(lhs.labels) + len(rhs.labels)))
     groups = node.memo.get_or_compute(
-        (lhs.labels, rhs.labels), lambda: compute_signatures(lhs.labels, rhs.labels, node.matching)
+        (lhs.labels, rhs.labels), lambda: compute_signatures(lhs.labels, rhs.labels, node.matching, budget)
     )
     if node.op == "or":
         budget.reserve(len(lhs.labels) + len(rhs.labels), lhs.values.shape[1])
+        budget.reserve_bytes(8 * (len(lhs.labels) + len(rhs.labels)))
         return _union(node, lhs, rhs, groups)
     has_match = _find_present_groups(groups.rhs, rhs, len(groups.labels))[groups.lhs]
     present = lhs.mask() & (has_match if node.op == "and" else ~has_match)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+from rules.patterns import PatternCache, compile_bounded
 from rules.templates.lexer import TemplateError
 
 MAX_TEXT_LENGTH = 1 << 20
@@ -24,8 +26,8 @@ PATTERN_COST = 20_000
 MATCH_COST = 32
 """Cost of one match of a regular expression."""
 
-MAX_PATTERNS = 100
-"""Compiled patterns that RE2's Python module still caches; it drops its cache beyond 128."""
+MAX_PATTERN_BYTES = 4 << 20
+"""Compiled patterns that one evaluation of a rule keeps; of more, those used longest ago are compiled again."""
 
 MAX_PER_EXPANSION = 4_000_000
 """Cost of one expansion: about a second at worst; an ordinary text takes a thousandth of it."""
@@ -40,12 +42,12 @@ _EVALUATION_EXCEEDED = "the templates of this rule exceed their common work limi
 class Budget:
     """The remaining work of the templates in one evaluation of a rule, in processed characters."""
 
-    __slots__ = ("_compiled_patterns", "_remaining", "_shared_remaining")
+    __slots__ = ("_patterns", "_remaining", "_shared_remaining")
 
     def __init__(self) -> None:
         self._shared_remaining = MAX_PER_EVALUATION
         self._remaining = 0
-        self._compiled_patterns: set[str] = set()
+        self._patterns = PatternCache(MAX_PATTERN_BYTES)
 
     def begin_expansion(self) -> None:
         """Refills the budget of one expansion from the shared budget; called before each expansion."""
@@ -66,14 +68,20 @@ class Budget:
         elif isinstance(value, list):
             self.spend(SAMPLE_COST * len(value))
 
-    def charge_pattern(self, pattern: str) -> None:
-        """Charges a regular expression before it is compiled."""
-        is_compiled = pattern in self._compiled_patterns and len(self._compiled_patterns) <= MAX_PATTERNS
-        self.spend(STEP_COST if is_compiled else PATTERN_COST)
+    def compile_pattern(self, pattern: str) -> Any:
+        """
+        Charges a regular expression, and compiles it unless its last use was a short while before.
 
-    def mark_compiled(self, pattern: str) -> None:
-        """Marks a pattern as compiled, so that its next use is cheap. A bad pattern is compiled anew each time."""
-        self._compiled_patterns.add(pattern)
+        A bad pattern raises ValueError with the reason; its next use is charged in full again.
+        """
+        compiled = self._patterns.find(pattern)
+        if compiled is not None:
+            self.spend(STEP_COST)
+            return compiled
+        self.spend(PATTERN_COST)
+        compiled = compile_bounded(pattern, dot_matches_newline=False, allows_large=False)
+        self._patterns.add(pattern, compiled)
+        return compiled
 
 
 def join_bounded(pieces: Iterable[str]) -> str:

@@ -13,8 +13,6 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import re2
-
 from rules.durations import parse_duration
 from rules.templates.budget import MATCH_COST, QUERY_COST, Budget, join_bounded
 from rules.templates.builtins import escape_query, get_builtins
@@ -27,9 +25,6 @@ QueryFunction = Callable[[str], Sequence[tuple[Sequence[tuple[str, str]], float]
 
 Function = tuple[Callable[..., object], tuple[str, ...], bool]
 """A function, the Go types of its parameters, and true when the last parameter may repeat."""
-
-MAX_PATTERN_BYTES = 1 << 20
-"""Bytes of a compiled regular expression; with RE2's default of 8 MiB a short one can take a quarter of a second."""
 
 _MAX_NS = 2**63
 _LARGE_PREFIXES = ("k", "M", "G", "T", "P", "E", "Z", "Y")
@@ -114,9 +109,12 @@ def _collect_args(*values: object) -> dict[str, object]:
 def _run_query(context: ExpansionContext, text: str) -> QueryResult:
     context.budget.spend(QUERY_COST + 10 * len(text))  # a query's parser is slower per character than any function here
     try:
-        return QueryResult(QuerySample(StringMap(labels), value) for labels, value in context.query(text))
+        samples = context.query(text)
     except Exception as error:  # a failed query is the template's error, never the rule's
         raise TemplateError(str(error)) from error
+    for labels, _ in samples:
+        context.budget.spend(sum(len(value) for _, value in labels))
+    return QueryResult(QuerySample(StringMap(labels), value) for labels, value in samples)
 
 
 def _get_first(samples: QueryResult) -> QuerySample:
@@ -130,16 +128,10 @@ def _sort_by_label(label: str, samples: QueryResult) -> QueryResult:
 
 
 def _compile_pattern(pattern: str, budget: Budget) -> re.Pattern[str]:
-    options = re2.Options()
-    options.log_errors = False  # the template's text reports the error; RE2 would also print it
-    options.max_mem = MAX_PATTERN_BYTES
-    budget.charge_pattern(pattern)
     try:
-        compiled: re.Pattern[str] = re2.compile(pattern, options)
-    except re2.error as error:
-        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error.args[0])
-        raise TemplateError(f"error parsing regexp: {reason}: `{pattern}`") from None
-    budget.mark_compiled(pattern)
+        compiled: re.Pattern[str] = budget.compile_pattern(pattern)
+    except ValueError as error:
+        raise TemplateError(f"error parsing regexp: {error}: `{pattern}`") from None
     return compiled
 
 

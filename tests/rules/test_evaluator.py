@@ -9,9 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors import Sample, gauge
+from rules import evaluator
 from rules.alerts import AlertState
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
+from rules.history.selection import Selection
+from rules.history.series_index import SelectionKeeper
+from rules.matchers import Matchers
+from rules.promql import Query
+from rules.promql import compile as compile_query
 from rules.state import compute_next_slot
 from tests.rules.evaluated_host import HOUR, SECOND, Host, load_rule_text
 
@@ -285,10 +291,8 @@ def test_a_fault_inside_one_rule_never_takes_the_others(tmp_path: Path) -> None:
     """Even an exception from a bug is only that rule's error."""
 
     class _Broken(History):
-        def get_epoch(self, name: str) -> int:
-            if name == "hot":
-                raise ZeroDivisionError("a bug")
-            return super().get_epoch(name)
+        def select(self, matchers: Matchers, keeper: SelectionKeeper | None = None) -> Selection:
+            raise ZeroDivisionError("a bug")
 
     rules = RuleEvaluator(
         load_rule_text(tmp_path, "{record: a, expr: hot}\n{record: b, expr: vector(1)}"),
@@ -301,3 +305,22 @@ def test_a_fault_inside_one_rule_never_takes_the_others(tmp_path: Path) -> None:
 
     assert [health.error for health in rules.health] == ["internal error: ZeroDivisionError: a bug", ""]
     assert history.get_value("b") == 1
+
+
+def test_the_window_of_an_expression_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remediation asks for each alert in each tick; a cache of 1,024 expressions had compiled the 1,025th each time."""
+    compiled: list[str] = []
+
+    def count_compilation(text: str) -> Query:
+        compiled.append(text)
+        return compile_query(text)
+
+    monkeypatch.setattr(evaluator, "compile_query", count_compilation)
+    rules = "{record: mean, expr: 'avg_over_time(hot[20m])'}\n{alert: Hot, expr: 'max_over_time(mean[5m]) > 1'}"
+    host = Host(load_rule_text(tmp_path, rules))
+    expressions = ["max_over_time(mean[5m]) > 1", *(f"hot > {number}" for number in range(1_100))]
+    for _ in range(3):
+        windows = [host.rules.find_window_ms(expr) for expr in expressions]
+
+    assert windows == [25 * 60 * SECOND, *[0] * 1_100]
+    assert compiled == expressions

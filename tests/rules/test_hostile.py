@@ -143,6 +143,23 @@ HEAVY = {
     "1 M steps deep": "sum_over_time(max_over_time(rate(work_total[5m])[12d:1s])[12d:1s])",
     "1 M samples in many windows": " + ".join(["sum(stddev_over_time(work_total[10m]))"] * 50),
     "wide subquery": 'max_over_time({__name__=~".+"}[100000s:1s])',
+    "values that double": "label_replace(" * 40
+    + 'label_replace(work_total, "a", "0123456789", "", "")'
+    + ', "a", "$1$1", "a", "(.*)")' * 40,
+    "values that grow a thousandfold": "label_replace(" * 3
+    + 'label_replace(work_total, "a", "0123456789", "", "")'
+    + (', "a", "' + "$1" * 1_000 + '", "a", "(.*)")') * 3,
+    "long values joined": 'label_join(work_total, "a", "' + "x" * 16_000 + '"' + ', "node"' * 4_000 + ")",
+    "long values copied": "label_replace(" * 160
+    + "work_total"
+    + "".join(f', "l{n}", "{"x" * 355}", "", "")' for n in range(160)),
+    "many labels": "label_replace(" * 190
+    + "work_total"
+    + "".join(f', "l{n}", "$1", "node", "(.*)")' for n in range(190)),
+    "label sets joined": " * on(node) ".join(["work_total"] * 190),
+    "a copy at each level": " or ".join(["work_total{" + ",".join(f'l{n}="b"' for n in range(28)) + "}"] * 190),
+    "a pattern at each level": " or ".join(['work_total{node=~"b"}'] * 190),
+    "regular expressions": "work_total{" + ",".join(rf'node!~"\\pN{{150}}{n}"' for n in range(1_000)) + "}",
     "series from nothing": " or ".join(f'label_replace(work_total, "copy", "{n}", "", "")' for n in range(150)),
 }
 

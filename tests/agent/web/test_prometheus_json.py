@@ -5,14 +5,24 @@ from __future__ import annotations
 import re
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.web.prometheus_json import format_seconds, format_value
+from agent.web.prometheus_json import (
+    MAX_SAMPLES,
+    check_size,
+    encode_matrix,
+    encode_samples,
+    encode_vector,
+    format_seconds,
+    format_value,
+)
 from agent.web.query_params import FARTHEST_MS, parse_step, parse_time
 from agent.web.rules_api import format_date
 from rules.numbers import format_scientific
+from rules.promql import Matrix, PromqlError
 
 ANY_MS = st.integers(-(10**12), 10**12)
 
@@ -75,3 +85,34 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_steps_take_seconds_and_durations(text: str, ms: int) -> None:
     """A bare number is in seconds."""
     assert parse_step(text) == ms
+
+
+LONG = (("a", "x" * 16_384),)
+
+
+def test_an_answer_is_bounded_in_characters() -> None:
+    """A long label that a thousand series share is one text in memory, and a thousand in an answer."""
+    times, values = np.arange(1), np.ones((1_100, 1))
+    answers = {
+        "vector": lambda count: encode_vector([(LONG, 1.0)] * count, 0),
+        "matrix": lambda count: encode_matrix(Matrix((LONG,) * 1_100, times, values, values > 0), range(count)),
+        "samples": lambda count: encode_samples([(LONG, times, values[0])] * count),
+    }
+    for encode in answers.values():
+        assert len(encode(1_000)) > 16_000_000
+        with pytest.raises(PromqlError, match="the answer has more than 16,777,216 characters; ask for fewer series"):
+            encode(1_100)
+
+
+def test_a_label_set_that_escapes_could_make_too_long_is_refused_before_it_is_encoded() -> None:
+    """One encoder call would make six characters of each control character."""
+    labels = tuple((f"l{number}", "\x00" * 16_384) for number in range(200))
+    with pytest.raises(PromqlError, match="shorter labels"):
+        encode_vector([(labels, 1.0)], 0)
+
+
+def test_an_answer_of_too_many_series_is_refused_before_they_are_sorted() -> None:
+    """The check needs the number alone."""
+    check_size(MAX_SAMPLES)
+    with pytest.raises(PromqlError, match="the answer has 300,001 samples, more than 300,000"):
+        check_size(MAX_SAMPLES + 1)

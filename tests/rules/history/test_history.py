@@ -252,19 +252,6 @@ def test_labels_are_the_same_series_in_any_order() -> None:
     ]
 
 
-def test_the_epoch_of_a_name_moves_only_with_its_own_series() -> None:
-    """A plan is resolved again only after the set of series of its metric changed."""
-    history = History(HOUR)
-    history.record("g", START, [*build_samples({"a": 1}), *build_samples({"a": 1}, WORK)])
-    heat, work = history.get_epoch("heat_celsius"), history.get_epoch("work_total")
-    chosen = history.select((Matcher(NAME, "=", "work_total"),))
-    history.record("g", START + 1000, [*build_samples({"a": 1, "b": 1}), *build_samples({"a": 1}, WORK)])
-
-    assert history.get_epoch("heat_celsius") != heat
-    assert history.get_epoch("work_total") == work
-    assert history.select((Matcher(NAME, "=", "work_total"),)).labels is chosen.labels
-
-
 def test_what_is_forgotten_is_gone() -> None:
     """After the retention without a value a series disappears with its name, and its column is reused."""
     history = History(retention_ms=60_000)
