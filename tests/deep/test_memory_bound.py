@@ -107,7 +107,7 @@ def attack_with_clients(target: Target) -> None:
 
     async def want_everything(number: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-        for path in paths * 4:
+        for path in paths * 2:
             encoding = "Accept-Encoding: gzip\r\n" if number % 2 else ""
             writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{encoding}\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
@@ -122,17 +122,17 @@ def attack_with_clients(target: Target) -> None:
 
 
 def attack_with_slow_readers(target: Target) -> None:
-    """200 clients ask for every series and read nothing, while others ask for the same and read all of it."""
+    """100 clients ask for every series and read nothing, while others ask for the same and read all of it."""
     query = urllib.parse.urlencode({"query": EVERYTHING, "start": 0, "end": 10_000, "step": 1})
     spans = urllib.parse.urlencode({"query": f"{EVERYTHING}[1h]"})
     paths = [f"/api/v1/query_range?{query}", f"/api/v1/query?{spans}"]
     with contextlib.ExitStack() as stack:
-        for number in range(200):
+        for number in range(100):
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(("127.0.0.1", target.port))
             client.sendall(f"GET {paths[number % 2]} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 50)
-        for number in range(20):
+        for number in range(6):
             target.ask(paths[number % 2])
 
 
@@ -144,8 +144,8 @@ def attack_with_the_audit(target: Target) -> None:
         for before in range(MAX_ENTRIES + 1, 1, -5000):
             target.ask(f"/api/v1/remedies/audit?limit=1000&before={before}")
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(read_pages, range(8)))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read_pages, range(4)))
 
 
 def attack_with_growing_queries(target: Target) -> None:
@@ -171,7 +171,7 @@ def attack_with_growing_queries(target: Target) -> None:
 
 def attack_with_regexes(target: Target) -> None:
     """Large regular expressions, of which no two are the same."""
-    for number in range(40):
+    for number in range(20):
         parts = "|".join(f"{number}_{part}.*y[a-z]*[0-9]+" for part in range(2500))
         target.ask("/api/v1/query", {"query": f'count({{__name__=~"({parts})"}})'})
 
