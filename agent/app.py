@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from types import ModuleType
 
@@ -35,6 +35,7 @@ from agent.runtime.clock import Clock
 from agent.runtime.run_options import RunOptions
 from agent.runtime.scheduler import Scheduler
 from agent.runtime.sd_notify import SystemdNotifier
+from agent.runtime.step_guard import StepGuard
 from agent.runtime.version import version
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.eye_socket import find_eye_socket
@@ -65,6 +66,7 @@ class Agent:
         self.config = config
         self.options = options
         self.clock = Clock()
+        self.steps = StepGuard()
         self.stop = asyncio.Event()
         self._log = structlog.get_logger()
         self._stack = AsyncExitStack()
@@ -88,7 +90,7 @@ class Agent:
         eye_cache = str(self.folder / COLLECTOR_CACHE)
         self.eye_pool = EyePool(root, lambda result: self.loop.deliver(result), eye_cache, find_eye_socket(root))
         self.hand = HandProcess(config.remediation.hand, self.state.path)
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(self.steps)
         self.collectors = self._wire_collectors(modules)
         self.sampler = self.collectors.sampler
         self.hotplug = Hotplug(lambda subsystem: self.sampler.make_due_on_uevent(subsystem, self.clock.monotonic()))
@@ -120,6 +122,7 @@ class Agent:
             watchdog=self._systemd,
             scheduler=self.scheduler,
             self_metrics=self.self_metrics,
+            steps=self.steps,
             interval=config.sample.interval,
             stale_after=config.sample.stale_after,
         )
@@ -186,6 +189,7 @@ class Agent:
             remediator=self.remediator,
             canary=self.canary,
             engines=(engine.name for engine in config.engines),
+            steps=self.steps,
         )
 
     def _build_presenter(self, screen: Screen | None) -> Presenter:
@@ -260,8 +264,10 @@ class Agent:
             remedies=self.remediator,
             inbox=self.inbox,
             now_ms=self.clock.now_ms,
-            metrics=self.render_metrics,
+            metrics=self.prepare_metrics,
+            tick_number=lambda: self.loop.ticks,
             since_tick=self._measure_seconds_since_tick,
+            step_faults=lambda: self.steps.faults,
             identity=self.config.build_identity_labels(),
             external_labels=self.config.build_external_labels(),
             external_url=self._get_external_url(self.config),
@@ -294,13 +300,15 @@ class Agent:
     def _start_scheduler(self) -> None:
         now = self.clock.now_ms
         self.learning.add_jobs(self.scheduler)
-        self.scheduler.add_job(FORGET_INTERVAL, lambda: self.history.forget(now()))
+        self.scheduler.add_job(FORGET_INTERVAL, lambda: self.history.forget(now()), name="forget")
         self.collectors.add_jobs()
         if self.canary is not None:
             canary = self.canary
-            self.scheduler.add_job(self.config.engine.every, lambda: canary.maybe_burst(self.history, now()))
+            self.scheduler.add_job(
+                self.config.engine.every, lambda: canary.maybe_burst(self.history, now()), name="canary burst"
+            )
         self.scheduler.start()
-        self._stack.callback(self.learning.save)
+        self._stack.callback(self.learning.close)
         self._stack.callback(self.scheduler.close)
 
     def _on_canary_ready(self) -> None:
@@ -311,11 +319,15 @@ class Agent:
         self._log.info("canary engine is ready", url=ready.url, weights=format_bytes(ready.weights_bytes))
         self.collectors.rebind_engine_collectors()
 
-    def render_metrics(self) -> str:
-        """Renders /metrics: the newest value of every series in History, and the counters of the registry."""
-        series = self.history.get_latest()
-        exported = compact_series(series) if self.config.web.metrics == "compact" else series
-        return self._exposition.render(exported) + generate_latest(self._registry).decode()
+    def prepare_metrics(self) -> Callable[[], bytes]:
+        """Takes the newest value of every series in History; the returned function renders them and the counters."""
+        series = list(self.history.get_latest())
+
+        def render() -> bytes:
+            exported = compact_series(series) if self.config.web.metrics == "compact" else series
+            return self._exposition.render(exported).encode() + generate_latest(self._registry)
+
+        return render
 
     def _measure_seconds_since_tick(self) -> float | None:
         last_tick_at = self.loop.last_tick_at

@@ -13,11 +13,13 @@ from agent.pacing.learner import PlantLearner
 from agent.pacing.settings import ControlSettings
 from agent.runtime.clock import Clock
 from agent.runtime.scheduler import Scheduler
+from agent.runtime.writer_thread import WriterThread
 from agent.storage.state_dir import StateDir
 from rules.history.history import History
 
 LEARN_INTERVAL = 5.0  # seconds between observations for the baselines
 SAVE_INTERVAL = 60.0  # seconds between writes to the state folder
+CLOSE_TIMEOUT = 2.0  # seconds for each wait for the disk when the agent ends
 
 
 class Learning:
@@ -35,20 +37,37 @@ class Learning:
         self._state = state
         self._history = history
         self._clock = clock
+        self._writer = WriterThread("the baselines")
 
     def add_jobs(self, scheduler: Scheduler) -> None:
         """Schedules learning and saving."""
         now = self._clock.now_ms
-        scheduler.add_job(LEARN_INTERVAL, lambda: self.baseline.learn(self._history, now()))
-        scheduler.add_job(LEARN_INTERVAL, lambda: baseline_handover.adopt(self._state, self.baseline))
-        scheduler.add_job(learner.OBSERVE_SECONDS, lambda: self.plant_learner.observe(self._history, now()))
-        scheduler.add_job(SAVE_INTERVAL, self.save)
+        scheduler.add_job(LEARN_INTERVAL, lambda: self.baseline.learn(self._history, now()), name="learn baselines")
+        adopt = baseline_handover.adopt
+        scheduler.add_job(LEARN_INTERVAL, lambda: adopt(self._state, self.baseline), name="adopt baselines")
+        scheduler.add_job(
+            learner.OBSERVE_SECONDS, lambda: self.plant_learner.observe(self._history, now()), name="learn plants"
+        )
+        scheduler.add_job(SAVE_INTERVAL, self.save, name="save baselines")
 
     def save(self) -> None:
-        """Writes both to the state folder; a failure is logged."""
+        """Hands both to the thread that writes them to the state folder; a failure is logged."""
+        texts = {
+            baseline_handover.BASELINE_FILE: self.baseline.dump(),
+            learner.STATE_FILE: self.plant_learner.to_json(),
+        }
+        self._writer.submit(lambda: self._write(texts))
+
+    def close(self) -> None:
+        """Saves, and waits a few seconds for the disk."""
+        self._writer.wait(CLOSE_TIMEOUT)
+        self.save()
+        self._writer.close(CLOSE_TIMEOUT)
+
+    def _write(self, texts: Mapping[str, str]) -> None:
         try:
-            self._state.write(baseline_handover.BASELINE_FILE, self.baseline.dump())
-            self._state.write(learner.STATE_FILE, self.plant_learner.to_json())
+            for name, text in texts.items():
+                self._state.write(name, text)
         except OSError as error:
             folder = str(self._state.path)
             structlog.get_logger().warning("baselines cannot be saved", folder=folder, reason=error.strerror)

@@ -17,6 +17,7 @@ from agent.remediation.remediator import Remediator
 from agent.runtime.clock import Clock
 from agent.runtime.scheduler import Scheduler
 from agent.runtime.sd_notify import SystemdNotifier
+from agent.runtime.step_guard import StepGuard
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.passes import CollectionResult, Outcome
 from agent.sampling.sampler import Sampler
@@ -48,6 +49,7 @@ class Loop:
         watchdog: SystemdNotifier,
         scheduler: Scheduler,
         self_metrics: SelfMetrics,
+        steps: StepGuard,
         interval: float,
         stale_after: int,
     ) -> None:
@@ -65,8 +67,10 @@ class Loop:
         self.watchdog = watchdog
         self.scheduler = scheduler
         self.self_metrics = self_metrics
+        self.steps = steps
         self.interval = interval
         self.stale_after = stale_after
+        self.ticks = 0
         self.last_tick_at: float | None = None
         self.busy_seconds = 0.0
         self.late_seconds = 0.0
@@ -90,49 +94,62 @@ class Loop:
                 continue
 
     async def tick(self) -> None:
-        """Runs every step of one second."""
+        """Runs every step of one second; a step that fails is counted and logged, and the others run."""
+        guard = self.steps.guard
         started_at = self._check_standstill()
         self._apply_clock_shift()
         await self._sample(started_at)
         sampled_at = self._check_standstill()  # again: the agent may have stood still while it waited for results
         now_ms = self.clock.from_monotonic_ms(sampled_at)
         self._record(now_ms)
-        self._evaluate(now_ms)
-        self.notifier.enqueue_due(self.rules.list_alerts(), now_ms)
+        with guard("evaluate"):
+            self._evaluate(now_ms)
+        with guard("notify"):
+            self.notifier.enqueue_due(self.rules.list_alerts(), now_ms)
         self._measure_tick(sampled_at)
-        self.remediator.tick(now_ms)
-        self.persistence.save(self.history, self.rules, self.notifier, now_ms)
-        self.memory_estimate.maybe_log(now_ms)
-        self.presenter.show(now_ms)
-        self.watchdog.notify_tick(self.presenter.format_status())
+        with guard("remediate"):
+            self.remediator.tick(now_ms)
+        with guard("save alerts"):
+            self.persistence.save_alerts(self.rules, self.notifier, now_ms)
+        with guard("record to disk"):
+            self.persistence.record(self.history, now_ms)
+        with guard("estimate memory"):
+            self.memory_estimate.maybe_log(now_ms)
+        with guard("show"):
+            self.presenter.show(now_ms)
+        with guard("feed watchdog"):
+            self.watchdog.notify_tick(self.presenter.format_status())
 
     def _check_standstill(self) -> float:
         """Returns the monotonic time; tells the sampler when the agent stood still, as on a host short of memory."""
         now = self.clock.monotonic()
         if now - self._awake_at > 2 * self.interval:
-            self.sampler.note_wake(now)
+            with self.steps.guard("note standstill"):
+                self.sampler.note_wake(now)
         self._awake_at = now
         return now
 
     def _apply_clock_shift(self) -> None:
         """Moves every stored time when somebody has set the wall clock, so that durations stay."""
-        shift_ms = self.clock.detect_shift_ms()
+        shift_ms = 0
+        with self.steps.guard("read clock"):
+            shift_ms = self.clock.detect_shift_ms()
         if not shift_ms:
             return
         self._tick_log.log_shift(shift_ms)
-        self.history.shift(shift_ms)
-        self.rules.shift(shift_ms)
-        self.notifier.shift(shift_ms)
-        self.remediator.shift(shift_ms)
-        self.inbox.shift(shift_ms)
-        self.scheduler.reschedule()
-        self.persistence.shift(shift_ms)
+        parts = ("history", "rules", "notifier", "remediator", "inbox", "scheduler", "persistence")
+        for name in parts:  # one by one: a part that fails must not leave the parts behind it in the old time
+            with self.steps.guard("shift", name):
+                part = getattr(self, name)
+                part.reschedule() if name == "scheduler" else part.shift(shift_ms)
 
     async def _sample(self, started_at: float) -> None:
         """Starts the collectors that are due, and waits for their results at most half an interval."""
-        self.eye_pool.restart_stuck(started_at)
-        names = self.sampler.start_due(started_at)
-        self._awaited = names - {result.collector for result in self._arrived}
+        with self.steps.guard("restart eyes"):
+            self.eye_pool.restart_stuck(started_at)
+        with self.steps.guard("start collectors"):
+            names = self.sampler.start_due(started_at)
+            self._awaited = names - {result.collector for result in self._arrived}
         remaining = started_at + self.interval / 2 - self.clock.monotonic()
         if not self._awaited or remaining <= 0:
             return
@@ -149,28 +166,40 @@ class Loop:
 
     def _record(self, now_ms: int) -> None:
         """Records the results that arrived, the silence of collectors without one, and the agent's self-metrics."""
-        arrived, self._arrived = self._arrived, []
-        arrived = [result for result in arrived if self.sampler.record_result(result)]
-        joined = self.sampler.join_arrived(result.collector for result in arrived)
+        guard = self.steps.guard
+        delivered, self._arrived = self._arrived, []
+        arrived: list[CollectionResult] = []
+        for result in delivered:
+            with guard("take result", result.collector):
+                if self.sampler.record_result(result):
+                    arrived.append(result)
+        joined: list[CollectionResult] = []
+        with guard("join"):
+            joined = self.sampler.join_arrived(result.collector for result in arrived)
         for result in arrived:
-            if result.samples or result.outcome is Outcome.ABSENT:
-                samples = self.sampler.append_joined(result)
-                self.history.record(result.collector, self.clock.from_monotonic_ms(result.began), samples)
-        self._tick_log.log_results([*arrived, *joined])
-        self._tick_log.log_stuck_reads(self.sampler.states)
+            with guard("record", result.collector):
+                if result.samples or result.outcome is Outcome.ABSENT:
+                    samples = self.sampler.append_joined(result)
+                    self.history.record(result.collector, self.clock.from_monotonic_ms(result.began), samples)
+        with guard("log results"):
+            self._tick_log.log_results([*arrived, *joined])
+            self._tick_log.log_stuck_reads(self.sampler.states)
         now = self.clock.monotonic()
-        for name in self.sampler.find_silent(now, self.stale_after):
-            if not self.history.is_silent(name):
-                self.history.silence(name, now_ms)
-        self_readings = self.self_metrics.read(
-            now, now_ms, rules=self.rules, busy_seconds=self.busy_seconds, late_seconds=self.late_seconds
-        )
-        self.history.record(SAMPLING_GROUP, now_ms, [reading for reading in self_readings if reading is not None])
+        with guard("find silent collectors"):
+            for name in self.sampler.find_silent(now, self.stale_after):
+                if not self.history.is_silent(name):
+                    self.history.silence(name, now_ms)
+        with guard("measure the agent"):
+            self_readings = self.self_metrics.read(
+                now, now_ms, rules=self.rules, busy_seconds=self.busy_seconds, late_seconds=self.late_seconds
+            )
+            self.history.record(SAMPLING_GROUP, now_ms, [reading for reading in self_readings if reading is not None])
 
     def _evaluate(self, now_ms: int) -> None:
         self.rules.evaluate(self.history, now_ms)
         self._tick_log.log_rule_faults(self.rules.health)
 
     def _measure_tick(self, sampled_at: float) -> None:
+        self.ticks += 1
         self.last_tick_at = self.clock.monotonic()
         self.busy_seconds = self.last_tick_at - sampled_at

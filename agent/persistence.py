@@ -51,9 +51,12 @@ class Persistence:
             seconds_away = (now_ms - replayed.newest_ms) / 1000
             self._log.info("state restored", alerts=alerts, rows=replayed.rows, seconds_away=seconds_away)
 
-    def save(self, history: History, rules: RuleEvaluator, notifier: Notifier, now_ms: int) -> None:
-        """Hands what changed in this tick to the threads that write it."""
+    def save_alerts(self, rules: RuleEvaluator, notifier: Notifier, now_ms: int) -> None:
+        """Hands the alerts that changed in this tick to the thread that writes them."""
         self._alert_store.save(rules.export_alerts(), notifier.last_sent_ms, now_ms)
+
+    def record(self, history: History, now_ms: int) -> None:
+        """Hands new rows of History to the thread that writes them."""
         self._recorder.flush_if_due(history, now_ms)
 
     def shift(self, delta_ms: int) -> None:

@@ -34,6 +34,7 @@ class LoadedConfiguration:
     modules: Mapping[str, ModuleType]
     rules: RuleSet
     remedies: tuple[Remedy, ...]
+    notifier: Notifier
 
 
 class Reloader:
@@ -63,25 +64,30 @@ class Reloader:
     async def reload(self) -> None:
         """Applies the file as it is now; a bad file changes nothing, and its faults are logged."""
         async with self._lock:
-            loaded = await self._load()
+            loaded = await run_in_thread("reload", self._load)
             if loaded is not None:
                 await self._apply(loaded)
                 self._log.info("configuration reloaded")
 
-    async def _load(self) -> LoadedConfiguration | None:
-        """Settings that only a restart can change keep their current values; a log line names those that differ."""
+    def _load(self) -> LoadedConfiguration | None:
+        """
+        Reads every file of the configuration, in a thread: a large rule file, or a disk that hangs, delays no tick.
+
+        Settings that only a restart can change keep their current values; a log line names those that differ.
+        """
         options = self._options
         try:
             file_config, modules = load_configuration(options.config_path, options.hand)
             config = replace_reloadable(self._config, file_config)
-            rules = await run_in_thread("reload", lambda: load_rule_set(config, options.config_name))
+            rules = load_rule_set(config, options.config_name)
             remedies = catalog.bind_remedies(config, options.config_name)
+            notifier = self._build_notifier(config)  # its links begin with https where the web configuration has TLS
         except (ConfigError, RulesConfigError, PluginError) as error:
             self._log.error("the new configuration is not used; the old one stays", faults=str(error).splitlines())
             return None
         if restart_keys := find_restart_keys(self._config, file_config):
             self._log.warning("these settings change only with a restart", settings=restart_keys)
-        return LoadedConfiguration(config, modules, rules, remedies)
+        return LoadedConfiguration(config, modules, rules, remedies, notifier)
 
     async def _apply(self, loaded: LoadedConfiguration) -> None:
         self._config = config = loaded.config
@@ -89,7 +95,7 @@ class Reloader:
         self._loop.rules = self._loop.rules.replace_rules(loaded.rules)
         self._loop.remediator.configure(config.remediation, loaded.remedies)
         await self.configure_fleet(config)
-        await self._replace_notifier(config)
+        await self._replace_notifier(loaded.notifier)
         self._collectors.configure(config, loaded.modules)
 
     async def configure_fleet(self, config: AgentConfig) -> None:
@@ -97,8 +103,8 @@ class Reloader:
         self._loop.inbox.expire_ms = round(config.remediation.webhook_expire * 1000)
         await self._silences.configure(config.alerting, config.remediation.silences)
 
-    async def _replace_notifier(self, config: AgentConfig) -> None:
-        previous, self._loop.notifier = self._loop.notifier, self._build_notifier(config)
+    async def _replace_notifier(self, notifier: Notifier) -> None:
+        previous, self._loop.notifier = self._loop.notifier, notifier
         self._loop.notifier.take_over(previous)
         await previous.close()  # before the start: a sender must not count for an Alertmanager that was removed
         await self._loop.notifier.start()

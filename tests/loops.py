@@ -12,6 +12,7 @@ from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.config.schema import AlertingConfig
 from agent.loop import Loop
 from agent.runtime.clock import Clock
+from agent.runtime.step_guard import StepGuard
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.sampler import Sampler
 from collectors import Reading
@@ -59,6 +60,7 @@ def build_loop(
         ),
         "notifier": Notifier(AlertingConfig(), {}, "http://x", NotifierCounters(CollectorRegistry())),
         "self_metrics": NoSelfMetrics(),
+        "steps": StepGuard(),
         **{name: StandIn(name, calls) for name in STAND_INS},
     }
     return Loop(clock=clock, sampler=sampler, interval=1.0, stale_after=3, **{**defaults, **parts})

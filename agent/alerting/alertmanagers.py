@@ -24,6 +24,7 @@ from agent.config.loader import ConfigError
 from agent.config.schema import AlertingConfig, AlertmanagerSettings, FileConfig, Section, TlsClient
 from agent.config.validation import describe_address, is_host_port
 from agent.runtime.errors import describe_error
+from agent.runtime.threads import run_in_thread
 from agent.runtime.tls import as_file_path, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
 from agent.text.units import hide_secrets
@@ -140,6 +141,13 @@ def _build_target(group: AlertmanagerSettings, address: str, labels: Mapping[str
     return AlertmanagerTarget(f"{scheme}://{address}/{prefix.strip('/')}".rstrip("/"), group)
 
 
+async def prepare_request(target: AlertmanagerTarget) -> dict[str, Any]:
+    """Builds the options of a request; in a thread where files are read, since a disk that hangs must delay no tick."""
+    if not (target.group.basic_auth or target.group.authorization or target.group.tls_config):
+        return build_request_options(target)
+    return await run_in_thread("read credentials", lambda: build_request_options(target))
+
+
 def build_request_options(target: AlertmanagerTarget) -> dict[str, Any]:
     """Builds aiohttp's options of a request: credentials, TLS and timeout. Raises OSError if a file cannot be read."""
     import aiohttp
@@ -197,7 +205,7 @@ async def post_alerts(
     """Posts one batch; returns None on success, else the failure."""
     headers: dict[str, str] = {}
     try:
-        options = build_request_options(target)
+        options = await prepare_request(target)
         headers = options["headers"]
         answer = await client.exchange("POST", target.url, json=batch, **options)
     except TimeoutError:

@@ -22,6 +22,8 @@ import structlog
 
 from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, post_alerts
 from agent.config.schema import AlertingConfig
+from agent.runtime.step_guard import StepGuard
+from agent.runtime.threads import run_in_thread
 from collectors import Labels
 from rules.alerts import Alert, AlertState
 
@@ -126,6 +128,7 @@ class Sender:
         self._client = client
         self._counters = counters
         self._queue: deque[dict[str, Any]] = deque()
+        self._steps = StepGuard()
         self._wakeup = asyncio.Event()
         self._is_failing = False
         self._is_sending = False
@@ -150,7 +153,8 @@ class Sender:
                 batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 self._counters.queue_length.labels(self._target.url).set(len(self._queue))
                 self._is_sending = True
-                await self._send(batch)
+                with self._steps.guard("send alerts", self._target.root):  # the next batch has its own chance
+                    await self._send(batch)
                 self._is_sending = False
 
     async def _send(self, batch: list[dict[str, Any]]) -> None:
@@ -199,6 +203,7 @@ class Notifier:
         self._external_url = external_url
         self._counters = counters
         self._log = structlog.get_logger()
+        self._steps = StepGuard()
         self._last_sent_ms: dict[Any, int] = {}
         self._senders: dict[AlertmanagerTarget, Sender] = {}
         self._discovery: AlertmanagerDiscovery | None = None
@@ -236,11 +241,12 @@ class Notifier:
     async def _update_targets_for_ever(self) -> None:
         while True:
             await asyncio.sleep(DISCOVERY_INTERVAL)
-            await self._update_targets()
+            with self._steps.guard("list alertmanagers"):
+                await self._update_targets()
 
     async def _update_targets(self) -> None:
         assert self._discovery is not None and self._client is not None
-        targets = self._discovery.list_targets()
+        targets = await run_in_thread("list alertmanagers", self._discovery.list_targets)
         removed = [sender for target, sender in self._senders.items() if target not in targets]
         # A new Alertmanager receives the firing alerts at the next resend, as it would after a restart of its own.
         added = [target for target in targets if target not in self._senders]

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, build_request_options
+from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarget, prepare_request
 from agent.alerting.identity import SOURCE
 from agent.alerting.matchers import Op, build_matcher
 from agent.config.schema import AlertingConfig
 from agent.runtime.errors import describe_error
+from agent.runtime.step_guard import StepGuard
+from agent.runtime.threads import run_in_thread
 from collectors import Labels
 from rules.matchers import Matchers
 
@@ -67,6 +69,7 @@ class Silences:
         """False while no Alertmanager answers."""
         self._external_labels = external_labels
         self._active: tuple[Matchers, ...] = ()
+        self._steps = StepGuard()
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
 
@@ -111,7 +114,8 @@ class Silences:
         client = HttpClient(limit=MAX_ANSWER_BYTES, timeout=POLL_INTERVAL)
         async with contextlib.aclosing(client):
             while True:
-                await self._poll(client, discovery.list_targets())
+                with self._steps.guard("poll silences"):
+                    await self._poll(client, await run_in_thread("list alertmanagers", discovery.list_targets))
                 answered.set()
                 await asyncio.sleep(POLL_INTERVAL)
 
@@ -144,7 +148,7 @@ class Silences:
 async def _fetch_silences(client: HttpClient, target: AlertmanagerTarget) -> tuple[Matchers, ...]:
     """Fetches the active silences of one Alertmanager; raises _NoAnswerError with its address and the reason."""
     try:
-        answer = await client.exchange("GET", f"{target.root}/api/v2/silences", **build_request_options(target))
+        answer = await client.exchange("GET", f"{target.root}/api/v2/silences", **await prepare_request(target))
         if answer.status != 200:
             raise ValueError(f"HTTP {answer.status}")
         return _parse_active(answer.body)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from agent.engines.baseline import Baseline, BaselineKey
+from agent.runtime.threads import run_in_thread
 from agent.storage.atomic_file import write_atomically
 from agent.storage.state_dir import LOCK, StateDir
 
@@ -66,21 +68,55 @@ def wait_until_adopted(path: Path, timeout: float) -> bool:
     return not path.exists()
 
 
-def adopt(state: StateDir, baseline: Baseline) -> None:
-    """Adopts the baselines handed over since the last call, oldest first; drops and logs the unreadable ones."""
-    log = structlog.get_logger()
-    for path in sorted(state.path.glob(f"{PREFIX}*.json")):
+async def adopt(state: StateDir, baseline: Baseline) -> None:
+    """
+    Adopts the baselines handed over since the last call, oldest first; drops and logs the unreadable ones.
+
+    The files are read and written in a thread, the baseline changes on the event loop.
+    """
+    handed_over = await run_in_thread("read baselines", lambda: _read_handed_over(state.path))
+    if not handed_over:
+        return
+    for path, measured in handed_over:
+        if measured is not None:
+            _set_measured(baseline, path, measured)
+    text = baseline.dump()
+    await run_in_thread("write baselines", lambda: _save_and_remove(state, text, [path for path, _ in handed_over]))
+
+
+def _read_handed_over(folder: Path) -> list[tuple[Path, MeasuredBaseline | None]]:
+    handed_over = []
+    for path in sorted(folder.glob(f"{PREFIX}*.json")):
+        measured = None
         try:
             measured = msgspec.json.decode(path.read_bytes(), type=MeasuredBaseline)
-            baseline.set_measured(
-                BaselineKey(measured.engine, measured.model, measured.batch), measured.tokens_per_second
-            )
-            state.write(BASELINE_FILE, baseline.dump())
-            log.info(
-                "baseline set by hand", engine=measured.engine, model=measured.model, value=measured.tokens_per_second
-            )
-        except (OSError, msgspec.MsgspecError, ValueError) as error:
-            log.warning("a measured baseline cannot be used", file=str(path), reason=str(error))
+        except (OSError, msgspec.MsgspecError) as error:
+            _log_unusable(path, error)
+        handed_over.append((path, measured))
+    return handed_over
+
+
+def _set_measured(baseline: Baseline, path: Path, measured: MeasuredBaseline) -> None:
+    value, key = measured.tokens_per_second, BaselineKey(measured.engine, measured.model, measured.batch)
+    try:
+        baseline.set_measured(key, value)
+    except ValueError as error:
+        _log_unusable(path, error)
+    else:
+        structlog.get_logger().info("baseline set by hand", engine=key.engine, model=key.model, value=value)
+
+
+def _log_unusable(path: Path, error: Exception) -> None:
+    structlog.get_logger().warning("a measured baseline cannot be used", file=str(path), reason=str(error))
+
+
+def _save_and_remove(state: StateDir, text: str, paths: Iterable[Path]) -> None:
+    log = structlog.get_logger()
+    try:
+        state.write(BASELINE_FILE, text)
+    except OSError as error:  # it holds in memory, and is saved with the next baselines
+        log.warning("baselines cannot be saved", folder=str(state.path), reason=error.strerror)
+    for path in paths:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

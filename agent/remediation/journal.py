@@ -26,6 +26,7 @@ from agent.storage.sqlite import compute_checksum, open_database, open_read_only
 FILE = "journal.db"
 MAX_ENTRIES = 100_000  # lines of the audit: some 20 MB, years of an ordinary host
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NEWEST = 2**63 - 1  # above the number of every line
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS state
@@ -119,15 +120,21 @@ def read_stored_state(folder: Path) -> RemediationState:
 
 def read_audit(path: Path, limit: int) -> list[AuditEntry]:
     """Returns the newest lines of the audit, oldest first; raises JournalError."""
+    return [entry for _, entry in read_audit_page(path, limit)]
+
+
+def read_audit_page(path: Path, limit: int, before: int = _NEWEST) -> list[tuple[int, AuditEntry]]:
+    """Returns the newest lines below the number `before`, oldest first, with their numbers; raises JournalError."""
     try:
         with contextlib.closing(open_read_only(path)) as database:
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version == 0:  # the file is just being made
                 return []
-            rows = database.execute("SELECT body FROM audit ORDER BY id DESC LIMIT ?", (limit,)).fetchall()
+            query = "SELECT id, body FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?"  # id is the table's own index
+            rows = database.execute(query, (before, limit)).fetchall()
     except sqlite3.Error as error:
         raise JournalError(f"{path} cannot be read: {error}") from error
-    return [msgspec.json.decode(body, type=AuditEntry) for (body,) in reversed(rows)]
+    return [(number, msgspec.json.decode(body, type=AuditEntry)) for number, body in reversed(rows)]
 
 
 def _load_state(database: sqlite3.Connection, current: Timestamp) -> RemediationState:

@@ -142,12 +142,6 @@ class Remediator:
 
     def tick(self, now_ms: int) -> None:
         """Evaluates the remedies, and renews or undoes the acts under way."""
-        try:
-            self._evaluate(now_ms)
-        except Exception as error:  # a fault in a remedy must not take the tick; the leases then end by themselves
-            self._log.exception("remedies failed", reason=describe_fault(error))
-
-    def _evaluate(self, now_ms: int) -> None:
         self._executor.expire_jobs(self.context.clock.monotonic())
         self._crash_rollback.start_if_needed(
             remedy.action for remedy in self.catalog.values() if remedy.enabled and not self.is_observing

@@ -9,10 +9,13 @@ EveryTrigger never returns a slot of the past, and `reschedule` gives every job 
 from __future__ import annotations
 
 import datetime
+import inspect
 from collections.abc import Callable
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
+
+from agent.runtime.step_guard import StepGuard
 
 MIN_INTERVAL = 0.01  # seconds between two runs of one job
 
@@ -46,15 +49,32 @@ class EveryTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no t
 class Scheduler:
     """Runs the slow jobs on the event loop."""
 
-    def __init__(self) -> None:
-        defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+    def __init__(self, steps: StepGuard) -> None:
+        """`steps` guards every job as a step of that name."""
+        self._steps = steps
+        self._running: set[str] = set()
+        # Two instances: one that waits, and one that sees it and returns; APScheduler would log each skipped slot.
+        defaults = {"coalesce": True, "max_instances": 2, "misfire_grace_time": None}
         self._scheduler = AsyncIOScheduler(timezone=datetime.UTC, job_defaults=defaults)
 
-    def add_job(self, seconds: float, job: Callable[[], object], *, name: str | None = None) -> None:
-        """Calls `job` every `seconds`, first after one interval; replaces an earlier job of that name."""
+    def add_job(self, seconds: float, job: Callable[[], object], *, name: str) -> None:
+        """
+        Calls `job` every `seconds`, first after one interval; replaces an earlier job of that name.
+
+        Awaits what `job` returns where that is awaitable, and skips the slots of the meantime: a disk may hang.
+        """
 
         async def run_job() -> None:  # a plain function would run in the default executor's threads
-            job()
+            if name in self._running:
+                return
+            self._running.add(name)
+            try:
+                with self._steps.guard("job", name):
+                    result = job()
+                    if inspect.isawaitable(result):
+                        await result
+            finally:
+                self._running.discard(name)
 
         self._scheduler.add_job(run_job, EveryTrigger(seconds), id=name, replace_existing=True)
 

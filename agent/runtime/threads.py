@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -31,6 +32,8 @@ async def run_in_thread(name: str, work: Callable[[], _T]) -> _T:
     """
     Runs `work` in a daemon thread of that name and returns its result, or raises what it raised.
 
+    Raises OSError where no thread can be started.
+
     The thread is not one of a pool: a disk that hangs delays neither other work nor the end of the process.
     """
     future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
@@ -47,5 +50,8 @@ async def run_in_thread(name: str, work: Callable[[], _T]) -> _T:
         except Exception as error:  # raised again where the result is awaited
             settle_on_loop(None, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:  # "can't start new thread": a limit of the host or the service, perhaps for a moment
+        raise OSError(errno.EAGAIN, f"no thread can be started for: {name}") from error
     return await future

@@ -37,6 +37,9 @@ RULES_SECONDS = gauge("steadytok_rules_evaluation_seconds", "Time of the last ev
 ALERTS = gauge("steadytok_alerts", "Alerts by name, severity and state (pending, firing); a scrape has no ALERTS.")
 TICK_SECONDS = gauge("steadytok_tick_seconds", "Time that the last tick took after its readings had arrived.")
 TICK_LATE = gauge("steadytok_tick_late_seconds", "How late the last tick began.")
+STEP_FAULTS = counter(
+    "steadytok_step_faults_total", "Failures of a step of the tick, or of a scheduled job; the log has their reasons."
+)
 HISTORY_SERIES = gauge("steadytok_history_series", "Series in History.")
 HISTORY_BYTES = gauge("steadytok_history_bytes", "Memory that History uses.")
 HISTORY_DROPPED = gauge(
@@ -77,6 +80,7 @@ METRICS = (
     ALERTS,
     TICK_SECONDS,
     TICK_LATE,
+    STEP_FAULTS,
     HISTORY_SERIES,
     HISTORY_BYTES,
     HISTORY_DROPPED,

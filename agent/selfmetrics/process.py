@@ -23,8 +23,9 @@ class Footprint:
     def read_processes(self, pids: Mapping[str, int | None], now: float) -> tuple[Reading, ...]:
         """Returns the usage of each process by its role; leaves out a process that does not exist."""
         if now >= self._next_read:
-            self._next_read = now + INTERVAL
+            self._readings = ()  # where reading fails (EMFILE), the old usage must not pass for the present one
             self._readings = tuple(_read_usage({role: pid for role, pid in pids.items() if pid is not None}))
+            self._next_read = now + INTERVAL
         return self._readings
 
 

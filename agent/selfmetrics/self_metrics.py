@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from agent.config.schema import CANARY
 from agent.engines.baseline import Baseline
 from agent.engines.canary import Canary
 from agent.pacing.learner import PlantLearner
 from agent.remediation.remediator import Remediator
+from agent.runtime.step_guard import StepGuard
 from agent.runtime.version import version
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.hotplug import Hotplug
@@ -37,6 +38,7 @@ class SelfMetrics:
         remediator: Remediator,
         canary: Canary | None,
         engines: Iterable[str],
+        steps: StepGuard,
     ) -> None:
         """`engines`: the names of the engines in the configuration."""
         self.engines = tuple(engines)
@@ -49,26 +51,43 @@ class SelfMetrics:
         self._plant_learner = plant_learner
         self._remediator = remediator
         self._canary = canary
+        self._steps = steps
         self._footprint = Footprint()
         self._version = version()
 
     def read(
         self, now: float, now_ms: int, *, rules: RuleEvaluator, busy_seconds: float, late_seconds: float
     ) -> Iterator[Reading]:
-        """Reads every self-metric; `busy_seconds` and `late_seconds` are those of the last tick."""
+        """
+        Reads every self-metric; `busy_seconds` and `late_seconds` are those of the last tick.
+
+        A subject that cannot be read is missing; it hides no other.
+        """
         yield definitions.BUILD_INFO.sample(1.0, version=self._version)
         yield definitions.TICK_SECONDS.sample(busy_seconds)
         yield definitions.TICK_LATE.sample(late_seconds)
         yield definitions.UEVENT_OVERFLOWS.sample(self._hotplug.overflows)
-        yield from readings.read_collectors(self._sampler, now, self._stale_after)
-        yield from self._footprint.read_processes(self._list_pids(), now)
-        yield from readings.read_rules(rules)
-        yield from readings.read_history(self._history)
+        for step, count in sorted(self._steps.counts.items()):
+            yield definitions.STEP_FAULTS.sample(count, step=step)
+        subjects: dict[str, Callable[[], Iterable[Reading]]] = {
+            "collectors": lambda: readings.read_collectors(self._sampler, now, self._stale_after),
+            "processes": lambda: self._footprint.read_processes(self._list_pids(), now),
+            "rules": lambda: readings.read_rules(rules),
+            "history": lambda: readings.read_history(self._history),
+            "engines": lambda: self._read_engines(now_ms),
+            "remedies": lambda: readings.read_remedies(self._remediator),
+            "pacing": lambda: readings.read_pacing(self._plant_learner, self._remediator),
+        }
+        for subject, read_subject in subjects.items():
+            subject_readings: list[Reading] = []
+            with self._steps.guard("measure", subject):
+                subject_readings.extend(read_subject())
+            yield from subject_readings
+
+    def _read_engines(self, now_ms: int) -> Iterator[Reading]:
         canary = CANARY if self._canary is not None else None
         duties = self._remediator.get_held_duties()
-        yield from readings.read_engines(self._baseline, self._history, now_ms, self.engines, canary, duties)
-        yield from readings.read_remedies(self._remediator)
-        yield from readings.read_pacing(self._plant_learner, self._remediator)
+        return readings.read_engines(self._baseline, self._history, now_ms, self.engines, canary, duties)
 
     def _list_pids(self) -> dict[str, int | None]:
         canary = None if self._canary is None else self._canary.child.pid

@@ -15,6 +15,8 @@ https://fetch.spec.whatwg.org/#origin-header, https://www.w3.org/TR/CSP3/
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +29,8 @@ import structlog
 from aiohttp import web
 
 from agent.config.loader import ConfigError
+from agent.runtime.step_guard import StepGuard
+from agent.runtime.threads import run_in_thread
 from agent.web import prometheus_json, webconfig
 from agent.web.credentials import Credentials, has_allowed_name
 from agent.web.listener import ConnectionGuard, Listener
@@ -143,6 +147,7 @@ class AccessControl:
         self._log = structlog.get_logger()
         self.web_config = webconfig.load_web_config(path)
         self.listener: Listener | None = None
+        self._steps = StepGuard()
         self._refusal_counter = Counter(
             "steadytok_http_refused", "Requests refused by access control.", ["reason"], registry=registry
         )
@@ -153,14 +158,19 @@ class AccessControl:
         """Loads the web configuration again whenever it changes; new connections use the new one."""
         while self._path is not None:
             await asyncio.sleep(RELOAD_INTERVAL)
-            if self.web_config.has_changed:
-                self._reload(self._path)
+            with self._steps.guard("watch web configuration"):
+                await run_in_thread("web configuration", functools.partial(self._reload_if_changed, self._path))
+            if self.listener is not None:
+                self.listener.context = self.web_config.context
 
     def close(self) -> None:
         """Ends the checks of credentials, after the last answer."""
         self._credentials.close()
 
-    def _reload(self, path: str) -> None:
+    def _reload_if_changed(self, path: str) -> None:
+        """Checks and reads the files in a thread: a disk that hangs delays no request."""
+        if not self.web_config.has_changed:
+            return
         files = webconfig.stamp_files(path)  # a bad file is read again only after it changes
         try:
             self.web_config = webconfig.load_web_config(path, self.web_config)
@@ -168,8 +178,6 @@ class AccessControl:
             self.web_config = replace(self.web_config, files=files)
             self._log.error("the new web configuration is not used; the old one stays", faults=error.messages)
             return
-        if self.listener is not None:
-            self.listener.context = self.web_config.context
         self._log.info("web configuration reloaded", file=path)
 
     def make_middleware(self) -> Middleware:
@@ -184,8 +192,9 @@ class AccessControl:
                 response = await self._respond(request, handler, guard)
                 self._add_headers(response)
                 # Sent inside the middleware: a connection is not idle while its answer is being sent.
-                await response.prepare(request)
-                await response.write_eof()
+                with contextlib.suppress(ConnectionError):  # the client has hung up: no fault, and there may be floods
+                    await response.prepare(request)
+                    await response.write_eof()
             finally:
                 if guard is not None:
                     guard.on_answer_sent()
@@ -208,7 +217,8 @@ class AccessControl:
             allowed = {name: value for name, value in error.headers.items() if name == "Allow"}
             return _build_refusal(HTTPStatus(error.status), "not_found", error.reason, allowed)
         except Exception as error:  # a fault in one request ends only that request
-            self._log.exception("a request failed", path=request.path, reason=type(error).__name__)
+            if not _has_left(request, error):
+                self._log.exception("a request failed", path=request.path, reason=type(error).__name__)
             return _build_refusal(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "internal error; the log has its reason"
             )
@@ -294,6 +304,11 @@ class AccessControl:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.update(self.web_config.settings.http_server_config.headers)
+
+
+def _has_left(request: web.Request, error: Exception) -> bool:
+    """True where the fault is that the client has hung up."""
+    return isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing())
 
 
 def _allowed_names(web_config: LoadedWebConfig) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ HEAD_TIMEOUT = 10.0
 ANSWER_TIMEOUT = 30.0
 """Seconds in which a client must take some of its answer."""
 
+MAX_UNSENT = 32 << 20
+"""Bytes of answers that wait for slow readers, of all connections together; an answer of a query can have 9 MB."""
+
 IDLE_TIMEOUT = 120.0
 """Seconds that a connection may stay without a request; longer than any usual scrape interval."""
 
@@ -200,9 +203,26 @@ class ConnectionGuard(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of its answer that the client has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def pause_writing(self) -> None:
         self._write_timer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, self.abort)
         self._inner.pause_writing()
+        self._make_room_for_answer()
+
+    def _make_room_for_answer(self) -> None:
+        """Cuts off the other slow readers, the one that has waited longest first, until all answers fit."""
+        slow = [guard for guard in self._guards.values() if guard._write_timer is not None and guard is not self]
+        slow.sort(key=lambda guard: guard._write_timer.when() if guard._write_timer else 0.0)
+        unsent = self.unsent_bytes + sum(guard.unsent_bytes for guard in slow)
+        for guard in slow:
+            if unsent <= MAX_UNSENT:
+                return
+            unsent -= guard.unsent_bytes
+            guard.abort()
 
     def resume_writing(self) -> None:
         if self._write_timer is not None:

@@ -22,6 +22,7 @@ from agent.web import prometheus_json, rules_api
 from agent.web.context import WebContext
 from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
 from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
+from agent.web.shared_rendering import SharedRendering
 from collectors import Labels
 from rules import promql
 from rules.history.snapshot import Snapshot
@@ -53,6 +54,9 @@ class QueryApi:
     def __init__(self, context: WebContext) -> None:
         self._context = context
         self._queries = QueryRunner()
+        self._rule_renderings = SharedRendering(
+            lambda: (context.tick_number(), context.rules()), QueryRunner(max_running=1).run
+        )
         self._log = structlog.get_logger()
 
     def routes(self) -> list[web.RouteDef]:
@@ -210,10 +214,18 @@ class QueryApi:
         return prometheus_json.encode_data([])
 
     async def _serve_rules(self, params: Parameters) -> bytes:
-        return prometheus_json.encode_data(rules_api.list_groups(self._context.rules(), self._context.identity, params))
+        def prepare() -> Callable[[], bytes]:
+            reports, identity = self._context.rules().report(), self._context.identity
+            return lambda: _encode_shared(rules_api.list_groups(reports, identity, params), params)
+
+        return await self._rule_renderings.render(("rules", params.identity), prepare)
 
     async def _serve_alerts(self, params: Parameters) -> bytes:
-        return prometheus_json.encode_data(rules_api.list_alerts(self._context.rules(), self._context.identity))
+        def prepare() -> Callable[[], bytes]:
+            alerts, identity = self._context.rules().list_alerts(), self._context.identity
+            return lambda: _encode_shared(rules_api.list_alerts(alerts, identity), params)
+
+        return await self._rule_renderings.render(("alerts", params.accepts_gzip), prepare)
 
     async def _serve_build_info(self, params: Parameters) -> bytes:
         unknown = dict.fromkeys(("revision", "branch", "buildUser", "buildDate", "goVersion"), "")
@@ -233,6 +245,10 @@ def _evaluate_instant(query: promql.Query, snapshot: Snapshot, at_ms: int, limit
         return prometheus_json.encode_success(prometheus_json.encode_scalar(float(result.values[0]), at_ms))
     samples, warnings = _apply_limit(list(result), limit)
     return prometheus_json.encode_success(prometheus_json.encode_vector(samples, at_ms), warnings)
+
+
+def _encode_shared(data: object, params: Parameters) -> bytes:
+    return _compress(prometheus_json.encode_data(data), params.accepts_gzip)
 
 
 def _make_budget() -> QueryBudget:

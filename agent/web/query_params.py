@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import datetime
 from typing import TypeVar
 
@@ -40,6 +40,11 @@ class Parameters:
         self._pairs = pairs
         self.accepts_gzip = accepts_gzip
         """True when the client accepts gzip."""
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for two requests that have the same answer."""
+        return (tuple(self._pairs), self.accepts_gzip)
 
     def get_text(self, name: str) -> str:
         """Returns the first value, or an empty string."""

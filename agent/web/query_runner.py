@@ -54,7 +54,7 @@ class QueryRunner:
         self._waiting = 0
         self._running = 0
 
-    async def run(self, prepare: Callable[[], Callable[[], _T]], seconds: float) -> _T:
+    async def run(self, prepare: Callable[[], Callable[[], _T]], seconds: float = MAX_QUERY_SECONDS) -> _T:
         """
         Returns the result of the work.
 
@@ -69,7 +69,11 @@ class QueryRunner:
             self._slots.release()
             raise
         self._running += 1
-        query.start(self._release_slot)
+        try:
+            query.start(self._release_slot)
+        except RuntimeError as error:  # "can't start new thread": a limit of the host, perhaps for a moment
+            self._release_slot()
+            raise QueryTimeoutError("no thread can be started; try again in a moment") from error
         try:
             return await query.future
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -15,8 +16,14 @@ from agent.remediation.guards import HOUR_MS
 from agent.remediation.model import HOST, AuditEntry, Phase, Remedy
 from agent.remediation.remediator import Remediator
 from agent.web.access import CREDENTIAL
+from agent.web.query_runner import QueryRunner, QueryTimeoutError
+from agent.web.shared_rendering import Prepare, SharedRendering
 
 PATH = "/api/v1/remedies"
+MAX_PAGE = 1000
+"""Lines of the audit in one answer: 100,000 at once made the agent grow to 500 MB and its ticks 4 s late."""
+
+LAST_ID = 2**63 - 1  # the highest number that SQLite gives a line
 PLAN_TIMEOUT = 30.0  # seconds for a dry run
 
 Handler = Callable[[web.Request], Awaitable[Any]]
@@ -33,9 +40,12 @@ class DeniedError(Exception):
 class RemediesApi:
     """Serves the endpoints below /api/v1/remedies."""
 
-    def __init__(self, remedies: Remediator, now_ms: Callable[[], int]) -> None:
+    def __init__(self, remedies: Remediator, now_ms: Callable[[], int], tick_number: Callable[[], int]) -> None:
         self._remedies = remedies
         self._now_ms = now_ms
+        self._tick_number = tick_number
+        self._list_rendering = SharedRendering(self._identify_source, _run_on_loop)
+        self._audit_rendering = SharedRendering(self._identify_source, QueryRunner().run)
 
     def routes(self) -> list[web.RouteDef]:
         """Returns every route; a change, or an action that reads the machine, needs a credential."""
@@ -59,7 +69,17 @@ class RemediesApi:
         if CREDENTIAL not in request:
             raise DeniedError(HTTPStatus.UNAUTHORIZED, "expected a credential, such as the token of the state folder")
 
+    def _identify_source(self) -> tuple[object, ...]:
+        remedies = self._remedies
+        return (self._tick_number(), remedies.state, remedies.settings, remedies.halted)
+
     async def _list_remedies(self, request: web.Request) -> Any:
+        def prepare() -> Callable[[], bytes]:
+            return functools.partial(msgspec.json.encode, self._describe_remedies())
+
+        return msgspec.Raw(await self._list_rendering.render("list", prepare))
+
+    def _describe_remedies(self) -> Mapping[str, Any]:
         remedies = self._remedies
         return {
             "mode": remedies.settings.mode,
@@ -110,17 +130,17 @@ class RemediesApi:
         }
 
     async def _list_audit(self, request: web.Request) -> Any:
-        text = request.query.get("limit", "100")
-        if not (text.isascii() and text.isdecimal() and 0 < int(text) <= journal.MAX_ENTRIES):
-            raise DeniedError(
-                HTTPStatus.BAD_REQUEST, f"limit: expected 1 to {journal.MAX_ENTRIES}, found {text[:40]!r}"
-            )
+        limit = _read_number(request, "limit", 100, MAX_PAGE, "; `before`, the `id` of the oldest line, has the next")
+        before = _read_number(request, "before", LAST_ID, LAST_ID)
+        path = self._remedies.context.folder / journal.FILE
+
+        def read_page() -> bytes:
+            entries = journal.read_audit_page(path, limit, before)
+            return msgspec.json.encode([_encode_audit_entry(number, entry) for number, entry in entries])
+
         try:
-            return [
-                _encode_audit_entry(entry)
-                for entry in journal.read_audit(self._remedies.context.folder / journal.FILE, int(text))
-            ]
-        except journal.JournalError as error:
+            return msgspec.Raw(await self._audit_rendering.render((limit, before), lambda: read_page))
+        except (journal.JournalError, QueryTimeoutError) as error:
             raise DeniedError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
 
     async def _pause(self, request: web.Request) -> Any:
@@ -150,10 +170,22 @@ class RemediesApi:
         return {"outcome": event.kind.value, "says": event.detail, "would_write": event.value, "prior": event.prior}
 
 
-def _encode_audit_entry(entry: AuditEntry) -> Mapping[str, Any]:
+async def _run_on_loop(prepare: Prepare) -> bytes:
+    """Renders on the event loop: there are only as many remedies as the configuration has."""
+    return prepare()()
+
+
+def _read_number(request: web.Request, name: str, default: int, highest: int, hint: str = "") -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19 and 0 < int(text) <= highest):
+        raise DeniedError(HTTPStatus.BAD_REQUEST, f"{name}: expected 1 to {highest}, found {text[:40]!r}{hint}")
+    return int(text)
+
+
+def _encode_audit_entry(number: int, entry: AuditEntry) -> Mapping[str, Any]:
     """Encodes a line of the audit without its resource: the address of a webhook can be a secret."""
     fields = {key: value for key, value in entry._asdict().items() if key != "resource"}
-    return {**fields, "labels": dict(entry.labels)}
+    return {"id": number, **fields, "labels": dict(entry.labels)}
 
 
 def _wrap_route(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:

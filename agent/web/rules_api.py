@@ -14,7 +14,7 @@ from typing import Any
 from agent.web.query_params import BadRequestError, Parameters
 from rules import promql
 from rules.alerts import Alert, AlertState
-from rules.evaluator import GroupReport, RuleEvaluator, RuleReport
+from rules.evaluator import GroupReport, RuleReport
 from rules.numbers import format_scientific
 
 _NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
@@ -23,19 +23,15 @@ _KINDS = {"": ("alert", "record"), "alert": ("alert",), "record": ("record",)}
 Json = dict[str, Any]
 
 
-def list_alerts(rules: RuleEvaluator, identity: Mapping[str, str]) -> Json:
-    """Returns the pending and firing alerts."""
-    return {
-        "alerts": [
-            _encode_alert(each, identity) for each in rules.list_alerts() if each.state is not AlertState.RESOLVED
-        ]
-    }
+def list_alerts(alerts: Iterable[Alert], identity: Mapping[str, str]) -> Json:
+    """Returns the alerts that are pending or firing."""
+    return {"alerts": [_encode_alert(alert, identity) for alert in alerts if alert.state is not AlertState.RESOLVED]}
 
 
-def list_groups(rules: RuleEvaluator, identity: Mapping[str, str], params: Parameters) -> Json:
+def list_groups(reports: Iterable[GroupReport], identity: Mapping[str, str], params: Parameters) -> Json:
     """Returns the groups and rules that the parameters select; raises BadRequestError."""
     rule_filter = _RuleFilter(params)
-    reports = sorted(rules.report(), key=lambda report: (report.group.file, report.group.name))
+    reports = sorted(reports, key=lambda report: (report.group.file, report.group.name))
     matching = [(report, selected) for report in reports if (selected := rule_filter.select_rules(report)) is not None]
     page, next_token = _paginate(matching, params)
     answer: Json = {

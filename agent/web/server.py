@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import gzip
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from agent.runtime.step_guard import StepFault
 from agent.web.access import MAX_BODY, AccessControl
 from agent.web.exposition import CONTENT_TYPE
 from agent.web.listener import IDLE_TIMEOUT, Listener
+from agent.web.shared_rendering import Prepare, SerialRunner, SharedRendering
 
 OPENAPI_FILE = Path(__file__).with_name("openapi.yml")
-STALLED_INTERVALS = 10  # intervals without a tick after which the agent is unhealthy
+STALLED_INTERVALS = 10  # intervals without a tick, or failures of one step, after which the agent is unhealthy
 LINGER_SECONDS = 0.5  # seconds for which the rest of a refused body is discarded, so that the client reads the reason
 MAX_ADDRESS_BYTES = 256 << 10  # an expression may have 64 KiB, before its brackets become %28
 
@@ -40,14 +42,18 @@ class WebServer:
     def __init__(
         self,
         *,
-        metrics: Callable[[], str],
+        metrics: Prepare,
+        tick_number: Callable[[], int],
         since_tick: Callable[[], float | None],
+        step_faults: Callable[[], Sequence[StepFault]] = tuple,
         interval: float,
         routes: Iterable[web.RouteDef] = (),
         access_control: AccessControl | None = None,
     ) -> None:
         self._metrics = metrics
+        self._renderings = SharedRendering(tick_number, SerialRunner("render /metrics").run)
         self._since_tick = since_tick
+        self._step_faults = step_faults
         self._interval = interval
         self._routes = tuple(routes)
         self._access_control = access_control
@@ -111,11 +117,12 @@ class WebServer:
             self._access_control.close()
 
     async def _serve_metrics(self, request: web.Request) -> web.Response:
-        body = self._metrics().encode()
+        body = await self._renderings.render("plain", self._metrics)
         headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("Accept-Encoding", ""):
-            # Level 1: level 9 takes 8 ms of the event loop for 2,000 series and saves a fifth of the bytes.
-            body = gzip.compress(body, compresslevel=1)
+            # Level 1: level 9 takes 8 ms for 2,000 series and saves a fifth of the bytes.
+            plain = body
+            body = await self._renderings.render(("gzip", plain), lambda: lambda: gzip.compress(plain, compresslevel=1))
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
 
@@ -126,7 +133,13 @@ class WebServer:
         since = self._since_tick()
         if since is not None and since > STALLED_INTERVALS * self._interval:
             return web.Response(status=503, text=f"no tick for {since:.1f} s\n")
-        return web.Response(text="steadytok is healthy.\n")
+        faults = self._step_faults()
+        lasting = [str(fault) for fault in faults if fault.times >= STALLED_INTERVALS]
+        if lasting:
+            reason = f"failed {STALLED_INTERVALS} times or more: {', '.join(lasting)}; the log has the reasons\n"
+            return web.Response(status=503, text=reason)
+        exceptions = f", but failed just now: {', '.join(map(str, faults))}; the log has the reasons" if faults else "."
+        return web.Response(text=f"steadytok is healthy{exceptions}\n")
 
     async def _serve_readiness(self, request: web.Request) -> web.Response:
         if self._since_tick() is None:

@@ -24,12 +24,14 @@ async def start_server(config: AgentConfig, context: WebContext) -> tuple[WebSer
     )
     server = WebServer(
         metrics=context.metrics,
+        tick_number=context.tick_number,
         since_tick=context.since_tick,
+        step_faults=context.step_faults,
         interval=config.sample.interval,
         routes=[
             *StaticPages().routes(),
             *api_routes,
-            *RemediesApi(context.remedies, context.now_ms).routes(),
+            *RemediesApi(context.remedies, context.now_ms, context.tick_number).routes(),
             *WebhookApi(context).routes(),
         ],
         access_control=access_control,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -218,3 +220,29 @@ def test_a_third_partys_collector_in_the_eye(tmp_path: Path, monkeypatch: pytest
             15,
             "hwmon is read",
         )
+
+
+def test_a_process_without_file_descriptors_ticks_on(tmp_path: Path) -> None:
+    """While nothing can be opened (EMFILE), the agent ticks and says which step fails; afterwards it reads again."""
+    with run_agent(tmp_path) as running, contextlib.closing(http.client.HTTPConnection(running.address)) as connection:
+        assert running.process is not None
+
+        def ask(path: str) -> str:
+            connection.request("GET", path)  # the connection of before the shortage: a new one needs a descriptor
+            return connection.getresponse().read().decode()
+
+        processes.wait_until(lambda: 'resident_bytes{process="agent"}' in ask("/metrics"), 60, "the agent's memory")
+        limits = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (1, limits[1]))
+        processes.wait_until(lambda: "measure processes (OSError)" in ask("/-/healthy"), 60, "the step is named")
+        processes.wait_until(lambda: 'step_faults_total{step="measure"} 2' in ask("/metrics"), 60, "it is counted")
+        processes.wait_until(lambda: 'resident_bytes{process="agent"}' not in ask("/metrics"), 60, "it is missing")
+        status = running.process.poll()
+        resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, limits)
+        processes.wait_until(lambda: ask("/-/healthy") == "steadytok is healthy.\n", 60, "it is healthy again")
+        processes.wait_until(lambda: 'resident_bytes{process="agent"}' in ask("/metrics"), 60, "the agent's memory")
+
+        assert status is None
+        log = running.log.read_text()
+        assert log.count('"part":"processes"') == 2, log  # it failed, it works again
+        assert "Traceback" not in log

@@ -193,7 +193,9 @@ def steadytok(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     event_loop = asyncio.new_event_loop()
     thread = threading.Thread(target=event_loop.run_forever, daemon=True)
     thread.start()
-    server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(context).routes())
+    server = WebServer(
+        metrics=lambda: bytes, tick_number=int, since_tick=lambda: None, interval=1.0, routes=QueryApi(context).routes()
+    )
     port = asyncio.run_coroutine_threadsafe(server.start("127.0.0.1", 0), event_loop).result(10)
     yield f"http://127.0.0.1:{port}"
     asyncio.run_coroutine_threadsafe(server.close(), event_loop).result(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -159,7 +160,7 @@ def test_a_baseline_waits_for_the_agent(tmp_path: Path, peer: Start) -> None:
     done = bench("--url", server.url, "-n", "5", "--save", "--config", config)
     state = StateDir(tmp_path / "state")
     baseline = Baseline()
-    baseline_handover.adopt(state, baseline)
+    asyncio.run(baseline_handover.adopt(state, baseline))
     stored = Baseline(state.read(baseline_handover.BASELINE_FILE))
     state.close()
 
@@ -177,7 +178,7 @@ def test_a_running_agent_takes_it(tmp_path: Path, peer: Start) -> None:
 
     def agent() -> None:
         while not over.wait(0.05):
-            baseline_handover.adopt(state, baseline)
+            asyncio.run(baseline_handover.adopt(state, baseline))
 
     taking = threading.Thread(target=agent)
     taking.start()
@@ -210,7 +211,7 @@ def test_nonsense_that_was_given_is_dropped(tmp_path: Path) -> None:
         (tmp_path / f"{baseline_handover.PREFIX}{name}.json").write_text(text)
     baseline_handover.hand_over(tmp_path, MeasuredBaseline("r1", "", "1", -5.0))
     baseline_handover.hand_over(tmp_path, MeasuredBaseline("r2", "", "1", 50.0))
-    baseline_handover.adopt(state, baseline)
+    asyncio.run(baseline_handover.adopt(state, baseline))
     state.close()
 
     assert list(tmp_path.glob(f"{baseline_handover.PREFIX}*")) == []

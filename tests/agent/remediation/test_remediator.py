@@ -259,9 +259,11 @@ def test_the_kill_switch_puts_everything_back(stage: Stage) -> None:
     """With the file every held act is released, and nothing begins."""
     stage.switch.running = 9
     with stage.run_agent():
-        processes.wait_until(stage.is_paced, 20, "the engine is paced")
+        processes.wait_until(lambda: stage.has_entry("did"), 120, "the act is in the audit")
+        processes.wait_until(stage.is_paced, 120, "the engine is paced")
         (stage.folder / "pause").touch()
-        processes.wait_until(stage.is_at_full_speed, 10, "the engine is at full speed")
+        processes.wait_until(lambda: stage.has_entry("restored"), 120, "the act is put back")
+        processes.wait_until(stage.is_at_full_speed, 120, "the engine is at full speed")
 
 
 @pytest.mark.deep

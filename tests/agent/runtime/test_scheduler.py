@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.runtime.scheduler import EveryTrigger, Scheduler
+from agent.runtime.step_guard import StepGuard
 
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 
@@ -43,8 +45,8 @@ def test_a_step_neither_stops_nor_floods(step: int, monkeypatch: pytest.MonkeyPa
     async def scenario() -> None:
         nonlocal offset
         loop = asyncio.get_running_loop()
-        schedule = Scheduler()
-        schedule.add_job(0.1, lambda: fire_times.append(loop.time()))
+        schedule = Scheduler(StepGuard())
+        schedule.add_job(0.1, lambda: fire_times.append(loop.time()), name="fire")
         schedule.start()
         await asyncio.sleep(0.35)
         offset = datetime.timedelta(seconds=step)
@@ -55,5 +57,37 @@ def test_a_step_neither_stops_nor_floods(step: int, monkeypatch: pytest.MonkeyPa
 
         assert 1 <= before <= 4
         assert 1 <= len(fire_times) - before <= 8
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_fails_or_hangs_stops_no_other() -> None:
+    """A job that raises is tried again at its next slot; one that waits is not started a second time beside itself."""
+    runs: Counter[str] = Counter()
+    enough = asyncio.Event()
+
+    def fail() -> None:
+        runs["fail"] += 1
+        raise OSError(28, "No space left on device")
+
+    async def hang() -> None:
+        runs["hang"] += 1
+        await asyncio.Event().wait()
+
+    def work() -> None:
+        runs["work"] += 1
+        if runs["work"] > 5 and runs["fail"] > 5:
+            enough.set()
+
+    async def scenario() -> None:
+        steps = StepGuard()
+        schedule = Scheduler(steps)
+        for job in (fail, hang, work):
+            schedule.add_job(0.01, job, name=job.__name__)
+        schedule.start()
+        await asyncio.wait_for(enough.wait(), 60)
+        schedule.close()
+        assert runs["hang"] == 1
+        assert [str(fault) for fault in steps.faults] == ["job fail (OSError)"]
 
     asyncio.run(scenario())

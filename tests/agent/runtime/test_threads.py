@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -55,3 +57,40 @@ def test_a_callback_runs_on_the_loops_own_thread() -> None:
         return await future
 
     assert asyncio.run(hand_over()) == threading.get_ident()
+
+
+SHORT_OF_THREADS = """
+import asyncio, resource, threading
+from agent.runtime.threads import run_in_thread
+from agent.web.query_runner import QueryRunner, QueryTimeoutError
+
+async def scenario():
+    runner, limits = QueryRunner(max_running=1), resource.getrlimit(resource.RLIMIT_AS)
+    assert await runner.run(lambda: int) == 0
+    size = 4096 * int(open("/proc/self/statm").read().split()[0])
+    threading.stack_size(256 << 20)  # more than libc has kept of a thread that ended
+    resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), limits[1]))
+    for _ in range(3):
+        try:
+            await run_in_thread("work", int)
+        except OSError as error:
+            print(error)
+        try:
+            await runner.run(lambda: int)
+        except QueryTimeoutError as error:
+            print(error)
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    print(await run_in_thread("work", int), await runner.run(lambda: int))
+
+asyncio.run(scenario())
+"""
+
+
+def test_a_shortage_of_threads_is_in_passing() -> None:
+    """Without memory for a thread's stack, work and queries are refused; once there is some, both run again."""
+    done = subprocess.run([sys.executable, "-c", SHORT_OF_THREADS], capture_output=True, text=True, check=False)
+
+    assert done.stdout.splitlines() == [
+        *["[Errno 11] no thread can be started for: work", "no thread can be started; try again in a moment"] * 3,
+        "0 0",
+    ], done.stderr

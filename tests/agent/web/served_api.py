@@ -87,7 +87,11 @@ class ServedApi:
     async def _ask(self, method: str, path: str, parameters: dict[str, Any]) -> tuple[int, Any]:
         pairs = urllib.parse.urlencode({name.replace("match", "match[]"): v for name, v in parameters.items()}, True)
         server = WebServer(
-            metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(self.build_context()).routes()
+            metrics=lambda: bytes,
+            tick_number=int,
+            since_tick=lambda: None,
+            interval=1.0,
+            routes=QueryApi(self.build_context()).routes(),
         )
         port = await server.start("127.0.0.1", 0)
         try:

@@ -46,7 +46,8 @@ class ServedSite:
         self.access_control = AccessControl(rules, Credentials(OWN, tokens), path, self.registry)
         routes = [web.post(FORM, self._reach), web.post(WRITE, self._reach), web.get("/broken", self._break)]
         self.server = WebServer(
-            metrics=lambda: "x 1\n" * 100_000,
+            metrics=lambda: lambda: b"x 1\n" * 100_000,
+            tick_number=int,
             since_tick=lambda: 0.0,
             interval=1.0,
             routes=routes,

@@ -139,6 +139,33 @@ def test_who_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.Monkey
     run_test(tmp_path, test)
 
 
+def test_slow_readers_cannot_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that wait for slow readers are bounded together: whoever has waited longest is cut off for a new one."""
+    monkeypatch.setattr(listener, "MAX_UNSENT", 2 << 20)
+
+    async def test(site: ServedSite) -> None:
+        assert site.access_control.listener is not None
+        guards = site.access_control.listener._guards
+        request = f"GET {READ} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        with contextlib.ExitStack() as stack:
+            clients = []
+            for _ in range(24):
+                client = stack.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", site.port))
+                client.sendall(request * 100)  # 40 MB of answers, of which the kernel takes a few
+                clients.append(client)
+                while client is clients[-1] and not any(guard.unsent_bytes for guard in guards.values()):
+                    await asyncio.sleep(0)
+                assert sum(guard.unsent_bytes for guard in guards.values()) <= (2 << 20) + 400_000
+            await asyncio.sleep(0)
+            assert len(guards) < 24
+        status, _, body = await site.ask("GET", READ)
+        assert (status, len(body)) == (200, 400_000)
+
+    run_test(tmp_path, test)
+
+
 @pytest.mark.parametrize(
     ("request_head", "tls"),
     [

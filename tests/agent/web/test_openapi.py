@@ -25,7 +25,7 @@ def list_routes() -> list[Any]:
     context = build_context(external_url="http://box")
     return [
         *QueryApi(context).routes(),
-        *RemediesApi(context.remedies, lambda: 0).routes(),
+        *RemediesApi(context.remedies, lambda: 0, int).routes(),
         *WebhookApi(context).routes(),
     ]
 
@@ -46,7 +46,7 @@ def test_it_is_served(tmp_path: Path) -> None:
     """The served description is the file of the package."""
 
     async def ask() -> tuple[str, bytes]:
-        server = WebServer(metrics=str, since_tick=lambda: 0.0, interval=1.0)
+        server = WebServer(metrics=lambda: bytes, tick_number=int, since_tick=lambda: 0.0, interval=1.0)
         port = await server.start("127.0.0.1", 0)
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/openapi.yml") as answer:
             served = (answer.content_type, await answer.read())

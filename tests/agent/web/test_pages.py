@@ -33,7 +33,9 @@ def get(path: str, **headers: str) -> Answer:
 
 
 async def _get(path: str, headers: Mapping[str, str]) -> Answer:
-    server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=StaticPages().routes())
+    server = WebServer(
+        metrics=lambda: bytes, tick_number=int, since_tick=lambda: None, interval=1.0, routes=StaticPages().routes()
+    )
     port = await server.start("127.0.0.1", 0)
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -252,7 +252,11 @@ def test_large_answers_are_packed_where_that_is_asked(api: ServedApi) -> None:
 
     async def ask() -> tuple[str | None, bytes]:
         server = WebServer(
-            metrics=str, since_tick=lambda: None, interval=1.0, routes=QueryApi(api.build_context()).routes()
+            metrics=lambda: bytes,
+            tick_number=int,
+            since_tick=lambda: None,
+            interval=1.0,
+            routes=QueryApi(api.build_context()).routes(),
         )
         port = await server.start("127.0.0.1", 0)
         async with aiohttp.ClientSession(auto_decompress=False) as client:

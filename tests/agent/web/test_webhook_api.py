@@ -77,7 +77,7 @@ def post(folder: Path, *bodies: Any, matcher: RemedyMatcher | None = None) -> li
             now_ms=lambda: NOW,
         )
         routes = WebhookApi(context).routes()
-        server = WebServer(metrics=str, since_tick=lambda: 0.0, interval=1.0, routes=routes)
+        server = WebServer(metrics=lambda: bytes, tick_number=int, since_tick=lambda: 0.0, interval=1.0, routes=routes)
         port = await server.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as session:
