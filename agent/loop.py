@@ -136,7 +136,8 @@ class Loop:
             shift_ms = self.clock.detect_shift_ms()
         if not shift_ms:
             return
-        self._tick_log.log_shift(shift_ms)
+        with self.steps.guard("log shift"):
+            self._tick_log.log_shift(shift_ms)
         parts = ("history", "rules", "notifier", "remediator", "inbox", "scheduler", "persistence")
         for name in parts:  # one by one: a part that fails must not leave the parts behind it in the old time
             with self.steps.guard("shift", name):
