@@ -18,7 +18,7 @@ from pathlib import Path
 from hand.errors import HandError
 from hand.leases import FILE_NAME
 
-BACKLOG = 8  # connections that wait to be accepted
+BACKLOG = 64  # connections that wait to be accepted; beyond, connect(2) fails with EAGAIN
 LOCK_NAME = "lock"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
