@@ -38,8 +38,8 @@ def check_owners(folder: Path) -> None:
 
     In a folder such as /tmp everybody may write, but rename only what is their own: it is allowed on the way.
     """
-    written = Path(os.path.abspath(folder))
-    for last in dict.fromkeys((written, written.resolve())):
+    absolute = Path(os.path.abspath(folder))
+    for last in dict.fromkeys((absolute, absolute.resolve())):
         for path in (last, *last.parents):
             if reason := _describe_owner(path, is_last=path == last):
                 raise HandError(
@@ -79,10 +79,10 @@ def create_listener(path: Path) -> socket.socket:
     Raises HandError when a hand, or systemd for it, listens there, and OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    taken = f"another hand listens on {path}; end it, or set --socket"
-    lock_file(path.with_name(f"{path.name}.lock"), taken)
+    refusal = f"another hand listens on {path}; end it, or set --socket"
+    lock_file(path.with_name(f"{path.name}.lock"), refusal)
     if path.is_socket() and _is_listening(path):  # systemd's, which holds no lock
-        raise HandError(taken)
+        raise HandError(refusal)
     if os.path.lexists(path) and not path.is_socket():
         raise HandError(f"{path} is no socket; remove it, or set --socket")
     path.unlink(missing_ok=True)

@@ -128,12 +128,12 @@ def list_descendants(ancestor: int) -> list[int]:
                 children[int(file.read().rpartition(b")")[2].split()[1])].append(int(name))
         except (OSError, IndexError):
             continue  # it has ended
-    found, pending = [], [ancestor]
+    descendants, pending = [], [ancestor]
     while pending:
         below = children.pop(pending.pop(), [])
-        found += below
+        descendants += below
         pending += below
-    return found
+    return descendants
 
 
 def _build_user_options(user: str) -> dict[str, Any]:

@@ -20,8 +20,8 @@ def find_changeable(folder: Path) -> str:
     Whoever can rename a folder on the way can put another in its place. In /tmp everybody may write, but rename only
     what is their own: such a folder is allowed on the way.
     """
-    written = Path(os.path.abspath(folder))
-    for last in dict.fromkeys((written, written.resolve())):
+    absolute = Path(os.path.abspath(folder))
+    for last in dict.fromkeys((absolute, absolute.resolve())):
         for path in (last, *last.parents):
             if reason := _describe_owner(path, is_last=path == last):
                 return f"{path} ({reason})"
