@@ -27,17 +27,17 @@ MAX_NAME = 256  # characters of a metric or label
 MAX_TEXT = 8192  # characters of a label's value, a note or an error
 RESERVED_PREFIX = "steadytok_"
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
-Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+ShortName = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
+LongText = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
-LabelPairs = Annotated[tuple[tuple[Name, Text], ...], msgspec.Meta(max_length=MAX_LABELS)]
+LabelPairs = Annotated[tuple[tuple[ShortName, LongText], ...], msgspec.Meta(max_length=MAX_LABELS)]
 Value = float | Literal["nan", "inf", "-inf"]
 
 
 class CollectRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request for one pass; `own` holds the collector's keys of the configuration."""
 
-    collect: Name
+    collect: ShortName
     own: dict[str, Any] | None = None
 
 
@@ -51,10 +51,10 @@ class CollectResponse(msgspec.Struct, frozen=True):
     collector: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
     seconds: Seconds
     cpu_seconds: Seconds
-    metrics: Annotated[tuple[tuple[Name, str, Text], ...], msgspec.Meta(max_length=MAX_METRICS)]
+    metrics: Annotated[tuple[tuple[ShortName, str, LongText], ...], msgspec.Meta(max_length=MAX_METRICS)]
     samples: Annotated[tuple[tuple[int, LabelPairs, Value], ...], msgspec.Meta(max_length=SERIES_CAP)]
-    notes: Annotated[tuple[tuple[Text, Text], ...], msgspec.Meta(max_length=MAX_NOTES)]
-    error: Text | None = None
+    notes: Annotated[tuple[tuple[LongText, LongText], ...], msgspec.Meta(max_length=MAX_NOTES)]
+    error: LongText | None = None
     again: Seconds | None = None
 
 

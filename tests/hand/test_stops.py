@@ -245,7 +245,7 @@ def test_what_a_command_starts_ends_with_it(busy_hand: RunningHand, name: str) -
 
 
 @pytest.fixture(name="piped")
-def _piped(busy_hand: RunningHand) -> Iterator[tuple[subprocess.Popen[bytes], RunningHand]]:
+def _make_piped_hand(busy_hand: RunningHand) -> Iterator[tuple[subprocess.Popen[bytes], RunningHand]]:
     """A hand that ends when its standard input closes, as the agent starts it with `hand: direct`."""
     hand = busy_hand
     hand.terminate()
