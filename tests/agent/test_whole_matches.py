@@ -31,8 +31,6 @@ def list_patterns(path: Path) -> Iterator[tuple[int, str, bool]]:
         name = ast.unparse(node.func)
         is_meta = name.endswith("Meta")
         texts = [keyword.value for keyword in node.keywords if is_meta and keyword.arg == "pattern"]
-            [keyword.value for keyword in node.keywords if keyword.arg == "pattern"] if name.endswith("Meta") else []
-        )
         if name in ("re.compile", "re.match", "re.search"):
             texts = node.args[:1]
         for text in texts:
