@@ -19,8 +19,9 @@ from hand import possession
 from hand.errors import HandError
 from hand.files import KernelFiles
 from hand.leases import LeaseStore
+from hand.log_writer import LogWriter
 from hand.server import HandServer, inherit_listener
-from hand.service import Service
+from hand.service import Log, Service
 from hand.stop_requests import STOP_SIGNALS, StopRequests
 from hand.verb import VerbContext
 
@@ -29,6 +30,7 @@ SOCKET_PATH = Path("/run/steadytok/hand.sock")
 STATE_FOLDER = Path("/run/steadytok-hand")
 STDIN_CLOSED = "standard input was closed"
 PLANNED_STOPS = frozenset({STDIN_CLOSED, *(number.name for number in STOP_SIGNALS)})
+LOG_TIMEOUT = 1.0  # seconds in which the last lines of the log are written
 ANSWER_TIMEOUT = 1.0  # seconds in which callers get the answers to requests that were under way
 
 
@@ -42,12 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
         config = _load_config(options)
         if options.check:
             return _report_config(config)
-        service, server = _build_service(options, config)
+        log = LogWriter()
+        service, server = _build_service(options, config, log.write)
     except (settings.HandConfigError, HandError) as error:
         return _report_failure(str(error))
     except OSError as error:
         return _report_failure(f"{error.filename or 'the socket'}: {error.strerror or error}")
-    return _serve(service, server, options, stop_requests)
+    status = _serve(service, server, options, stop_requests, log.write)
+    log.close(LOG_TIMEOUT)
+    return status
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -86,23 +91,25 @@ def _load_config(options: argparse.Namespace) -> settings.HandConfig:
 
 def _report_config(config: settings.HandConfig) -> int:
     units, commands = ", ".join(sorted(config.units)) or "none", ", ".join(sorted(config.commands)) or "none"
-    _log(f"the configuration is valid; units: {units}; commands: {commands}")
+    print(f"hand: the configuration is valid; units: {units}; commands: {commands}", file=sys.stderr)  # noqa: T201  as below
     return 0
 
 
-def _build_service(options: argparse.Namespace, config: settings.HandConfig) -> tuple[Service, HandServer]:
+def _build_service(options: argparse.Namespace, config: settings.HandConfig, log: Log) -> tuple[Service, HandServer]:
     """Takes the state and the socket, both before anything is restored: another hand may hold the leases."""
     state_folder = options.state or Path(os.environ.get("RUNTIME_DIRECTORY", STATE_FOLDER))
     possession.take_state_folder(state_folder)
     listener = inherit_listener() or possession.create_listener(options.socket)
     files = KernelFiles(options.root)
     leases = LeaseStore(state_folder, files.read("proc/sys/kernel/random/boot_id"))
-    service = Service(VerbContext(files, config, leases), _log)
+    service = Service(VerbContext(files, config, leases), log)
     service.resume_leases()
-    return service, HandServer(listener, config, service, _log)
+    return service, HandServer(listener, config, service, log)
 
 
-def _serve(service: Service, server: HandServer, options: argparse.Namespace, stop_requests: StopRequests) -> int:
+def _serve(
+    service: Service, server: HandServer, options: argparse.Namespace, stop_requests: StopRequests, log: Log
+) -> int:
     """Serves until a request to stop; then lets nothing more in, restores everything, and answers who still waits."""
 
     def start(function: Callable[[], None]) -> None:
@@ -112,9 +119,9 @@ def _serve(service: Service, server: HandServer, options: argparse.Namespace, st
         start(function)
     if options.until_stdin_closes:
         start(_wait_for_stdin_eof)
-    _log("ready")
+    log("ready")
     reason = stop_requests.wait()
-    _log(f"ending: {reason}")
+    log(f"ending: {reason}")
     server.close()
     is_restored = service.end()
     server.wait_until_answered(ANSWER_TIMEOUT)
@@ -136,12 +143,8 @@ def _wait_for_stdin_eof() -> None:
 
 
 def _report_failure(message: str) -> int:
-    _log(f"cannot start: {message}")
+    print(f"hand: cannot start: {message}", file=sys.stderr)  # noqa: T201  it goes to the journal or the terminal
     return 2
-
-
-def _log(message: str) -> None:
-    print(f"hand: {message}", file=sys.stderr, flush=True)  # noqa: T201  standard error goes to the systemd journal
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from hand.verbs import VERBS
 
 Log = Callable[[str], None]
 _RETRY_SECONDS = 5.0  # seconds until a failed restore is retried
-IDLE_TIMEOUT = 6.0  # seconds that the end waits for requests under way; systemd kills the hand after 15
+IDLE_TIMEOUT = 5.0  # seconds that the end waits for requests under way; systemd kills the hand after 15
+LOCK_TIMEOUT = 3.0  # seconds more that it waits for one that holds the leases
 RESTORE_TRIES, RESTORE_PAUSE = 5, 0.3  # how often the end tries to restore a lease, and seconds between
 
 
@@ -196,7 +197,7 @@ class Service:
     def _restore_all(self) -> bool:
         """Restores every lease, and tries again where the kernel refuses; returns False when a lease is left."""
         leases = self._context.leases
-        if not leases.lock.acquire(timeout=IDLE_TIMEOUT):
+        if not leases.lock.acquire(timeout=LOCK_TIMEOUT):
             self._log("cannot restore the leases: the kernel does not return from a write; the next hand restores them")
             return False
         try:

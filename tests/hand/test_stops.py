@@ -266,10 +266,43 @@ def test_the_end_of_the_agent_is_a_stop(piped: tuple[subprocess.Popen[bytes], Ru
     hand.request_result("governor", policy=0, governor="performance", lease="g0", ttl=60)
     hand.request_result("freeze", unit="llama.service", duty=0.5, period=0.05, lease="f", ttl=60)
     assert process.stdin is not None
+    assert process.stderr is not None
+    process.stderr.close()  # a dead agent reads no log either
     process.stdin.close()
 
     assert process.wait(30) == 0
     check_restored(hand)
+
+
+def test_a_log_that_nobody_reads_stops_nothing(busy_hand: RunningHand) -> None:
+    """An agent that hangs reads no line of the hand's log: leases expire and are restored all the same."""
+    busy_hand.terminate()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    arguments = ["--direct", "--socket", str(busy_hand.socket_path), "--state", str(busy_hand.folder / "state")]
+    arguments += ["--root", str(busy_hand.root), "--config", str(busy_hand.folder / "hand.toml")]
+    with subprocess.Popen([sys.executable, "-m", "hand", *arguments], cwd=HOUSE, stderr=writer) as process:
+        os.close(writer)
+        wait_until(lambda: can_connect(busy_hand))
+        for number in range(POLICIES):
+            lease = {"policy": number, "governor": "performance", "lease": f"g{number}", "ttl": 0.5}
+            assert busy_hand.request_result("governor", **lease)["now"] == "performance"
+        files = [policy_file(number, "scaling_governor") for number in range(POLICIES)]
+        wait_until(lambda: all(busy_hand.read(file) == "powersave" for file in files))
+        process.terminate()
+        assert process.wait(30) == 0
+    os.close(reader)
+
+
+def can_connect(hand: RunningHand) -> bool:
+    with contextlib.suppress(OSError):  # it does not listen yet
+        hand.connect().close()
+        return True
+    return False
 
 
 def test_what_the_kernel_refuses_to_restore_is_left_to_the_next_hand(busy_hand: RunningHand) -> None:
