@@ -91,7 +91,7 @@ def _read_line(connection: socket.socket) -> bytes:
 def _parse_result(verb: str, line: bytes) -> dict[str, Any]:
     try:
         answer = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise UnknownError(f"the hand's answer to {verb} is not JSON") from error
     if answer.get("ok") is True and isinstance(answer.get("result"), dict):
         result: dict[str, Any] = answer["result"]
