@@ -1,5 +1,6 @@
 """
-`python -m hand`: listens on a Unix socket and carries out the agent's requests until SIGTERM, then restores everything.
+`python -m hand`: listens on a Unix socket and carries out the agent's requests until SIGTERM, SIGINT, SIGHUP or
+SIGQUIT, then lets nothing more in, restores everything, and ends.
 
 systemd starts it with a socket; a person can start it with --socket. --direct is for an agent that runs as root itself.
 """
@@ -8,39 +9,50 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from hand import config as settings
+from hand import possession
 from hand.errors import HandError
 from hand.files import KernelFiles
 from hand.leases import LeaseStore
-from hand.server import HandServer, create_listener, inherit_listener
-from hand.service import Service
+from hand.log_writer import LogWriter
+from hand.server import HandServer, inherit_listener
+from hand.service import Log, Service
+from hand.stop_requests import STOP_SIGNALS, StopRequests
 from hand.verb import VerbContext
 
 CONFIG_PATH = Path("/etc/steadytok/hand.toml")
 SOCKET_PATH = Path("/run/steadytok/hand.sock")
 STATE_FOLDER = Path("/run/steadytok-hand")
+STDIN_CLOSED = "standard input was closed"
+PLANNED_STOPS = frozenset({STDIN_CLOSED, *(number.name for number in STOP_SIGNALS)})
+LOG_TIMEOUT = 1.0  # seconds in which the last lines of the log are written
+ANSWER_TIMEOUT = 1.0  # seconds in which callers get the answers to requests that were under way
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 0 after SIGTERM or SIGINT, and 2 with one sentence on standard error when the hand cannot start."""
+    """
+    Returns 0 after a planned stop that restored everything, 1 after another end, and 2 when the hand cannot start.
+    """
     options = _build_parser().parse_args(arguments)
+    stop_requests = StopRequests()  # before a lease is resumed, since a unit may be frozen from then on
     try:
         config = _load_config(options)
         if options.check:
             return _report_config(config)
-        service, server = _build_service(options, config)
+        log = LogWriter()
+        service, server = _build_service(options, config, log.write)
     except (settings.HandConfigError, HandError) as error:
         return _report_failure(str(error))
     except OSError as error:
-        return _report_failure(f"{error.filename or 'the socket'}: {error.strerror}")
-    return _serve(service, server, options)
+        return _report_failure(f"{error.filename or 'the socket'}: {error.strerror or error}")
+    status = _serve(service, server, options, stop_requests, log.write)
+    log.close(LOG_TIMEOUT)
+    return status
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -79,56 +91,60 @@ def _load_config(options: argparse.Namespace) -> settings.HandConfig:
 
 def _report_config(config: settings.HandConfig) -> int:
     units, commands = ", ".join(sorted(config.units)) or "none", ", ".join(sorted(config.commands)) or "none"
-    _log(f"the configuration is valid; units: {units}; commands: {commands}")
+    print(f"hand: the configuration is valid; units: {units}; commands: {commands}", file=sys.stderr)  # noqa: T201  as below
     return 0
 
 
-def _build_service(options: argparse.Namespace, config: settings.HandConfig) -> tuple[Service, HandServer]:
+def _build_service(options: argparse.Namespace, config: settings.HandConfig, log: Log) -> tuple[Service, HandServer]:
+    """Takes the state and the socket, both before anything is restored: another hand may hold the leases."""
     state_folder = options.state or Path(os.environ.get("RUNTIME_DIRECTORY", STATE_FOLDER))
-    state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    possession.take_state_folder(state_folder)
+    listener = inherit_listener() or possession.create_listener(options.socket)
     files = KernelFiles(options.root)
     leases = LeaseStore(state_folder, files.read("proc/sys/kernel/random/boot_id"))
-    service = Service(VerbContext(files, config, leases), _log)
+    service = Service(VerbContext(files, config, leases), log)
     service.resume_leases()
-    return service, HandServer(inherit_listener() or create_listener(options.socket), config, service, _log)
+    return service, HandServer(listener, config, service, log)
 
 
-def _serve(service: Service, server: HandServer, options: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, _exit_on_signal)
-    signal.signal(signal.SIGINT, _exit_on_signal)
-    threading.Thread(target=service.watch_leases, daemon=True).start()
-    threading.Thread(target=server.serve, daemon=True).start()
+def _serve(
+    service: Service, server: HandServer, options: argparse.Namespace, stop_requests: StopRequests, log: Log
+) -> int:
+    """Serves until a request to stop; then lets nothing more in, restores everything, and answers who still waits."""
+
+    def start(function: Callable[[], None]) -> None:
+        threading.Thread(target=_run_or_stop, args=(function, stop_requests), daemon=True).start()
+
+    for function in (service.watch_leases, server.serve):
+        start(function)
     if options.until_stdin_closes:
-        threading.Thread(target=_terminate_on_stdin_eof, daemon=True).start()
-    _log("ready")
+        start(_wait_for_stdin_eof)
+    log("ready")
+    reason = stop_requests.wait()
+    log(f"ending: {reason}")
+    server.close()
+    is_restored = service.end()
+    server.wait_until_answered(ANSWER_TIMEOUT)
+    return 0 if is_restored and reason in PLANNED_STOPS else 1
+
+
+def _run_or_stop(function: Callable[[], None], stop_requests: StopRequests) -> None:
+    """Runs a thread's function; when it fails or returns, the hand ends in order: it must not live on without it."""
     try:
-        threading.Event().wait()
-    finally:
-        service.close()
-        server.close()
-        service.restore_all()
-    return 0
+        function()
+        stop_requests.add(STDIN_CLOSED)
+    except Exception as error:
+        stop_requests.add(f"internal error of the hand: {type(error).__name__}: {error}")
 
 
-def _exit_on_signal(signal_number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the restore
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise SystemExit(0)
-
-
-def _terminate_on_stdin_eof() -> None:
+def _wait_for_stdin_eof() -> None:
     while os.read(sys.stdin.fileno(), 1 << 12):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _report_failure(message: str) -> int:
-    _log(f"cannot start: {message}")
+    print(f"hand: cannot start: {message}", file=sys.stderr)  # noqa: T201  it goes to the journal or the terminal
     return 2
-
-
-def _log(message: str) -> None:
-    print(f"hand: {message}", file=sys.stderr, flush=True)  # noqa: T201  standard error goes to the systemd journal
 
 
 if __name__ == "__main__":

@@ -43,3 +43,12 @@ class ValueChangedError(HandError):
     """Somebody else changed the value; the hand leaves their value alone."""
 
     code = "changed"
+
+
+class HandClosingError(HandError):
+    """The hand is ending and begins nothing more."""
+
+    code = "closing"
+
+    def __init__(self) -> None:
+        super().__init__("the hand is ending and begins nothing more; ask again when it has started again")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+from hand.children import Children
 from hand.errors import HandError
 
-_SLOW_WRITE = Path(__file__).with_name("slow_write.py")
 _MAX_BYTES = 4096  # bytes read of a file; these files hold a word or a line
 
 
 class KernelFiles:
     """Accesses small files of the kernel by their path below the root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, children: Children | None = None) -> None:
         self.root = root
+        self.children = children or Children()
 
     def exists(self, path: str) -> bool:
         """True while the file exists."""
@@ -49,15 +48,11 @@ class KernelFiles:
         A write to drop_caches or memory.reclaim returns when the kernel is done; SIGKILL ends the write early.
         Raises HandError with the kernel's reason.
         """
-        arguments = [sys.executable, "-I", str(_SLOW_WRITE), str(self.root / path), text]
-        try:
-            completed = subprocess.run(
-                arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False, env={}
-            )
-        except subprocess.TimeoutExpired:
+        completed = self.children.run("hand.slow_write", [str(self.root / path), text], b"", timeout)
+        if completed is None:
             return False
-        if completed.returncode:
-            raise HandError(f"{path}: {completed.stderr.decode(errors='replace').strip()[-200:]}")
+        if completed.status:
+            raise HandError(f"{path}: {completed.error.decode(errors='replace').strip()[-200:]}")
         return True
 
     def read_free_bytes(self) -> int:

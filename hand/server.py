@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
 import socket
 import threading
 import time
-from pathlib import Path
 
 from hand import peer
 from hand.config import HandConfig
@@ -24,17 +24,6 @@ MAX_CONNECTIONS = 8
 LINE_TIMEOUT = 5.0  # seconds from the first byte of a line to its last
 IDLE_TIMEOUT = 300.0  # seconds between two requests
 ACCEPT_RETRY = 0.1  # seconds after a failed accept
-
-
-def create_listener(path: Path) -> socket.socket:
-    """Creates a socket at that path for the owner and its group; raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o660)
-    listener.listen(MAX_CONNECTIONS)
-    return listener
 
 
 def inherit_listener() -> socket.socket | None:
@@ -57,27 +46,60 @@ class HandServer:
         self._service = service
         self._log = log
         self._free_slots = threading.Semaphore(MAX_CONNECTIONS)
+        self._connections: set[socket.socket] = set()
         self._is_closed = False
+        # Neither closing a socket nor shutting systemd's down would wake the thread that waits for a connection.
+        self._wakeup, self._closer = socket.socketpair()
 
     def serve(self) -> None:
-        """Accepts connections, each in a thread; returns after `close`."""
-        while not self._is_closed:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError as error:
-                if not self._is_closed:  # a caller that hung up meanwhile, or no file descriptor left
-                    self._log(f"cannot accept a connection: {error.strerror}")
-                    time.sleep(ACCEPT_RETRY)
-                continue
-            if self._free_slots.acquire(blocking=False):
-                threading.Thread(target=self._handle_connection, args=(connection,), daemon=True).start()
-            else:
-                refuse_connection(connection)
+        """Accepts connections, each in a thread; returns after `close`, with the listener closed."""
+        self._listener.setblocking(False)
+        with self._listener, self._wakeup, selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            while not self._is_closed:
+                selector.select()
+                if not self._is_closed:
+                    self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # another hand has accepted it, or the caller has hung up
+        except OSError as error:  # a caller that hung up meanwhile, or no file descriptor left
+            self._log(f"cannot accept a connection: {error.strerror}")
+            time.sleep(ACCEPT_RETRY)
+            return
+        connection.setblocking(True)
+        if not self._free_slots.acquire(blocking=False):
+            refuse_connection(connection, LimitExceededError(f"already serving {MAX_CONNECTIONS} callers"))
+            return
+        self._connections.add(connection)
+        try:
+            threading.Thread(target=self._handle_connection, args=(connection,), daemon=True).start()
+        except RuntimeError as error:  # no thread left: RLIMIT_NPROC or TasksMax
+            self._forget(connection)
+            self._log(f"cannot serve a connection: {error}")
+            refuse_connection(connection, LimitExceededError(f"the host has no thread left: {error}"))
 
     def close(self) -> None:
-        """Stops accepting connections."""
+        """Stops accepting connections; connected callers may still hear the answers to what they have sent."""
         self._is_closed = True
-        self._listener.close()
+        self._closer.close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):  # the caller has hung up
+                connection.shutdown(socket.SHUT_RD)
+
+    def wait_until_answered(self, timeout: float) -> None:
+        """Returns when every caller has its answer, or after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        for _ in range(MAX_CONNECTIONS):
+            self._free_slots.acquire(timeout=max(0.0, deadline - time.monotonic()))
+
+    def _forget(self, connection: socket.socket) -> None:
+        self._connections.discard(connection)
+        self._free_slots.release()
 
     def _handle_connection(self, connection: socket.socket) -> None:
         try:
@@ -86,7 +108,7 @@ class HandServer:
         except OSError:
             return  # the caller has hung up
         finally:
-            self._free_slots.release()
+            self._forget(connection)
 
     def _answer_requests(self, connection: socket.socket) -> None:
         try:
@@ -108,10 +130,10 @@ class HandServer:
             _send_response(connection, self._service.answer(line, f"process {caller.pid}"))
 
 
-def refuse_connection(connection: socket.socket) -> None:
-    """Tells a caller that all slots are in use, and closes the connection."""
+def refuse_connection(connection: socket.socket, reason: HandError) -> None:
+    """Tells a caller why it is not served, and closes the connection."""
     with contextlib.suppress(OSError), connection:  # a caller that hangs up must not end the accept loop
-        _send_response(connection, _format_error(LimitExceededError(f"already serving {MAX_CONNECTIONS} callers")))
+        _send_response(connection, _format_error(reason))
 
 
 class LineReader:

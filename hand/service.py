@@ -12,6 +12,7 @@ from hand import VERSION
 from hand.arguments import Arguments
 from hand.config import AllowedUnit
 from hand.errors import AmbiguousOutcomeError, HandError, InvalidRequestError, UnavailableError, ValueChangedError
+from hand.intake import Intake
 from hand.leases import MAX_LEASES, Lease
 from hand.limits import RateLimiter
 from hand.verb import JsonObject, Verb, VerbContext
@@ -19,6 +20,9 @@ from hand.verbs import VERBS
 
 Log = Callable[[str], None]
 _RETRY_SECONDS = 5.0  # seconds until a failed restore is retried
+IDLE_TIMEOUT = 5.0  # seconds that the end waits for requests under way; systemd kills the hand after 15
+LOCK_TIMEOUT = 3.0  # seconds more that it waits for one that holds the leases
+RESTORE_TRIES, RESTORE_PAUSE = 5, 0.3  # how often the end tries to restore a lease, and seconds between
 
 
 class Service:
@@ -29,6 +33,7 @@ class Service:
         self._log = log
         self._verbs = verbs
         self._limits = RateLimiter()
+        self._intake = Intake()
         self._perform_lock = threading.Lock()
         self._leases_changed = threading.Event()
         self._stopping = False
@@ -38,7 +43,8 @@ class Service:
         """Returns the response to a request line; never raises."""
         try:
             verb, arguments = _parse_request(line)
-            return {"ok": True, "result": self._perform(verb, arguments, caller)}
+            with self._intake.admit():
+                return {"ok": True, "result": self._perform(verb, arguments, caller)}
         except HandError as error:
             return self._refuse(caller, error)
         except Exception as error:  # a bug of the hand must not end the connection
@@ -70,6 +76,7 @@ class Service:
         operation = verb.prepare(self._context, arguments)
         self._limits.count_use(name, verb.limit, time.monotonic())
         with self._perform_lock:
+            self._intake.check_open()
             result = operation()
         self._leases_changed.set()
         self._log(f"{name} for {caller}: {json.dumps(dict(raw_arguments))} returned {json.dumps(result)}")
@@ -151,7 +158,7 @@ class Service:
             )
 
     def watch_leases(self) -> None:
-        """Restores expired leases until `close`; runs in its own thread."""
+        """Restores expired leases until `stop_watching`; runs in its own thread."""
         while not self._stopping:
             next_expiry = self._context.leases.get_next_expiry()
             self._leases_changed.wait(
@@ -172,10 +179,47 @@ class Service:
                 if lease in leases.list_expired():
                     self._try_restore(lease)
 
-    def restore_all(self) -> None:
-        """Restores every lease, because the hand ends."""
-        for lease in self._context.leases.list_all():
-            self._try_restore(lease)
+    def end(self) -> bool:
+        """
+        Lets no request begin, ends those under way, and then restores every lease; returns False when one is left.
+
+        In another order a request would set again what the end has just restored.
+        """
+        self._intake.close()
+        self.stop_watching()
+        self._context.files.children.end()
+        if not self._intake.wait_until_idle(IDLE_TIMEOUT):
+            self._log(
+                f"a request did not end within {IDLE_TIMEOUT:g} s; the leases are restored without waiting for it"
+            )
+        return self._restore_all()
+
+    def _restore_all(self) -> bool:
+        """Restores every lease, and tries again where the kernel refuses; returns False when a lease is left."""
+        leases = self._context.leases
+        if not leases.lock.acquire(timeout=LOCK_TIMEOUT):
+            self._log("cannot restore the leases: the kernel does not return from a write; the next hand restores them")
+            return False
+        try:
+            for attempt in range(RESTORE_TRIES):
+                if attempt:
+                    time.sleep(RESTORE_PAUSE)
+                self._try_restore_all()
+                if not leases.list_all():
+                    return True
+            resources = ", ".join(lease.resource for lease in leases.list_all())
+            self._log(f"left changed, for the next hand to restore: {resources}")
+            return False
+        finally:
+            leases.lock.release()
+
+    def _try_restore_all(self) -> None:
+        try:
+            with self._context.leases.deferred_writes():  # one write for all, not one for each
+                for lease in self._context.leases.list_all():
+                    self._try_restore(lease)
+        except HandError as error:  # as on a full disk; the next hand finds nothing to restore
+            self._log(f"cannot save that the leases are restored: {error}")
 
     def _try_restore(self, lease: Lease) -> None:
         try:
@@ -189,7 +233,7 @@ class Service:
                 self._log(f"cannot restore {lease.resource}, retrying every {_RETRY_SECONDS:g} s: {error}")
             self._restore_errors[lease.name] = str(error)
 
-    def close(self) -> None:
+    def stop_watching(self) -> None:
         """Ends `watch_leases`."""
         self._stopping = True
         self._leases_changed.set()

@@ -12,7 +12,7 @@ from tests.structure import read_imports as imports
 from tests.test_house import calls, every_module, to_name
 
 # What the kernel may work on for long is written by a process that can be killed; and root's own commands.
-HANDS_DOORS = ("hand/files.py", "hand/verbs/command.py")
+HANDS_DOORS = ("hand/children.py", "hand/run_command.py")
 
 
 def test_files_are_opened_at_the_door() -> None:

@@ -19,16 +19,16 @@ import structlog
 
 from agent.actions import ChangedError, FailedError, UnknownError
 from agent.runtime.child_process import ChildProcess
+from agent.storage.ownership import find_changeable
+from agent.storage.state_dir import StateError
 
 SOCKET = "/run/steadytok/hand.sock"
 MAX_REQUEST_BYTES = 4096  # bytes of a request
 # Bytes: `hello` names every lease, and a large host has a frequency policy for each processor
 MAX_ANSWER_BYTES = 1 << 20
 REQUEST_TIMEOUT = 90.0  # seconds: dropping the cache of a terabyte takes a minute
-
-WAKE_TIMEOUT = (
-    10.0  # seconds: systemd starts the hand at the first connection, which takes a while on a host in trouble
-)
+WAKE_TIMEOUT = 10.0  # seconds: at the first connection systemd starts the hand, slowly on a host in trouble
+END_TIMEOUT = 15.0  # seconds in which a hand restores its leases, as systemd gives it; killed, it would leave them
 
 
 def describe_setup(path: str) -> str:
@@ -93,7 +93,7 @@ def _read_line(connection: socket.socket) -> bytes:
 def _parse_result(verb: str, line: bytes) -> dict[str, Any]:
     try:
         answer = msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise UnknownError(f"the hand's answer to {verb} is not JSON") from error
     if answer.get("ok") is True and isinstance(answer.get("result"), dict):
         result: dict[str, Any] = answer["result"]
@@ -110,13 +110,21 @@ class HandProcess:
     """The path of the hand's socket, and the child process behind it if the setting is `direct`."""
 
     def __init__(self, setting: str, folder: Path) -> None:
+        """Raises StateError for `direct` as root in a state folder that others can change."""
         self._direct = setting == "direct"
+        if self._direct and os.geteuid() == 0 and (changeable := find_changeable(folder)):
+            raise StateError(
+                f"remediation.hand: direct changes this host as the state folder {folder} says, and others can change "
+                f"{changeable}; set state.dir to a folder that only root can change, all the way from /"
+            )
         own_socket = str(folder / "hand.sock")
         self.path = {"socket": SOCKET, "direct": own_socket}.get(setting, setting)
         self._log = structlog.get_logger()
         path_options = ("--socket", own_socket, "--state", str(folder / "hand"))
         arguments = ("hand", "--direct", *path_options, "--until-stdin-closes")
-        self._child = ChildProcess("hand", arguments, on_line=self._log_line, on_end=lambda: None)
+        self._child = ChildProcess(
+            "hand", arguments, on_line=self._log_line, on_end=lambda: None, grace_period=END_TIMEOUT
+        )
 
     def _log_line(self, line: bytes) -> None:
         self._log.info("hand output", line=line.decode("utf-8", "replace").strip())

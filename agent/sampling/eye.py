@@ -4,6 +4,9 @@ The eye: a separate process for collectors that can block, so that the agent can
 `python -m agent.sampling.eye ROOT [CACHE]` reads one request a line from standard input, `{"collect": NAME, "own":
 {…}}`, and writes one CollectResponse a line to standard output. Each collector has its own thread, so a stuck sensor
 hides no others. The process ends when its input closes, so it cannot outlive the agent.
+
+It has rights that the agent lacks, and takes no other order than a pass of a collector that is read in an eye. A
+request that is none gets a sentence, and the eye stays for the others.
 """
 
 from __future__ import annotations
@@ -13,77 +16,25 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, BinaryIO
 
 import msgspec
 
+from agent.runtime.errors import describe_fault
 from agent.sampling import plugins
+from agent.sampling.eye_protocol import (
+    MAX_REQUEST_BYTES,
+    READY,
+    CollectRequest,
+    ProtocolError,
+    check_size,
+    decode_request,
+    encode_result,
+)
 from agent.sampling.passes import CollectionResult, ThreadRunner
-from collectors import Host, Metric, Note, Sample
-
-
-class CollectRequest(msgspec.Struct, frozen=True):
-    """A request for one pass; `own` holds the collector's keys of the configuration."""
-
-    collect: str
-    own: dict[str, Any] | None = None
-
-
-class CollectResponse(msgspec.Struct, frozen=True):
-    """A CollectionResult in transit: metrics once, samples as (index of metric, labels, value)."""
-
-    collector: str
-    seconds: float
-    cpu_seconds: float
-    metrics: tuple[tuple[str, str, str], ...]
-    samples: tuple[tuple[int, tuple[tuple[str, str], ...], float | str], ...]
-    notes: tuple[tuple[str, str], ...]
-    error: str | None = None
-    again: float | None = None
-
-
-def encode_result(result: CollectionResult) -> CollectResponse:
-    """Encodes a result for the pipe; NaN and the infinities, which JSON lacks, become text."""
-    metric_indexes: dict[Metric, int] = {}
-    samples = tuple(
-        (
-            metric_indexes.setdefault(s.metric, len(metric_indexes)),
-            s.labels,
-            s.value if abs(s.value) < float("inf") else str(s.value),
-        )
-        for s in result.samples
-    )
-    metrics = tuple((metric.name, metric.kind, metric.help) for metric in metric_indexes)
-    return CollectResponse(
-        result.collector,
-        result.seconds,
-        result.cpu_seconds,
-        metrics,
-        samples,
-        notes=tuple(result.notes),
-        error=result.error,
-        again=result.again,
-    )
-
-
-def decode_result(response: CollectResponse, began: float) -> CollectionResult:
-    """Decodes a response; `began` is when the agent sent the request."""
-    metrics = [
-        Metric(name, "counter" if kind == "counter" else "gauge", help_text)
-        for name, kind, help_text in response.metrics
-    ]
-    samples = tuple(Sample(metrics[index], labels, float(value)) for index, labels, value in response.samples)
-    notes = tuple(Note(*note) for note in response.notes)
-    return CollectionResult(
-        response.collector,
-        began,
-        response.seconds,
-        response.cpu_seconds,
-        samples,
-        notes,
-        error=response.error,
-        again=response.again,
-    )
+from collectors import Host
 
 
 class Eye:
@@ -101,13 +52,18 @@ class Eye:
         self._output = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
 
-    def handle_request(self, request: CollectRequest) -> None:
-        """Starts the requested pass; its response is written when it ends."""
+    def handle_line(self, line: bytes) -> None:
+        """Starts the requested pass; its response, or the reason why there is none, is written later."""
+        try:
+            request = decode_request(line)
+        except ProtocolError as error:
+            return self._refuse("", str(error))
         try:
             collector = self._find_collector(request)
+        except ProtocolError as error:
+            return self._refuse(request.collect, str(error))
         except Exception as failure:  # a collector that cannot be loaded must not end the eye of the others
-            error = f"{type(failure).__name__}: {failure}"
-            return self._send_result(CollectionResult(request.collect, time.monotonic(), 0.0, 0.0, (), (), error))
+            return self._refuse(request.collect, describe_fault(failure))
         runner = self._runners.get(request.collect)
         if runner is None:
             runner = self._runners[request.collect] = ThreadRunner(
@@ -117,13 +73,17 @@ class Eye:
             runner.start(collector, time.monotonic())
         return None
 
+    def _refuse(self, name: str, reason: str) -> None:
+        self._send_result(CollectionResult(name, time.monotonic(), 0.0, 0.0, (), (), reason))
+
     def _find_collector(self, request: CollectRequest) -> plugins.Collector:
+        """Returns the collector, bound to the configuration of the request; raises whatever is wrong with either."""
         cached = self._collectors.get(request.collect)
         if cached is None or cached[0] != request.own:
-            if request.collect not in self._modules:  # a third party's, which is enabled since it was requested
-                self._modules |= plugins.load_collectors({request.collect})
-            module = self._modules[request.collect]
+            module = self._find_module(request.collect)
             config_type = plugins.find_config_types(self._modules)[request.collect]
+            if request.own is not None and config_type is None:
+                raise ProtocolError(f"the collector {request.collect} has no settings")
             collector_config = (
                 msgspec.convert(request.own, config_type)
                 if config_type is not None and request.own is not None
@@ -136,15 +96,42 @@ class Eye:
             self._collectors[request.collect] = cached
         return cached[1]
 
+    def _find_module(self, name: str) -> ModuleType:
+        if name not in self._modules:  # a third party's, which is enabled since it was requested
+            self._modules |= plugins.load_collectors({name})
+        module = self._modules.get(name)
+        if module is None:
+            raise ProtocolError(f"there is no collector {name!a}")
+        if not (getattr(module, "ISOLATED", False) or getattr(module, "PRIVILEGED", False)):
+            raise ProtocolError(f"the collector {name} is read by the agent itself, and by no eye")
+        return module
+
+    def send_ready(self) -> None:
+        """Tells the agent that the eye has started, which takes long on a host in trouble."""
+        self._write(self._encoder.encode(READY))
+
     def _send_result(self, result: CollectionResult) -> None:
         try:
-            line = self._encoder.encode(encode_result(result)) + b"\n"
-        except (UnicodeError, ValueError) as error:  # a label that cannot be encoded costs this pass, not the runner
+            line = self._encoder.encode(encode_result(result))
+            check_size(line)
+        except (UnicodeError, ValueError, ProtocolError) as error:  # it costs this pass, not the runner
             reason = f"the result cannot be sent: {error}"
-            line = self._encoder.encode(encode_result(result._replace(samples=(), notes=(), error=reason))) + b"\n"
+            line = self._encoder.encode(encode_result(result._replace(samples=(), notes=(), error=reason)))
+        self._write(line)
+
+    def _write(self, line: bytes) -> None:
         with self._lock:
-            self._output.write(line)
+            self._output.write(line + b"\n")
             self._output.flush()
+
+
+def read_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yields the lines; of one that is longer than a request may be, the beginning, which is refused as too long."""
+    is_rest = False
+    while line := stream.readline(MAX_REQUEST_BYTES + 2):
+        if not is_rest:
+            yield line
+        is_rest = not line.endswith(b"\n")
 
 
 def main() -> None:
@@ -152,8 +139,9 @@ def main() -> None:
     eye = Eye(*sys.argv[1:3])
     gc.freeze()  # imported modules stay, so the garbage collector need not walk them
     gc.set_threshold(50_000, 20, 50)
-    for line in sys.stdin.buffer:
-        eye.handle_request(msgspec.json.decode(line, type=CollectRequest))
+    eye.send_ready()
+    for line in read_lines(sys.stdin.buffer):
+        eye.handle_line(line)
 
 
 if __name__ == "__main__":

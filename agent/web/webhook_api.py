@@ -39,7 +39,7 @@ class PayloadAlert(msgspec.Struct):
     status: Literal["firing", "resolved"]
     labels: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
     startsAt: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT")]  # noqa: N815  Alertmanager's own spelling
-    fingerprint: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}$")]
+    fingerprint: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}\Z")]
     generatorURL: str = ""  # noqa: N815  as above
 
 

@@ -2,21 +2,18 @@
 command: starts a program of hand.toml with its fixed arguments, as its fixed user.
 
 An alert's labels reach the program in environment variables alone; root lists their names, and values have harmless
-characters only.
+characters only. Every process that the command starts ends with it, in whatever session it is: a command that shall
+leave a process running has systemd start a unit.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pwd
+import json
 import re
-import selectors
-import signal
-import subprocess
 import time
 from typing import Any
 
+from hand import run_command
 from hand.arguments import Arguments
 from hand.config import COMMAND_NAME, VARIABLE_NAME, AllowedCommand
 from hand.errors import AmbiguousOutcomeError, HandError, HandRefusedError, InvalidRequestError
@@ -27,6 +24,7 @@ _VARIABLE_VALUE = re.compile(r"[A-Za-z0-9 ._:/%+@,-]{0,128}")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_VARIABLES = 32
 MAX_OUTPUT = 1024  # bytes of output that are returned
+SUPERVISOR_TIMEOUT = 10.0  # seconds beyond the command's, in which its processes are killed
 
 
 def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
@@ -36,7 +34,7 @@ def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
         raise HandRefusedError(f"hand.toml has no [commands.{name}]")
     environment = _build_environment(arguments.take_mapping("environment", MAX_VARIABLES), command)
     arguments.reject_unknown()
-    return lambda: _run(command, environment)
+    return lambda: _run(context, command, environment)
 
 
 def _build_environment(variables: dict[str, Any], command: AllowedCommand) -> dict[str, str]:
@@ -50,48 +48,40 @@ def _build_environment(variables: dict[str, Any], command: AllowedCommand) -> di
     return {"PATH": _PATH, "LANG": "C.UTF-8", **variables}
 
 
-def _run(command: AllowedCommand, environment: dict[str, str]) -> JsonObject:
+def _run(context: VerbContext, command: AllowedCommand, environment: dict[str, str]) -> JsonObject:
     started = time.monotonic()
+    report = _run_supervised(context, command, environment)
+    if report["ending"] == run_command.NOT_STARTED:
+        raise HandError(f"{command.argv[0]}: {report['output']}")
+    if report["ending"] == run_command.TIMED_OUT:
+        raise AmbiguousOutcomeError(f"the command did not end within {command.timeout:g} s and was killed")
+    if report["ending"] == run_command.STOPPED:
+        raise AmbiguousOutcomeError("the command was killed, because the hand ends")
+    if not report["is_clean"]:
+        raise AmbiguousOutcomeError("the command has ended, and a process that it started cannot be killed")
+    return {"status": report["status"], "output": report["output"], "seconds": time.monotonic() - started}
+
+
+def _run_supervised(context: VerbContext, command: AllowedCommand, environment: dict[str, str]) -> JsonObject:
+    """Returns the report of `hand.run_command`, which kills what the command leaves behind."""
+    request = {
+        "argv": command.argv,
+        "environment": environment,
+        "user": command.user,
+        "timeout": command.timeout,
+        "max_output": MAX_OUTPUT,
+    }
+    completed = context.files.children.run(
+        "hand.run_command", (), json.dumps(request).encode(), command.timeout + SUPERVISOR_TIMEOUT
+    )
+    if completed is None:
+        raise AmbiguousOutcomeError("the command did not end, and neither did the program that runs it")
     try:
-        process = subprocess.Popen(
-            command.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            env=environment,
-            start_new_session=True,
-            **_build_user_options(command.user),
-        )
-    except OSError as error:
-        raise HandError(f"{command.argv[0]}: {error.strerror}") from error
-    output = _collect_output(process, command.timeout)
-    return {"status": process.returncode, "output": output, "seconds": time.monotonic() - started}
-
-
-def _build_user_options(user: str) -> dict[str, Any]:
-    """Returns the options that change the user; none when the hand does not run as root, as in a test."""
-    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-
-
-def _collect_output(process: subprocess.Popen[bytes], timeout: float) -> str:
-    """Returns the end of the output; after the timeout kills the whole session and raises AmbiguousOutcomeError."""
-    assert process.stdout is not None  # Popen was called with PIPE
-    deadline, tail = time.monotonic() + timeout, b""
-    with process.stdout as stream, selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        while selector.select(max(0.0, deadline - time.monotonic())):
-            if not (chunk := os.read(stream.fileno(), 1 << 16)):
-                break
-            tail = (tail + chunk)[-MAX_OUTPUT:]
-    try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):  # the process ended meanwhile
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise AmbiguousOutcomeError(f"the command did not end within {timeout:g} s and was killed") from None
-    return tail.decode(errors="replace")
+        report: JsonObject = json.loads(completed.output)
+    except ValueError:
+        reason = completed.error.decode(errors="replace").strip()[-200:] or f"exit status {completed.status}"
+        raise AmbiguousOutcomeError(f"the program that runs the command failed: {reason}") from None
+    return report
 
 
 def _check_support(context: VerbContext) -> str:

@@ -18,6 +18,7 @@ from hand.verbs._units import get_permitted_unit, resolve_unit_file
 
 MIN_DUTY = 0.1
 MIN_PERIOD, MAX_PERIOD = 0.05, 10.0  # seconds
+JOIN_TIMEOUT = 2.0  # seconds; a write to cgroup.freeze does not wait for the processes
 _FULL_DUTY = "1"
 
 
@@ -47,7 +48,9 @@ class DutyCycle:
         """Ends the thread and thaws the unit; raises HandError when the kernel refuses."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(JOIN_TIMEOUT)
+            if self._thread.is_alive():
+                raise HandError(f"{self._path}: the kernel does not return from a write")
         if self._context.files.exists(self._path):  # a stopped unit has no cgroup and needs no thaw
             self._context.files.write(self._path, "0")
 

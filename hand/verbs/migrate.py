@@ -13,7 +13,7 @@ import os
 import re
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,10 +62,14 @@ def _prepare(context: VerbContext, arguments: Arguments) -> Operation:
 
 def _run(context: VerbContext, pid: int, start_time: int, source: int, target: int, size: int) -> JsonObject:
     started = time.monotonic()
+
+    def must_stop() -> bool:
+        return time.monotonic() > started + TIMEOUT or context.files.children.is_ended
+
     process = _open_process(pid, start_time)
     try:
         _check_permitted(context, pid)
-        moved_bytes, left_bytes = _move_pages(process, source, target, size, started + TIMEOUT)
+        moved_bytes, left_bytes = _move_pages(process, source, target, size, must_stop)
     finally:
         os.close(process.pidfd)
     return {"moved_bytes": moved_bytes, "left_bytes": left_bytes, "seconds": time.monotonic() - started}
@@ -95,7 +99,9 @@ def _check_permitted(context: VerbContext, pid: int) -> None:
         raise HandRefusedError(f"process {pid} is in {cgroup}, which hand.toml does not name with migrate = true")
 
 
-def _move_pages(process: PinnedProcess, source: int, target: int, size: int, deadline: float) -> tuple[int, int]:
+def _move_pages(
+    process: PinnedProcess, source: int, target: int, size: int, must_stop: Callable[[], bool]
+) -> tuple[int, int]:
     """
     Returns the bytes that moved to the target, and the bytes that are still on the source node.
 
@@ -113,7 +119,7 @@ def _move_pages(process: PinnedProcess, source: int, target: int, size: int, dea
         # Queried again, since moving one page of a huge page moves all of it.
         nodes_after = pages.query_nodes(process.pid, batch) if chosen else nodes_before
         moved_bytes += (nodes_after.count(target) - nodes_before.count(target)) * pages.PAGE_SIZE
-        if moved_bytes >= size or time.monotonic() > deadline:
+        if moved_bytes >= size or must_stop():
             break
     return moved_bytes, max(0, source_bytes - moved_bytes)
 

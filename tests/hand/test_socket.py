@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hand.arguments import Arguments
 from hand.config import HandConfig, HandConfigError, load_config
-from hand.errors import HandError, HandRefusedError
+from hand.errors import HandError, HandRefusedError, LimitExceededError
 from hand.peer import Peer, check_peer, is_within, read_cgroup
 from hand.server import refuse_connection
 from tests.hand.conftest import CONFIG, HOUSE, RunningHand, wait_until
@@ -127,7 +127,7 @@ def test_a_ninth_caller_that_leaves_does_not_end_the_hand() -> None:
     """A caller that hangs up before it is refused is no error: the loop goes on to accept others."""
     accepted, caller = socket.socketpair()
     caller.close()
-    refuse_connection(accepted)
+    refuse_connection(accepted, LimitExceededError("already serving 8 callers"))
 
     assert accepted.fileno() == -1
 

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -15,18 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.sampling import eye_pool
-from agent.sampling.eye import CollectResponse, decode_result, encode_result
+from agent.sampling.eye_protocol import decode_response, decode_result, encode_result
 from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
 from collectors import Note, Sample, counter, gauge
 from tests.agent.sampling.watched_eye import WatchedEye, wait_until
 
 METRICS = (gauge("steadytok_a", "A."), counter("steadytok_b_total", "B."))
+COLLECTOR = replace(
+    bind_collector(load_collectors()["hwmon"], "x", interval=None, deadline=None, config=None), metrics=METRICS
+)
+LABEL_NAMES = st.text(min_size=1).filter(lambda name: not name.startswith("__"))
 SAMPLES = st.lists(
     st.builds(
         Sample,
         st.sampled_from(METRICS),
-        st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), max_size=2).map(tuple),
+        st.lists(st.tuples(LABEL_NAMES, st.text(min_size=1)), max_size=2).map(tuple),
         st.floats(),
     )
 )
@@ -43,7 +48,7 @@ def test_a_pass_crosses_the_pipe_unchanged(
     """All values of a result, NaN and infinities too, arrive as they were sent."""
     sent = CollectionResult("x", 5.0, 0.1, 0.02, tuple(samples), tuple(notes), error, again)
     line = msgspec.json.encode(encode_result(sent))
-    received = decode_result(msgspec.json.decode(line, type=CollectResponse), 5.0)
+    received = decode_result(decode_response(line), COLLECTOR, 5.0)
 
     assert b"\n" not in line
     assert received._replace(samples=()) == sent._replace(samples=())
@@ -65,7 +70,7 @@ def run_scenario(root: Path, scenario: Callable[[WatchedEye], object]) -> None:
         eye.pool.get_runner("hwmon")
         try:
             await eye.pool.start()
-            assert await eye.pool.shared_eye.wait_until_alive(20)
+            await wait_until(lambda: eye.pool.is_ready(eye.pool.shared_eye))
             await scenario(eye)  # type: ignore[misc]  # a coroutine function in every test
         finally:
             await eye.pool.close()
@@ -131,7 +136,7 @@ def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, monkeypatch: pyt
         assert (await eye.collect(107.0)).samples
         assert eye.pool.shared_eye.pid == shared_pid
 
-        await runner.eye.wait_until_alive(20)
+        await wait_until(lambda: eye.pool.is_ready(runner.eye))
         first_pid = runner.eye.pid
         runner.start(cpufreq, 108.0)
         eye.pool.restart_stuck(114.0)
