@@ -49,6 +49,12 @@ Files that outlast the process (host.cache) only save time, such as a list that 
 
 from collectors._engine.address import EngineAddress
 from collectors._host.host import Host, Note, natural
+from collectors._host.regular_files import (
+    NotRegularFileError,
+    check_regular_file,
+    read_regular_file,
+    read_regular_file_or_pipe,
+)
 from collectors._host.sample import Labels, Metric, Reading, Sample, counter, gauge
 
 __all__ = [
@@ -56,10 +62,14 @@ __all__ = [
     "Host",
     "Labels",
     "Metric",
+    "NotRegularFileError",
     "Note",
     "Reading",
     "Sample",
+    "check_regular_file",
     "counter",
     "gauge",
     "natural",
+    "read_regular_file",
+    "read_regular_file_or_pipe",
 ]

@@ -64,12 +64,11 @@ def _open_agent(config_path: Path | None, url: str | None) -> Any:
 
 def _build_credential(config: Any) -> dict[str, str]:
     """Returns the token's header; empty if it cannot be read, which is enough for an agent with open reading."""
-    from agent.storage.state_dir import StateError, find_state_dir
+    from agent.storage.state_dir import StateError, find_state_dir, read_token_of_agent
 
     try:
-        token = (find_state_dir(config.state.dir) / "token").read_text(encoding="utf-8").strip()
-        return {"Authorization": f"Bearer {token}"}
-    except (StateError, OSError):
+        return {"Authorization": f"Bearer {read_token_of_agent(find_state_dir(config.state.dir))}"}
+    except (StateError, OSError, ValueError):
         return {}
 
 

@@ -18,9 +18,11 @@ import structlog
 from agent.engines.baseline import Baseline, BaselineKey
 from agent.storage.atomic_file import write_atomically
 from agent.storage.state_dir import LOCK, StateDir
+from collectors import read_regular_file
 
 PREFIX = "baseline.given."
 BASELINE_FILE = "baseline.json"
+_MAX_BYTES = 1 << 16  # of a measured baseline, which has four fields
 
 
 class MeasuredBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,7 +48,7 @@ def hand_over(folder: Path, measured: MeasuredBaseline) -> Path:
 def is_agent_running(folder: Path) -> bool:
     """Returns True if an agent that runs with this folder holds its lock."""
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False  # no lock file yet, or it is not readable for this user: the file waits for the next start
     try:
@@ -71,7 +73,7 @@ def adopt(state: StateDir, baseline: Baseline) -> None:
     log = structlog.get_logger()
     for path in sorted(state.path.glob(f"{PREFIX}*.json")):
         try:
-            measured = msgspec.json.decode(path.read_bytes(), type=MeasuredBaseline)
+            measured = msgspec.json.decode(read_regular_file(path, _MAX_BYTES), type=MeasuredBaseline)
             baseline.set_measured(
                 BaselineKey(measured.engine, measured.model, measured.batch), measured.tokens_per_second
             )

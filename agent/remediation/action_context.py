@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.actions import PATIENCE, ActionContext, FailedError, Http, QueryRows, UnknownError
 from agent.remediation.hand import send_request
+from agent.storage.secret_file import read_secret
 from agent.text.units import url_origin
 from collectors import Host
 from rules import promql
@@ -44,9 +45,10 @@ class LiveActionContext(ActionContext):
         """Reads the credential for PUT /pace."""
         path = Path(file) if file is not None else self._token_file
         try:
-            return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise FailedError(f"the token in {path} cannot be read: {error}") from error
+            return read_secret(path)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise FailedError(f"the token in {path} cannot be used: {reason}") from error
 
     def wait(self, seconds: float) -> None:
         """Sleeps in the act's own thread."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
+import stat
 import zlib
 from pathlib import Path
 
+import structlog
+
 from agent.storage.atomic_file import write_atomically
+from agent.storage.secret_file import SHORTEST_TOKEN, SecretFileError, check_secret
+from collectors import NotRegularFileError, check_regular_file, read_regular_file
 
 LOCK = "lock"
 COLLECTOR_CACHE = "shelf"  # the name on disk stays, so that an upgrade finds its texts
 """The subfolder for collectors' caches, which outlive the process."""
+
+TOKEN = "token"
+MAX_FILE_BYTES = 16 << 20  # of one file of text; the baselines of 100 engines have some 200 KiB
 
 
 class StateError(Exception):
@@ -62,7 +71,7 @@ class StateDir:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = _open_lock(path / LOCK)
         except OSError as error:
             reason = f"cannot use the state folder {path}: {error.strerror}; set state.dir to a writable folder"
             raise StateError(reason) from error
@@ -74,19 +83,41 @@ class StateDir:
             raise StateError(reason) from error
 
     def ensure_token_file(self) -> Path:
-        """Returns the file with the API's credential; creates it at the first start, readable by its owner only."""
-        path = self.path / "token"
-        if not path.exists():
-            try:
-                self.write("token", secrets.token_urlsafe(32) + "\n")
-            except OSError as error:
-                raise StateError(f"cannot write {path}: {error.strerror}; make room, or set state.dir") from error
+        """
+        Returns the file with the API's credential; creates it at the first start, readable by its owner only.
+
+        A file that strangers know or wrote, or that can be guessed, is replaced: with an empty token everybody could
+        pause the remedies.
+        """
+        path = self.path / TOKEN
+        try:
+            read_state_token(path)
+        except FileNotFoundError:
+            self._write_token(path)
+        except (NotRegularFileError, SecretFileError) as error:
+            self._write_token(path)
+            structlog.get_logger().warning(
+                "the token of the state folder could not be used and was replaced; give the new one to every client "
+                "and engine that has a copy",
+                file=str(path),
+                reason=getattr(error, "strerror", None) or str(error),
+            )
+        except OSError as error:  # a fault in passing: the token itself may be sound
+            raise StateError(f"cannot read {path}: {error.strerror}; make it readable, or move it away") from error
         return path
+
+    def _write_token(self, path: Path) -> None:
+        try:
+            if path.is_dir():  # only an empty folder can be removed: whatever is in it belongs to somebody
+                path.rmdir()
+            self.write(path.name, secrets.token_urlsafe(32) + "\n")
+        except OSError as error:
+            raise StateError(f"cannot write {path}: {error.strerror}; make room, or set state.dir") from error
 
     def read(self, name: str) -> str | None:
         """Returns the text of a file in the folder; None where there is no such file."""
         try:
-            return (self.path / name).read_text(encoding="utf-8", errors="replace")
+            return read_regular_file(self.path / name, MAX_FILE_BYTES).decode("utf-8", "replace")
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -99,3 +130,27 @@ class StateDir:
     def close(self) -> None:
         """Releases the lock."""
         os.close(self._lock)
+
+
+def read_state_token(path: Path) -> str:
+    """Returns the token of a state folder of this user. Raises SecretFileError, or OSError where it cannot be read."""
+    status = check_regular_file(path, MAX_FILE_BYTES)
+    if status.st_uid != os.geteuid():
+        raise SecretFileError(f"it belongs to the user {status.st_uid}")
+    if status.st_mode & 0o077:
+        raise SecretFileError(f"others than its owner may use it (mode {status.st_mode & 0o777:o})")
+    return check_secret(read_regular_file(path, MAX_FILE_BYTES), SHORTEST_TOKEN)
+
+
+def read_token_of_agent(folder: Path) -> str:
+    """Returns the token that a client sends to the agent with that folder, whose user may be another one."""
+    return check_secret(read_regular_file(folder / TOKEN, MAX_FILE_BYTES), shortest=1)
+
+
+def _open_lock(path: Path) -> int:
+    """Opens the lock file. O_NONBLOCK: in the place of the file there may be a pipe or a device."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, f"expected a regular file as {path.name}, found another kind", str(path))

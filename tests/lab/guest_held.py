@@ -169,7 +169,8 @@ def configure(governor: str) -> None:
         "remedies": [{"name": each["action"], **always, **each} for each in remedies],
     }
     (HOME / "state").mkdir()
-    (HOME / "state/token").write_text("token")
+    (HOME / "state/token").touch(mode=0o600)  # the agent replaces a token that others can read or guess
+    (HOME / "state/token").write_text("the-token-of-this-guest")
     (HOME / "rules.yml").write_text(RULES)
     (HOME / "steadytok.yml").write_text(json.dumps(config))
 
