@@ -27,6 +27,11 @@ MAX_FILE_BYTES = 16 << 20  # of one file of text; the baselines of 100 engines h
 class StateError(Exception):
     """The state folder cannot be used; the message names it, the reason and a remedy."""
 
+    def __init__(self, message: str, is_passing: bool = False) -> None:
+        super().__init__(message)
+        self.is_passing = is_passing
+        """True if the file itself may be sound, and reading it may succeed later."""
+
 
 def find_state_dir(configured: str | None) -> Path:
     """Returns `state.dir`, else $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/steadytok."""
@@ -121,7 +126,15 @@ class StateDir:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StateError(f"cannot read {self.path / name}: {error.strerror}; move the file away") from error
+            is_passing = not isinstance(error, NotRegularFileError)
+            sentence = f"cannot read {self.path / name}: {error.strerror}; move the file away, or make it readable"
+            raise StateError(sentence, is_passing) from error
+
+    def move_aside(self, name: str) -> Path:
+        """Renames a file that is damaged, so that it is not replaced; returns its new path. Raises OSError."""
+        aside = self.path / f"{name}.unreadable"
+        os.replace(self.path / name, aside)
+        return aside
 
     def write(self, name: str, text: str) -> None:
         """Replaces a file in the folder atomically. Raises OSError."""
