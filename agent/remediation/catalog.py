@@ -31,7 +31,7 @@ BUILTIN_FILE = Path(actions.__path__[0]) / "builtin.yml"
 EACH_ENGINE = "each"
 """As `target.engine`: one remedy for each engine of the configuration."""
 
-_ALERT_NAME = r"[\p{L}\p{N}_][\p{L}\p{M}\p{N} _.:/-]{0,127}"
+_ALERT_NAME = r"[\p{L}\p{N}_][\p{L}\p{M}\p{N} _.,:/-]{0,127}"
 """Words of any language, such as "ICMP ping failed"; nothing that a shell, a page or a terminal could take for more."""
 
 _COOLDOWN_RANGE = (10.0, 7 * 86400.0)
