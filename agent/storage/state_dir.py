@@ -116,6 +116,10 @@ class StateDir:
             if path.is_dir():  # only an empty folder can be removed: whatever is in it belongs to somebody
                 path.rmdir()
             self.write(path.name, secrets.token_urlsafe(32) + "\n")
+            read_state_token(path)
+        except SecretFileError as error:
+            hint = "set state.dir to a file system that has owners and permissions"
+            raise StateError(f"cannot keep {path} private: {error}; {hint}") from error
         except OSError as error:
             raise StateError(f"cannot write {path}: {error.strerror}; make room, or set state.dir") from error
 
