@@ -54,10 +54,13 @@ class Ending(NamedTuple):
             return False
         return alert.ends_ms <= self.ends_ms
 
-    def with_sender(self, sender: str) -> Ending:
-        """Adds a sender that posted the same ending."""
-        senders = self.senders if len(self.senders) >= _MAX_SENDERS else self.senders | {sender}
-        return self._replace(senders=senders)
+    def join(self, later: Ending) -> Ending:
+        """Returns the ending after a further post of one: the same from another sender, or one that is newer."""
+        if later.ends_ms is not None and (self.ends_ms is None or later.ends_ms > self.ends_ms):
+            return later  # it fired in between, which nobody posted yet: who posts that now posts it late
+        if later.ends_ms != self.ends_ms or len(self.senders) >= _MAX_SENDERS:
+            return self
+        return self._replace(senders=self.senders | later.senders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ def merge(previous: InboxRow | None, alert: PostedAlert, now_ms: int, expire_ms:
         return InboxRow(alert, now_ms, now_ms, ending), "resolved"
     if not previous.alert.firing:
         known = previous.ending or ending
-        return replace(previous, ending=known.with_sender(alert.sender)), "repeated"
+        return replace(previous, ending=known.join(ending)), "repeated"
     is_doubted = now_ms < previous.doubted_until_ms  # then every "resolved" confirms the doubt
     if not is_doubted and previous.ending is not None and previous.ending.is_repeated_by(alert):
         return previous, "repeated"

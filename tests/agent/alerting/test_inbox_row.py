@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -64,6 +64,14 @@ def test_a_late_resolved_ends_nothing() -> None:
 
     assert outcomes[-1] == "resolved"
     assert not row.is_firing(NOW + 3, EXPIRE)
+
+
+def test_a_newer_ending_replaces_the_known_one() -> None:
+    """A fires anew and ends anew; B posts that end first, so that A's "firing", still on its way, is late."""
+    row, outcomes = merge_all((FIRING, 0), (resolve(), 1), (resolve(NOW + 50, "B"), 60), (FIRING, 61))
+
+    assert outcomes[2:] == ["repeated", "taken"]
+    assert not row.is_firing(NOW + 61, EXPIRE)
 
 
 def test_a_shift_of_the_clock_moves_every_time() -> None:
@@ -165,4 +173,5 @@ class Cluster(RuleBasedStateMachine):
         assert self.row.is_firing(later, EXPIRE) is self.is_firing
 
 
+Cluster.TestCase.settings = settings(stateful_step_count=40)
 test_several_senders = Cluster.TestCase
