@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from agent.runtime.writer_thread import CLOSE_SECONDS, WriterThread
-from agent.storage.sqlite import FAULTS, compute_checksum, describe, open_or_start_clean, transaction
+from agent.storage.sqlite import FAULTS, compute_checksum, describe, is_damage, open_or_start_clean, transaction
 from collectors import Labels
 from rules.alert_restore import RuleKey, SavedAlert
 from rules.alerts import Alert, AlertState
@@ -117,6 +117,8 @@ class AlertStore:
         except FAULTS as error:
             self._stored_rows = None
             self._report_failure(describe(error))
+            if is_damage(error):  # then opening it anew moves it aside, and the next write has every alert
+                self._close()
             return
         if self._is_failing:
             self._log.info("alerts are saved again", file=str(self.path))

@@ -150,9 +150,13 @@ class StateDir:
 
 
 def read_state_token(path: Path) -> str:
-    """Returns the token of a state folder of this user. Raises SecretFileError, or OSError where it cannot be read."""
+    """
+    Returns the token of a state folder. Raises SecretFileError, or OSError where it cannot be read.
+
+    The folder's owner may own it too: that user could replace it anyway, and root may run the agent of a service once.
+    """
     status = check_regular_file(path, MAX_FILE_BYTES)
-    if status.st_uid != os.geteuid():
+    if status.st_uid not in (os.geteuid(), path.parent.stat().st_uid):
         raise SecretFileError(f"it belongs to the user {status.st_uid}")
     if status.st_mode & 0o077:
         raise SecretFileError(f"others than its owner may use it (mode {status.st_mode & 0o777:o})")

@@ -85,6 +85,18 @@ def test_a_strangers_token_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "token").stat().st_uid == os.geteuid()
 
 
+@only_root
+def test_a_token_of_the_folders_owner_stays(tmp_path: Path) -> None:
+    """Root that runs the agent of a service once does not lock the service out of its own folder."""
+    state = StateDir(tmp_path)
+    write_file(tmp_path / "token", owner=NOBODY)
+    os.chown(tmp_path, NOBODY, NOBODY)
+    assert read_state_token(state.ensure_token_file()) == TOKEN
+    state.close()
+
+    assert (tmp_path / "token").stat().st_uid == NOBODY
+
+
 def test_a_sound_token_stays(tmp_path: Path) -> None:
     """A restart does not lock out the clients that have a copy."""
     state = StateDir(tmp_path)
