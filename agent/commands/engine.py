@@ -177,7 +177,7 @@ def _read_key(path: Path | None) -> str:
     try:
         return read_secret(path)
     except (OSError, ValueError) as error:
-        _options.exit_with_errors([f"--key-file {path}: {getattr(error, 'strerror', None) or error}"], 2)
+        _options.exit_with_errors([f"--key-file: {path}: {getattr(error, 'strerror', None) or error}"], 2)
 
 
 def _parse_seconds(text: str) -> float:

@@ -10,8 +10,6 @@ import stat
 import zlib
 from pathlib import Path
 
-import structlog
-
 from agent.storage.atomic_file import write_atomically
 from agent.storage.secret_file import SHORTEST_TOKEN, SecretFileError, check_secret
 from collectors import NotRegularFileError, check_regular_file, read_regular_file
@@ -101,6 +99,8 @@ class StateDir:
             self._write_token(path)
         except (NotRegularFileError, SecretFileError) as error:
             self._write_token(path)
+            import structlog  # takes long to import; a command that only reads beside the agent has no use for it
+
             structlog.get_logger().warning(
                 "the token of the state folder could not be used and was replaced; give the new one to every client "
                 "and engine that has a copy",
