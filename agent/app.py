@@ -45,7 +45,7 @@ from agent.selfmetrics.definitions import SAMPLING_GROUP
 from agent.selfmetrics.memory_estimate import MemoryEstimate
 from agent.selfmetrics.process import freeze_gc
 from agent.selfmetrics.self_metrics import SelfMetrics
-from agent.storage.state_dir import COLLECTOR_CACHE, StateDir, find_state_dir, state_dir_of_root
+from agent.storage.state_dir import COLLECTOR_CACHE, StateDir, find_state_dir, read_state_token, state_dir_of_root
 from agent.text.units import format_bytes
 from agent.web import site
 from agent.web.context import WebContext
@@ -273,7 +273,7 @@ class Agent:
             external_url=self._get_external_url(self.config),
             version=version(),
             subquery_step_ms=round(self.config.rules.interval * 1000),
-            token=self.state.ensure_token_file().read_text(encoding="utf-8").strip(),
+            token=read_state_token(self.state.ensure_token_file()),
             registry=self._registry,
         )
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import structlog
 
-from agent.alerting.alert_store import AlertStore
+from agent.alerting.alert_store import AlertStore, SavedState
 from agent.alerting.notifier import Notifier
 from agent.recorder.recorder import FOLDER, Recorder
+from rules.alerts import AlertState
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
 
@@ -43,16 +44,17 @@ class Persistence:
         """
         other_groups = {*others, *rules.list_sampling_groups()}
         replayed = self._recorder.replay(history, now_ms, collectors=set(collectors), others=other_groups)
-        saved = self._alert_store.saved_state
-        alerts = rules.restore_alerts(saved.alerts, now_ms, saved.saved_ms)
-        notifier.restore(saved.last_sent_ms)
-        notifier.shift(min(0, now_ms - saved.saved_ms))
+        alerts = _restore_alerts(self._alert_store.saved_state, rules, notifier, now_ms)
         if replayed.newest_ms is not None:
             seconds_away = (now_ms - replayed.newest_ms) / 1000
             self._log.info("state restored", alerts=alerts, rows=replayed.rows, seconds_away=seconds_away)
 
     def save_alerts(self, rules: RuleEvaluator, notifier: Notifier, now_ms: int) -> None:
-        """Hands the alerts that changed in this tick to the thread that writes them."""
+        """Hands the alerts that changed to the thread that writes them; restores those that could not be read."""
+        late_state = self._alert_store.take_late_state()
+        if late_state is not None:
+            alerts = _restore_alerts(late_state, rules, notifier, now_ms)
+            self._log.info("state restored, now that its file can be read", alerts=alerts)
         self._alert_store.save(rules.export_alerts(), notifier.last_sent_ms, now_ms)
 
     def record(self, history: History, now_ms: int) -> None:
@@ -69,3 +71,18 @@ class Persistence:
         self._alert_store.save(rules.export_alerts(), notifier.last_sent_ms, now_ms)
         self._alert_store.close()
         self._recorder.close(history, now_ms)
+
+
+def _restore_alerts(saved: SavedState, rules: RuleEvaluator, notifier: Notifier, now_ms: int) -> int:
+    """Restores the alerts and the times of their sending; returns how many alerts found their rule."""
+    current = {(alert.rule, alert.alert.labels) for alert in rules.export_alerts()}
+    # A condition that ended before the restart, and began anew before this file could be read, is the newer one.
+    missed = [
+        alert
+        for alert in saved.alerts
+        if alert.alert.state is not AlertState.RESOLVED or (alert.rule, alert.alert.labels) not in current
+    ]
+    delta_ms = min(0, now_ms - saved.saved_ms)  # the clock was set back meanwhile
+    last_sent_ms = {labels: sent_ms + delta_ms for labels, sent_ms in saved.last_sent_ms.items()}
+    notifier.restore({**last_sent_ms, **notifier.last_sent_ms})
+    return rules.restore_alerts(missed, now_ms, saved.saved_ms)

@@ -53,6 +53,12 @@ from collectors._host.host import Host
 from collectors._host.http_answers import HttpAnswer, HttpAnswerError, HttpRedirectError, request_http
 from collectors._host.names import natural
 from collectors._host.pending_reads import ReadAbandonedError
+from collectors._host.regular_files import (
+    NotRegularFileError,
+    check_regular_file,
+    read_regular_file,
+    read_regular_file_or_pipe,
+)
 from collectors._host.sample import Labels, Metric, Note, Reading, Sample, counter, gauge
 
 __all__ = [
@@ -64,12 +70,16 @@ __all__ = [
     "HttpRedirectError",
     "Labels",
     "Metric",
+    "NotRegularFileError",
     "Note",
     "ReadAbandonedError",
     "Reading",
     "Sample",
+    "check_regular_file",
     "counter",
     "gauge",
     "natural",
+    "read_regular_file",
+    "read_regular_file_or_pipe",
     "request_http",
 ]

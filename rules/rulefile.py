@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from collectors import read_regular_file
 from rules.dependencies import MAX_DEPENDENCIES, TooManyDependenciesError, find_dependencies
 from rules.durations import parse_duration
 from rules.model import Group, Rule, RuleSet, Templates
@@ -26,6 +27,9 @@ BUILTIN = Path(__file__).parent / "builtin"
 
 MAX_RULES = 20_000
 """Of one file; an alias counts each time it is used."""
+
+MAX_BYTES = 32 << 20
+"""Of one file; 20,000 rules have some 10 MiB."""
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
@@ -88,7 +92,7 @@ class _FileReader:
 
     def read(self, path: Path) -> list[Group]:
         try:
-            root = load_yaml(path.read_bytes())
+            root = load_yaml(read_regular_file(path, MAX_BYTES))
         except OSError as error:
             self.messages.append(f"{self.file}: cannot be read: {error.strerror}")
             return []

@@ -31,6 +31,51 @@ def test_files_are_opened_at_the_door() -> None:
     assert offenders == []
 
 
+OPENERS = re.compile(r"^(open|os\.open|io\.open|.*[a-z_]\.(read_text|read_bytes))$")
+# Beside the door, collectors/_host/regular_files.py: what ships with the agent, the kernel's files, and new files.
+OPEN_THEIR_OWN = {
+    "agent/__main__.py",
+    "agent/console/panels.py",
+    "agent/engines/baseline_handover.py",
+    "agent/install/environment.py",
+    "agent/install/sandbox.py",
+    "agent/install/settle.py",
+    "agent/recorder/segment_writer.py",
+    "agent/remediation/catalog.py",
+    "agent/remediation/journal.py",
+    "agent/storage/sqlite.py",
+    "agent/storage/state_dir.py",
+    "agent/web/pages.py",
+    "agent/web/server.py",
+}
+
+
+def test_files_of_people_and_of_the_state_folder_have_one_door() -> None:
+    """At a path that somebody wrote may be a pipe or a device: only what ships with the agent is opened elsewhere."""
+    offenders = [
+        f"{to_name(path)}:{line} calls {name}"
+        for room in ("agent", "rules")
+        for path in list_modules(room)
+        if to_name(path) not in OPEN_THEIR_OWN
+        for line, name in calls(path)
+        if OPENERS.match(name) and not re.match(r"^(self|reader|table)\.", name)
+    ]
+
+    assert offenders == []
+
+
+def test_databases_are_opened_at_their_door() -> None:
+    """Only agent/storage/sqlite.py calls SQLite's connect: it makes files private, and refuses what is no file."""
+    offenders = [
+        f"{to_name(path)}:{line}"
+        for path in every_module()
+        for line, name in calls(path)
+        if name == "sqlite3.connect" and to_name(path) != "agent/storage/sqlite.py"
+    ]
+
+    assert offenders == []
+
+
 PACING = ("thermal_model", "controller", "benefit", "settings", "inputs")
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from agent.runtime.writer_thread import WriterThread
-from agent.storage.sqlite import compute_checksum, open_database, open_or_start_clean, transaction
+from agent.runtime.writer_thread import CLOSE_SECONDS, WriterThread
+from agent.storage.sqlite import FAULTS, compute_checksum, describe, is_damage, open_or_start_clean, transaction
 from collectors import Labels
 from rules.alert_restore import RuleKey, SavedAlert
 from rules.alerts import Alert, AlertState
@@ -63,12 +63,21 @@ class AlertStore:
     """The open database, its writer thread, and the content at the start."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens the database; moves an unreadable file aside, logs that, and starts a new one."""
+        """
+        Opens the database; moves a damaged file aside, logs that, and starts a new one.
+
+        A file that cannot be used now stays as it is; its alerts come back with `take_late_state` once it can be used.
+        """
         self.path = folder / FILE
         self._log = structlog.get_logger()
         self._is_failing = False
-        self._database, saved_state = open_or_start_clean(self.path, _SCHEMA, _VERSION, "NORMAL", _read_state)
-        self.saved_state = saved_state or SavedState((), {}, 0)
+        opened = open_or_start_clean(self.path, _SCHEMA, _VERSION, "NORMAL", _read_state)
+        self._database = opened.database
+        self.saved_state = opened.content or SavedState((), {}, 0)
+        self._is_loaded = opened.database is not None or opened.content is not None
+        self._late_state: SavedState | None = None
+        if opened.fault:
+            self._report_failure(opened.fault)
         # The fields in the file that decide whether an alert is written again; None: unknown, so all alerts are
         # written.
         self._stored_rows: dict[_Key, tuple[Any, ...]] | None = None
@@ -93,35 +102,61 @@ class AlertStore:
         self._stored_rows = current
         return self._writer.submit(lambda: self._write(removed, changed, now_ms))
 
+    def take_late_state(self) -> SavedState | None:
+        """Returns, once, the content of a file that could not be read at the start."""
+        state, self._late_state = self._late_state, None
+        return state
+
     def _write(self, removed: list[_Key] | None, changed: list[_Row], now_ms: int) -> None:
         try:
-            if self._database is None:
-                self._database = open_database(self.path, _SCHEMA, _VERSION, "NORMAL")
+            if self._database is None and not self._open_again():
+                self._stored_rows = None
+                return
+            assert self._database is not None
             _write_changes(self._database, removed, changed, now_ms)
-        except sqlite3.Error as error:
+        except FAULTS as error:
             self._stored_rows = None
-            if not self._is_failing:
-                hint = "free disk space; until then a restart resets the alerts' `for`"
-                self._log.warning("alerts cannot be saved", file=str(self.path), reason=str(error), hint=hint)
-            self._is_failing = True
+            self._report_failure(describe(error))
+            if is_damage(error):  # then opening it anew moves it aside, and the next write has every alert
+                self._close()
             return
         if self._is_failing:
             self._log.info("alerts are saved again", file=str(self.path))
         self._is_failing = False
 
-    def wait(self, seconds: float = 2.0) -> bool:
+    def _open_again(self) -> bool:
+        """Returns True once the file is open and this process knows its content; until then nothing is written."""
+        opened = open_or_start_clean(self.path, _SCHEMA, _VERSION, "NORMAL", _read_state)
+        self._database = opened.database
+        if opened.fault:
+            self._report_failure(opened.fault)
+            return False
+        if self._is_loaded or opened.content is None:
+            return True
+        self._is_loaded = True
+        self._late_state = opened.content  # the write of now would replace it; the next one has both
+        return False
+
+    def _report_failure(self, reason: str) -> None:
+        if not self._is_failing:
+            hint = "the file stays as it is, and is tried again; until then a restart resets the alerts' `for`"
+            self._log.warning("alerts cannot be saved", file=str(self.path), reason=reason, hint=hint)
+        self._is_failing = True
+
+    def wait(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Waits until every submitted change is written; returns False after the timeout."""
         return self._writer.wait(seconds)
 
     def close(self) -> None:
-        """Writes the submitted changes, then closes the database."""
-        if self._writer.wait(2.0):
+        """Writes the submitted changes, then closes the database, which ends its write-ahead log."""
+        if self._writer.wait(CLOSE_SECONDS):
             self._writer.submit(self._close)
         self._writer.close()
 
     def _close(self) -> None:
         if self._database is not None:
             self._database.close()
+            self._database = None
 
 
 def _read_state(database: sqlite3.Connection) -> SavedState:

@@ -25,9 +25,11 @@ from agent.config.schema import AlertingConfig, AlertmanagerSettings, FileConfig
 from agent.config.validation import describe_address, is_host_port
 from agent.runtime.errors import describe_error
 from agent.runtime.threads import run_in_thread
-from agent.runtime.tls import as_file_path, load_certificate, set_version_bounds
+from agent.runtime.tls import MAX_PEM_BYTES, as_file_path, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
+from agent.storage.secret_file import SecretFileError, check_key_file, read_secret
 from agent.text.units import hide_secrets
+from collectors import check_regular_file
 
 if TYPE_CHECKING:
     from agent.runtime.http_client import HttpClient
@@ -178,7 +180,12 @@ def _build_auth_headers(group: AlertmanagerSettings) -> dict[str, str]:
 
 
 def _read_secret(inline: str | None, file: str | None) -> str:
-    return Path(file).read_text(encoding="utf-8").strip() if file is not None else inline or ""
+    if file is None:
+        return inline or ""
+    try:
+        return read_secret(file)
+    except SecretFileError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _read_stamps(tls: TlsClient) -> tuple[FileStamp, ...]:
@@ -188,6 +195,8 @@ def _read_stamps(tls: TlsClient) -> tuple[FileStamp, ...]:
 @functools.lru_cache(maxsize=16)
 def _build_ssl_context(tls: TlsClient, stamps: tuple[FileStamp, ...]) -> ssl.SSLContext:
     """Builds the TLS context; `stamps` is part of the cache key, so that a changed file gives a new context."""
+    if tls.ca_file is not None:
+        check_regular_file(tls.ca_file, MAX_PEM_BYTES)
     context = ssl.create_default_context(cafile=tls.ca_file, cadata=tls.ca)
     set_version_bounds(context, tls.min_version, tls.max_version)
     if tls.insecure_skip_verify:
@@ -195,6 +204,8 @@ def _build_ssl_context(tls: TlsClient, stamps: tuple[FileStamp, ...]) -> ssl.SSL
         context.verify_mode = ssl.CERT_NONE
     with as_file_path(tls.cert, tls.cert_file) as certificate, as_file_path(tls.key, tls.key_file) as key:
         if certificate is not None:
+            if tls.key_file is not None:
+                check_key_file(tls.key_file)
             load_certificate(context, certificate, key)
     return context
 

@@ -2,11 +2,11 @@
 Accepts the alerts that Alertmanagers post, each once, and stores them in `inbox.db`.
 
 Posts are retried, doubled by a second Alertmanager, and arrive out of order. Two posts mean the same alert if
-Alertmanager's fingerprint and the start time are equal. A post is answered when it is on the disk; posts that arrive
-within WINDOW share one write.
+Alertmanager's fingerprint and the start time are equal; `inbox_row` decides which of them is the newest. A post is
+answered when it is on the disk; posts that arrive within WINDOW share one write.
 
 A firing alert that is not posted again for `expire_ms` has expired. If it is then posted as firing, it starts anew,
-because Alertmanager posts only what fires now. A resolved alert never starts anew.
+because Alertmanager posts only what fires now.
 https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
 
@@ -21,7 +21,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +28,10 @@ import msgspec
 import structlog
 
 from agent.alerting.identity import SOURCE
+from agent.alerting.inbox_row import Ending, InboxKey, InboxRow, PostedAlert, merge
 from agent.runtime.threads import make_loop_callback
-from agent.storage.sqlite import open_database, open_or_start_clean, transaction
+from agent.runtime.writer_thread import CLOSE_SECONDS
+from agent.storage.sqlite import FAULTS, Opened, describe, open_or_start_clean, transaction
 from collectors import Labels
 from rules.alerts import Alert, AlertState
 
@@ -47,6 +48,9 @@ MAX_ROWS = 10_000
 MAX_POSTS = 1000
 """Posts that may wait for the disk."""
 
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.5, 10.0
+"""Seconds between two tries to open a file that could not be used; Alertmanager waits longer before its next try."""
+
 RETENTION_MS = 7 * 86_400_000
 _VERSION = 1
 _SCHEMA = """
@@ -58,38 +62,6 @@ CREATE TABLE IF NOT EXISTS inbox
 
 class FullError(Exception):
     """The inbox can accept no more alerts now; the sender should try again."""
-
-
-class PostedAlert(NamedTuple):
-    """One alert of a post."""
-
-    fingerprint: str
-    starts_ms: int
-    firing: bool
-    labels: Labels
-
-
-InboxKey = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class InboxRow:
-    """A posted alert with the times of its deliveries."""
-
-    alert: PostedAlert
-    first_seen_ms: int
-    """When it was first posted."""
-    last_seen_ms: int
-    """When it was last posted while it counted as firing."""
-
-    @property
-    def key(self) -> InboxKey:
-        """The fingerprint and the start time, which identify the alert."""
-        return (self.alert.fingerprint, self.alert.starts_ms)
-
-    def shift(self, delta_ms: int) -> InboxRow:
-        """Returns the same row after a shift of the wall clock."""
-        return replace(self, first_seen_ms=self.first_seen_ms + delta_ms, last_seen_ms=self.last_seen_ms + delta_ms)
 
 
 class Batch(NamedTuple):
@@ -111,7 +83,11 @@ class Inbox:
     """The open database, its writer thread, and all rows in memory."""
 
     def __init__(self, folder: Path, now_ms: int) -> None:
-        """Opens the database; moves an unreadable file aside, logs that, and starts a new one."""
+        """
+        Opens the database; moves a damaged file aside, logs that, and starts a new one.
+
+        While a file cannot be used, it stays as it is, posts are refused, and its opening is tried again.
+        """
         self.path = folder / FILE
         self.expire_ms = 900_000
         self._log = structlog.get_logger()
@@ -119,21 +95,33 @@ class Inbox:
         self._waiting_posts = 0
         self._fault: str | None = None
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._database, rows = open_or_start_clean(
-            self.path, _SCHEMA, _VERSION, "FULL", lambda database: _read_rows(database, now_ms - RETENTION_MS)
-        )
-        self._rows: dict[InboxKey, InboxRow] = {row.key: row for row in rows or ()}
-        self._firing = {key for key, row in self._rows.items() if row.alert.firing}
-        self._thread = threading.Thread(target=self._run_writer, name=f"write {FILE}", daemon=True)
+        self._rows: dict[InboxKey, InboxRow] = {}
+        self._alive: set[InboxKey] = set()
+        self._oldest_ms = now_ms - RETENTION_MS
+        opened = self._open()
+        self._database = opened.database
+        self._adopt_rows(opened)
+        adopt = self._adopt_rows if self._is_open else make_loop_callback(self._adopt_rows)
+        self._thread = threading.Thread(target=self._run_writer, args=(adopt,), name=f"write {FILE}", daemon=True)
         self._thread.start()
+
+    def _open(self) -> Opened[list[InboxRow]]:
+        return open_or_start_clean(
+            self.path, _SCHEMA, _VERSION, "FULL", lambda database: _read_rows(database, self._oldest_ms)
+        )
+
+    def _adopt_rows(self, opened: Opened[list[InboxRow]]) -> None:
+        """Takes over the content of the file; `_is_open` is True once posts can be stored."""
+        for row in opened.content or ():
+            self._store_row(row)
+        self._is_open = opened.database is not None
+        self._log_fault(f"{FILE} cannot be used: {opened.fault}" if opened.fault else None)
 
     def firing_alerts(self, now_ms: int) -> list[Alert]:
         """Returns the posted alerts that count as firing."""
-        self._firing = {key for key in self._firing if self._is_firing(self._rows[key], now_ms)}
-        return [to_alert(self._rows[key].alert) for key in sorted(self._firing)]
-
-    def _is_firing(self, row: InboxRow, now_ms: int) -> bool:
-        return row.alert.firing and now_ms - row.last_seen_ms < self.expire_ms
+        self._alive = {key for key in self._alive if self._rows[key].is_alive(now_ms, self.expire_ms)}
+        rows = (self._rows[key] for key in sorted(self._alive))
+        return [to_alert(row.alert) for row in rows if row.is_firing(now_ms, self.expire_ms)]
 
     async def accept(self, posted: Iterable[PostedAlert], now_ms: int) -> Mapping[str, int]:
         """
@@ -147,11 +135,13 @@ class Inbox:
             previous = rows.get((alert.fingerprint, alert.starts_ms)) or self._find_row(
                 (alert.fingerprint, alert.starts_ms)
             )
-            row, outcome = self._merge(previous, alert, now_ms)
+            row, outcome = merge(previous, alert, now_ms, self.expire_ms)
             rows[row.key] = row
             outcomes[outcome] += 1
         if not rows:
             return outcomes
+        if not self._is_open:
+            raise FullError(self._fault or f"{FILE} is being opened")
         self._ensure_room(rows.values(), now_ms)
         fault = await self._write_batch(list(rows.values()), self._choose_evictions(rows, now_ms))
         if fault is not None:
@@ -161,21 +151,10 @@ class Inbox:
     def _find_row(self, key: InboxKey) -> InboxRow | None:
         return self._pending.get(key) or self._rows.get(key)
 
-    def _merge(self, previous: InboxRow | None, alert: PostedAlert, now_ms: int) -> tuple[InboxRow, str]:
-        if previous is None:
-            return InboxRow(alert, now_ms, now_ms), "taken" if alert.firing else "resolved"
-        if not previous.alert.firing:  # a resolved alert is over: later deliveries of it are late
-            return previous, "repeated"
-        if not alert.firing:
-            return replace(previous, alert=previous.alert._replace(firing=False), last_seen_ms=now_ms), "resolved"
-        # Firing again after it expired is news: with Alertmanager's repeat_interval of 4 h it would be lost after 15
-        # min.
-        return replace(previous, last_seen_ms=now_ms), "repeated" if self._is_firing(previous, now_ms) else "taken"
-
     def _ensure_room(self, rows: Iterable[InboxRow], now_ms: int) -> None:
         if self._waiting_posts >= MAX_POSTS:
             raise FullError(f"{MAX_POSTS} posts wait for the disk")
-        firing = {key for key in self._firing if self._is_firing(self._rows[key], now_ms)}
+        firing = {key for key in self._alive if self._rows[key].is_alive(now_ms, self.expire_ms)}
         firing |= {key for key, row in self._pending.items() if row.alert.firing}
         new = {row.key for row in rows if row.alert.firing} - firing
         if new and len(firing | new) > MAX_FIRING:
@@ -186,7 +165,9 @@ class Inbox:
         if len(self._rows) + len(incoming) <= MAX_ROWS:
             return []
         needed = {*self._pending, *incoming}
-        expired = [row for row in self._rows.values() if not self._is_firing(row, now_ms) and row.key not in needed]
+        expired = [
+            row for row in self._rows.values() if row.key not in needed and not row.is_alive(now_ms, self.expire_ms)
+        ]
         expired.sort(key=lambda row: row.last_seen_ms)
         return [row.key for row in expired[: len(incoming) + MAX_ROWS // 10]]
 
@@ -202,7 +183,7 @@ class Inbox:
                     self._store_row(row)
             for key in removed if fault is None else ():
                 self._rows.pop(key, None)
-                self._firing.discard(key)
+                self._alive.discard(key)
             if not future.done():  # the sender has disconnected
                 future.set_result(fault)
 
@@ -214,20 +195,22 @@ class Inbox:
     def _store_row(self, row: InboxRow) -> None:
         self._rows[row.key] = row
         if row.alert.firing:
-            self._firing.add(row.key)
+            self._alive.add(row.key)
         else:
-            self._firing.discard(row.key)
+            self._alive.discard(row.key)
 
     def shift(self, delta_ms: int) -> None:
         """Moves the stored times with the wall clock."""
         self._rows = {key: row.shift(delta_ms) for key, row in self._rows.items()}
 
     def close(self) -> None:
-        """Writes the waiting posts, then closes the database."""
+        """Writes the waiting posts, then closes the database, which ends its write-ahead log."""
         self._batches.put(None)
-        self._thread.join(2.0)
+        self._thread.join(CLOSE_SECONDS)
 
-    def _run_writer(self) -> None:
+    def _run_writer(self, adopt: Callable[[Opened[list[InboxRow]]], None]) -> None:
+        if self._database is None and not self._open_later(adopt):
+            return
         closing = False
         while not closing:
             batches = [self._batches.get()]
@@ -238,19 +221,31 @@ class Inbox:
                     batches.append(self._batches.get_nowait())
             closing = None in batches
             self._commit([batch for batch in batches if batch is not None])
-        if self._database is not None:
-            self._database.close()
+        assert self._database is not None
+        self._database.close()
+
+    def _open_later(self, adopt: Callable[[Opened[list[InboxRow]]], None]) -> bool:
+        """Tries to open the file until that succeeds; returns False if the inbox is closed before."""
+        delay = FIRST_RETRY_SECONDS
+        while self._database is None:
+            with contextlib.suppress(queue.Empty):
+                if self._batches.get(timeout=delay) is None:
+                    return False
+            delay = min(2 * delay, LAST_RETRY_SECONDS)
+            opened = self._open()
+            self._database = opened.database
+            adopt(opened)
+        return True
 
     def _commit(self, batches: Sequence[Batch]) -> None:
         if not batches:
             return
         fault = None
         try:
-            if self._database is None:
-                self._database = open_database(self.path, _SCHEMA, _VERSION, "FULL")
-            _write(self._database, batches)
-        except (sqlite3.Error, OSError) as error:
-            fault = f"{FILE} cannot be written: {error}"
+            assert self._database is not None
+            _write(self._database, batches, self._oldest_ms)
+        except FAULTS as error:
+            fault = f"{FILE} cannot be written: {describe(error)}"
         self._log_fault(fault)
         for batch in batches:
             batch.on_done(fault)
@@ -258,26 +253,27 @@ class Inbox:
     def _log_fault(self, fault: str | None) -> None:
         """Logs the first failed write and the first success after it: there may be 200 writes in a second."""
         if fault != self._fault and fault is not None:
-            self._log.error("posted alerts are refused; free disk space in the state folder", reason=fault)
+            self._log.error("posted alerts are refused until the inbox can be written", reason=fault)
         elif fault != self._fault:
             self._log.info("posted alerts are accepted again")
         self._fault = fault
 
 
 def _read_rows(database: sqlite3.Connection, oldest_ms: int) -> list[InboxRow]:
-    """Deletes rows last seen at or before `oldest_ms`, and reads the others."""
-    database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (oldest_ms,))
+    """Reads the rows last seen after `oldest_ms`, and changes nothing."""
     rows = []
     for fingerprint, starts_ms, firing, labels, first_seen_ms, last_seen_ms in database.execute(
-        "SELECT fingerprint, starts_ms, firing, labels, told_ms, seen_ms FROM inbox"
+        "SELECT fingerprint, starts_ms, firing, labels, told_ms, seen_ms FROM inbox WHERE seen_ms > ?", (oldest_ms,)
     ):
         alert = PostedAlert(fingerprint, starts_ms, bool(firing), msgspec.json.decode(labels, type=Labels))
-        rows.append(InboxRow(alert, first_seen_ms, last_seen_ms))
+        ending = None if alert.firing else Ending(frozenset(), None, last_seen_ms)
+        rows.append(InboxRow(alert, first_seen_ms, last_seen_ms, ending))
     return rows
 
 
-def _write(database: sqlite3.Connection, batches: Iterable[Batch]) -> None:
+def _write(database: sqlite3.Connection, batches: Iterable[Batch], oldest_ms: int) -> None:
     with transaction(database):
+        database.execute("DELETE FROM inbox WHERE seen_ms <= ?", (oldest_ms,))
         for batch in batches:
             database.executemany("DELETE FROM inbox WHERE fingerprint = ? AND starts_ms = ?", batch.removed)
             database.executemany("INSERT OR REPLACE INTO inbox VALUES (?, ?, ?, ?, ?, ?)", map(_to_columns, batch.rows))

@@ -37,17 +37,18 @@ def call_agent(config_path: Path | None, method: str, path: str, body: Mapping[s
 
 
 def _read_token(config: Any) -> str:
-    from agent.storage.state_dir import StateError, find_state_dir
+    from agent.storage.state_dir import TOKEN, StateError, find_state_dir, read_token_of_agent
 
     try:
-        token_file = find_state_dir(config.state.dir) / "token"
-        token = token_file.read_text(encoding="utf-8").strip()
+        folder = find_state_dir(config.state.dir)
+        token = read_token_of_agent(folder)
     except StateError as error:
         _options.exit_with_errors([str(error)], 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         hint = "run this as the agent's user, with its --config"
-        _options.exit_with_errors([f"the token {token_file} cannot be read: {error.strerror}; {hint}"], 1)
-    refuse_stranger(config, token_file)
+        _options.exit_with_errors([f"the token {folder / TOKEN} cannot be read: {reason}; {hint}"], 1)
+    refuse_stranger(config, folder / TOKEN)
     return token
 
 

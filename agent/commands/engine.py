@@ -170,12 +170,14 @@ def _find_engine_name(config: AgentConfig, options: dict[str, Any]) -> str | Non
 
 
 def _read_key(path: Path | None) -> str:
+    from agent.storage.secret_file import read_secret
+
     if path is None:
         return ""
     try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        _options.exit_with_errors([f"--key-file: {error}"], 2)
+        return read_secret(path)
+    except (OSError, ValueError) as error:
+        _options.exit_with_errors([f"--key-file: {path}: {getattr(error, 'strerror', None) or error}"], 2)
 
 
 def _parse_seconds(text: str) -> float:

@@ -64,14 +64,14 @@ def _open_agent(config_path: Path | None, url: str | None) -> Any:
 
 def _build_credential(config: Any) -> dict[str, str]:
     """Returns the token's header; empty if it cannot be read, which is enough for an agent with open reading."""
-    from agent.storage.state_dir import StateError, find_state_dir
+    from agent.storage.state_dir import TOKEN, StateError, find_state_dir, read_token_of_agent
 
     try:
-        token_file = find_state_dir(config.state.dir) / "token"
-        token = token_file.read_text(encoding="utf-8").strip()
-    except (StateError, OSError):
+        folder = find_state_dir(config.state.dir)
+        token = read_token_of_agent(folder)
+    except (StateError, OSError, ValueError):
         return {}
-    _running.refuse_stranger(config, token_file)
+    _running.refuse_stranger(config, folder / TOKEN)
     return {"Authorization": f"Bearer {token}"}
 
 

@@ -22,6 +22,12 @@ from yaml.constructor import ConstructorError
 from agent.config import validation
 from agent.config.schema import AgentConfig, CollectorSettings, NotLoaded, Seconds
 from agent.text.units import parse_duration
+from collectors import read_regular_file_or_pipe
+
+MAX_BYTES = 16 << 20
+"""Bytes of a file; PyYAML needs a second for each 100 KiB."""
+
+PIPE_SECONDS = 10.0  # seconds in which the command of `--config <(command)` must have written everything
 
 
 class ConfigError(Exception):
@@ -78,7 +84,8 @@ def read_document(path: Path | None) -> dict[str, Any]:
 
 def _load_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader that refuses a repeated key
+        text = read_regular_file_or_pipe(path, MAX_BYTES, PIPE_SECONDS).decode("utf-8")
+        return yaml.load(text, _Loader)  # a SafeLoader that refuses a repeated key
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:

@@ -81,9 +81,10 @@ class Baseline:
         self._batches: dict[str, str] = {}
         self._placement_baseline = PlacementBaseline()
         if stored is not None:
-            self._restore(stored)
+            self.restore(stored)
 
-    def _restore(self, stored: str) -> None:
+    def restore(self, stored: str) -> bool:
+        """Takes over what `dump` returned; returns False, and logs, where the text is damaged."""
         try:
             content = msgspec.json.decode(stored, type=_BaselineFile)
             self._bins = {
@@ -94,7 +95,10 @@ class Baseline:
             }
             self._placement_baseline.restore(content.placements)
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            self._bins = {}
             structlog.get_logger().warning("the stored baseline cannot be read; learning anew", reason=str(error))
+            return False
+        return True
 
     def dump(self) -> str:
         """Returns all baselines as JSON, for the next start."""

@@ -20,9 +20,11 @@ from agent.engines.baseline import Baseline, BaselineKey
 from agent.runtime.threads import run_in_thread
 from agent.storage.atomic_file import write_atomically
 from agent.storage.state_dir import LOCK, StateDir
+from collectors import read_regular_file
 
 PREFIX = "baseline.given."
 BASELINE_FILE = "baseline.json"
+_MAX_BYTES = 1 << 16  # of a measured baseline, which has four fields
 
 
 class MeasuredBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +50,7 @@ def hand_over(folder: Path, measured: MeasuredBaseline) -> Path:
 def is_agent_running(folder: Path) -> bool:
     """Returns True if an agent that runs with this folder holds its lock."""
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False  # no lock file yet, or it is not readable for this user: the file waits for the next start
     try:
@@ -89,7 +91,7 @@ def _read_handed_over(folder: Path) -> list[tuple[Path, MeasuredBaseline | None]
     for path in sorted(folder.glob(f"{PREFIX}*.json")):
         measured = None
         try:
-            measured = msgspec.json.decode(path.read_bytes(), type=MeasuredBaseline)
+            measured = msgspec.json.decode(read_regular_file(path, _MAX_BYTES), type=MeasuredBaseline)
         except (OSError, msgspec.MsgspecError) as error:
             _log_unusable(path, error)
         handed_over.append((path, measured))

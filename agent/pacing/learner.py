@@ -98,7 +98,7 @@ class PlantLearner:
         self._engines: dict[str, EngineThermals] = {}
         self._last_ms: int | None = None
         if stored is not None:
-            self._restore(stored)
+            self.restore(stored)
 
     def observe(self, history: History, now_ms: int) -> None:
         """Takes in the present readings; after an unreadable one the model waits until its past has faded."""
@@ -149,7 +149,8 @@ class PlantLearner:
         }
         return json.dumps({"version": 1, "engines": engines})
 
-    def _restore(self, stored: str) -> None:
+    def restore(self, stored: str) -> bool:
+        """Takes over what `to_json` returned; returns False, and logs, where the text is damaged."""
         try:
             for name, saved in msgspec.json.decode(stored, type=_StoredEngines).engines.items():
                 engine = EngineThermals(
@@ -160,6 +161,8 @@ class PlantLearner:
         except ValueError as error:  # msgspec's errors too
             self._engines = {}
             structlog.get_logger().warning("the stored thermal models cannot be read; learning anew", reason=str(error))
+            return False
+        return True
 
 
 class _StoredEngine(msgspec.Struct):

@@ -22,6 +22,7 @@ from agent.recorder.format import (
     parse_record,
     unpack_rows,
 )
+from collectors import read_regular_file
 from rules.history.rows import Heading, Rows
 
 FULL, THIN = "full", "thin"
@@ -72,9 +73,7 @@ def survey_folder(folder: Path) -> Survey:
 def read_records(path: Path) -> Iterator[Record]:
     """Yields the undamaged records of a segment; none where it cannot be read, or was deleted meanwhile."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            return
-        data = path.read_bytes()
+        data = read_regular_file(path, _MAX_BYTES)
     except OSError:
         return
     for payload in iter_payloads(data):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from agent.recorder.reader import find_newest_ms, read_rows_since, survey_folder
 from agent.recorder.retention import RetentionLimits, SegmentStore
-from agent.runtime.writer_thread import WriterThread
+from agent.runtime.writer_thread import CLOSE_SECONDS, WriterThread
 from rules.history.history import History
 from rules.history.rows import Rows
 
@@ -94,7 +94,7 @@ class Recorder:
         """Waits until the rows of every flush are written; returns False after `seconds` without that."""
         return self.writer_thread.wait(seconds)
 
-    def close(self, history: History, now_ms: int, seconds: float = 2.0) -> None:
+    def close(self, history: History, now_ms: int, seconds: float = CLOSE_SECONDS) -> None:
         """Writes the remaining rows; each step waits at most `seconds`."""
         if self.writer_thread.wait(seconds):
             self._flush(history, now_ms)

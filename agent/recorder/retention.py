@@ -60,18 +60,26 @@ class SegmentStore:
         self._failure = _WriteFailure(folder)
         self._last_slots: dict[str, int] = {}
         self._synced_ms = 0
+        self.closed_segments: list[Segment] = []
+        self.full_writer, self.thin_writer = SegmentWriter(folder, FULL, 1), SegmentWriter(folder, THIN, 1)
+        self._is_surveyed = False
+        self._try(self._survey, 0)
+
+    def _survey(self) -> None:
+        """Finds the segments of earlier processes. Nothing is written before: it might replace one of them."""
+        if self._is_surveyed:
+            return
         files: list[tuple[Path, str, int]] = []
         survey = Survey([], set())
-        with contextlib.suppress(OSError):  # no folder yet; any other fault shows at the first write
-            files, survey = list_segment_files(folder), survey_folder(folder)
+        with contextlib.suppress(FileNotFoundError):  # no folder yet
+            files, survey = list_segment_files(self.folder), survey_folder(self.folder)
         self.closed_segments = survey.segments
         for path in {path for path, _, _ in files} - {segment.path for segment in self.closed_segments}:
             _delete(path)
         # The number of a full segment that was thinned out must not be used again.
-        self.full_writer = SegmentWriter(
-            folder, FULL, _next_number((n for _, kind, n in files if kind == FULL), survey.thinned)
-        )
-        self.thin_writer = SegmentWriter(folder, THIN, _next_number((n for _, kind, n in files if kind == THIN), ()))
+        self.full_writer.number = _next_number((n for _, kind, n in files if kind == FULL), survey.thinned)
+        self.thin_writer.number = _next_number((n for _, kind, n in files if kind == THIN), ())
+        self._is_surveyed = True
 
     def find_newest_ms(self) -> int | None:
         """Returns the time of the newest row of the closed segments."""
@@ -89,6 +97,8 @@ class SegmentStore:
     def write(self, clock_shifts: list[int], blocks: list[Rows], now_ms: int) -> None:
         """Writes clock shifts, then rows. Rows that cannot be written are lost; shifts are tried again."""
         self.pending_shifts += clock_shifts
+        if not self._try(self._survey, sum(len(rows.times) for rows in blocks)):
+            return
         is_written = self._try(lambda: self._write_blocks(blocks), sum(len(rows.times) for rows in blocks))
         # Also after a failed write: dropping old segments frees space.
         if self._try(lambda: self._apply_retention(now_ms), 0) and is_written:

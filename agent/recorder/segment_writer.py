@@ -75,7 +75,8 @@ class SegmentWriter:
     def _open_file(self) -> int:
         if self._file is None:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            # O_EXCL: no segment has this number, so that a file of its name is a stranger's, such as a pipe.
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         return self._file
 
     def sync(self) -> None:

@@ -13,6 +13,7 @@ from agent.actions import PATIENCE, ActionContext, FailedError, Http, QueryRows,
 from agent.remediation.hand import send_request
 from agent.remediation.pace_proof import request_with_proof
 from agent.runtime.errors import describe_error
+from agent.storage.secret_file import read_secret
 from agent.text.units import hide_secrets, url_origin
 from collectors import Host, request_http
 from rules import promql
@@ -43,9 +44,10 @@ class LiveActionContext(ActionContext):
         """Reads a credential; without a file that of the engines, which is good for PUT /pace and nothing else."""
         path = Path(file) if file is not None else self._token_file
         try:
-            return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise FailedError(f"the token in {path} cannot be read: {error}") from error
+            return read_secret(path)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise FailedError(f"the token in {path} cannot be used: {reason}") from error
 
     def wait(self, seconds: float) -> None:
         """Sleeps in the act's own thread."""

@@ -19,6 +19,7 @@ from agent.config.schema import AgentConfig, RemedySettings
 from agent.pacing.settings import ControlSettings
 from agent.remediation import plugins
 from agent.remediation.action_defaults import complete_action
+from agent.remediation.contradictions import find_contradictions
 from agent.remediation.model import Remedy
 from agent.runtime.entry_points import PluginError
 from agent.text.units import format_duration, parse_duration
@@ -29,6 +30,9 @@ from rules.templates.template import Template, TemplateError
 BUILTIN_FILE = Path(actions.__path__[0]) / "builtin.yml"
 EACH_ENGINE = "each"
 """As `target.engine`: one remedy for each engine of the configuration."""
+
+_ALERT_NAME = r"[\p{L}\p{N}_][\p{L}\p{M}\p{N} _.,:/-]{0,127}"
+"""Words of any language, such as "ICMP ping failed"; nothing that a shell, a page or a terminal could take for more."""
 
 _COOLDOWN_RANGE = (10.0, 7 * 86400.0)
 _IRREVERSIBLE_LIMITS = (60.0, 12)
@@ -77,6 +81,8 @@ def _check_all(config: AgentConfig, remedies: list[RemedySettings]) -> Iterator[
     hand = config.remediation.hand
     if hand not in ("socket", "direct") and not hand.startswith("/"):
         yield "$.remediation.hand", f"expected socket, direct or an absolute path, found {hand!r}"
+    if config.remediation.silences and not config.alerting.alertmanagers:
+        yield "$.remediation.silences", "expected alertmanagers under alerting: they have the silences"
     if not config.remediation.pause_file.startswith("/"):
         yield "$.remediation.pause_file", f"expected an absolute path, found {config.remediation.pause_file!r}"
 
@@ -95,7 +101,11 @@ class _Binder:
         fault_count = len(self.faults)
         match = tuple(self._parse_match(path, settings))
         self.faults += _check_bounds(path, settings)
-        trusted = tuple(self._parse_trusted(path, settings))
+        trusted = tuple(self._parse_trusted(path, settings, match))
+        if len(self.faults) == fault_count:
+            self.faults += [
+                (f"{path}.match", fault) for fault in find_contradictions(sum(match, ()), trusted, settings.sources)
+            ]
         verify = self._parse_verify(path, settings)
         action = self._find_action(path, settings)
         if action is None:
@@ -131,7 +141,7 @@ class _Binder:
             self.faults.append((f"{path}.match", "expected a matcher that not every alert meets"))
         yield tuple(parsed)
 
-    def _parse_trusted(self, path: str, settings: RemedySettings) -> Iterator[Matcher]:
+    def _parse_trusted(self, path: str, settings: RemedySettings, match: Iterable[Matchers]) -> Iterator[Matcher]:
         """Yields the patterns that a posted alert's labels must match in full: anybody may have written them."""
         if "webhook" not in settings.sources:
             if settings.labels or settings.instance is not None:
@@ -139,8 +149,9 @@ class _Binder:
             return
         default_instance = f"{re.escape(self._instance)}(:[0-9]+)?"
         patterns = {"instance": default_instance if settings.instance is None else settings.instance, **settings.labels}
-        # Without a pattern of the operator's the name must at least be a valid alert name.
-        patterns.setdefault("alertname", "[a-zA-Z_][a-zA-Z0-9_]{0,127}")
+        # A name that the operator wrote out needs no pattern; any other must at least look like a name.
+        if not any(matcher.label == "alertname" and matcher.op == "=" for matchers in match for matcher in matchers):
+            patterns.setdefault("alertname", _ALERT_NAME)
         for name, pattern in patterns.items():
             try:
                 yield build_matcher(name, "=~", pattern)
@@ -285,6 +296,8 @@ def _check_bounds(path: str, settings: RemedySettings) -> Iterator[tuple[str, st
         yield f"{path}.sources", "expected local, webhook or both"
     if settings.plausible is not None and not settings.plausible[0] < settings.plausible[1]:
         yield f"{path}.plausible", "expected the lower bound first"
+    if settings.plausible is not None and settings.sources == ("webhook",):
+        yield f"{path}.plausible", "expected sources: [local]: a posted alert has no value to check"
 
 
 def _check_irreversible(path: str, settings: RemedySettings) -> Iterator[tuple[str, str]]:

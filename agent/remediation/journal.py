@@ -1,9 +1,9 @@
 """
 `journal.db`: the state of the remedies and the audit, written and synced before anything is touched.
 
-One thread writes, in order; callers that depend on a commit wait for its callback. A journal that cannot be read stops
-all acting and is left unchanged: a clean start would forget the acts to undo. A full disk stops all acting until it has
-room. https://www.sqlite.org/pragma.html#pragma_synchronous (FULL: each commit is synced)
+One thread writes, in order; callers that depend on a commit wait for its callback. A damaged journal, or one that was
+emptied, stops all acting and is left unchanged: a clean start would forget the acts to undo. A full disk stops all
+acting until it has room. https://www.sqlite.org/pragma.html#pragma_synchronous (FULL: each commit is synced)
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ import msgspec
 
 from agent.remediation.model import AuditEntry, RemediationState
 from agent.runtime.errors import describe_fault
-from agent.storage.sqlite import compute_checksum, open_database, open_read_only, transaction
+from agent.runtime.writer_thread import CLOSE_SECONDS
+from agent.storage.sqlite import (
+    CONTENT_FAULTS,
+    FAULTS,
+    compute_checksum,
+    describe,
+    is_damage,
+    open_database,
+    open_read_only,
+    transaction,
+)
 
 FILE = "journal.db"
 MAX_ENTRIES = 100_000  # lines of the audit: some 20 MB, years of an ordinary host
@@ -45,6 +55,11 @@ CommitCallback = Callable[[str | None], None]
 
 class JournalError(Exception):
     """The journal cannot be used; the message gives the reason and the remedy."""
+
+    def __init__(self, message: str, is_passing: bool = False) -> None:
+        super().__init__(message)
+        self.is_passing = is_passing
+        """True if the content is sound, as far as is known, and opening may succeed later."""
 
 
 class Timestamp(NamedTuple):
@@ -71,14 +86,15 @@ class Journal:
         """Opens and reads the file; raises JournalError if that fails."""
         self.path = folder / FILE
         self._read_clock = read_clock
+        database = None
         try:
-            self._database = open_database(self.path, _SCHEMA, _VERSION, "FULL")
-            self.state = _load_state(self._database, read_clock())
-        except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError, OSError) as error:
-            raise JournalError(
-                f"{self.path} cannot be read, so no remedy acts: {error}; undo the held values by hand (`sqlite3 "
-                f"{self.path} 'SELECT body FROM state'` lists them), move the file away and restart"
-            ) from error
+            database = open_database(self.path, _SCHEMA, _VERSION, "FULL")
+            self.state = _load_state(database, read_clock())
+        except (*FAULTS, *CONTENT_FAULTS) as error:
+            if database is not None:
+                database.close()
+            raise _describe_fault(self.path, error) from error
+        self._database = database
         self._jobs: queue.SimpleQueue[tuple[RemediationState, tuple[AuditEntry, ...], CommitCallback] | None] = (
             queue.SimpleQueue()
         )
@@ -94,18 +110,30 @@ class Journal:
             state, entries, on_committed = job
             try:
                 _write_commit(self._database, state, entries, self._read_clock())
-            except sqlite3.Error as error:
-                on_committed(f"{self.path} cannot be written: {error}")
+            except FAULTS as error:
+                on_committed(f"{self.path} cannot be written: {describe(error)}")
             except Exception as error:  # whatever the fault: without a commit nothing is done
                 on_committed(f"{self.path} cannot be written: {describe_fault(error)}")
             else:
                 on_committed(None)
         self._database.close()
 
-    def close(self, seconds: float = 2.0) -> None:
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Ends once all is written, or after so many seconds."""
         self._jobs.put(None)
         self._thread.join(seconds)
+
+
+def _describe_fault(path: Path, error: BaseException) -> JournalError:
+    if not is_damage(error):
+        return JournalError(
+            f"{path} cannot be used now, so no remedy acts: {describe(error)}; it stays as it is, and is tried again",
+            is_passing=True,
+        )
+    return JournalError(
+        f"{path} cannot be read, so no remedy acts: {error}; undo the held values by hand (`sqlite3 {path} 'SELECT "
+        f"body FROM state'` lists them where it can), move {path.name}* away and restart"
+    )
 
 
 def read_stored_state(folder: Path) -> RemediationState:
@@ -114,8 +142,8 @@ def read_stored_state(folder: Path) -> RemediationState:
     try:
         with contextlib.closing(open_read_only(path)) as database:
             return _load_state(database, take_timestamp(round(time.time() * 1000)))
-    except (sqlite3.Error, msgspec.MsgspecError, ValueError, TypeError) as error:
-        raise JournalError(f"{path} cannot be read: {error}") from error
+    except (*FAULTS, *CONTENT_FAULTS) as error:
+        raise JournalError(f"{path} cannot be read: {describe(error)}") from error
 
 
 def read_audit(path: Path, limit: int) -> list[AuditEntry]:
@@ -140,6 +168,8 @@ def read_audit_page(path: Path, limit: int, before: int = _NEWEST) -> list[tuple
 def _load_state(database: sqlite3.Connection, current: Timestamp) -> RemediationState:
     row = database.execute("SELECT body, wall_ms, boot_ms, boot, crc FROM state").fetchone()
     if row is None:
+        if database.execute("SELECT 1 FROM audit LIMIT 1").fetchone():  # each commit writes both
+            raise ValueError("its audit is there, and the state of the remedies is not")
         return RemediationState()
     body, *saved, crc = row
     if compute_checksum([body, *saved]) != crc:

@@ -48,7 +48,8 @@ from agent.remediation.audit_log import MOVE_KINDS, AuditLog
 from agent.remediation.context import RemediationContext
 from agent.remediation.crash_rollback import CrashRollback
 from agent.remediation.executor import ActionExecutor
-from agent.remediation.journal import Journal, JournalError, take_timestamp
+from agent.remediation.journal import Journal, take_timestamp
+from agent.remediation.journal_access import JournalAccess
 from agent.remediation.model import (
     Act,
     AlertInput,
@@ -77,30 +78,30 @@ class Remediator:
 
     def __init__(self, context: RemediationContext, settings: RemediationConfig, remedies: Iterable[Remedy]) -> None:
         self.context = context
-        self.halted = ""
         self.audit = AuditLog()
         self._log = structlog.get_logger()
         self._executor = ActionExecutor(self._apply_event)
-        self._journal = self._open_journal()
-        self.state = (
-            RemediationState() if self._journal is None else self._journal.state.with_identity(context.identity)
-        )
-        self._committed: RemediationState | None = self.state
+        self._journal_access = JournalAccess(context.folder, lambda: take_timestamp(context.clock.now_ms()))
+        self.halted = self._journal_access.fault
+        self.state = self._committed = RemediationState()
         self._memory: dict[int, Any] = {}
         self._touched_at: dict[int, float] = {}
         self._undo_tried_at: dict[int, float] = {}
         self._began = context.clock.monotonic()
         self._crash_rollback = CrashRollback(context.folder, context.hand_path, context.token_file)
+        if self._journal is not None:
+            self._adopt_journal(self._journal.state)
         self.configure(settings, remedies)
 
-    def _open_journal(self) -> Journal | None:
-        clock = self.context.clock
-        try:
-            return Journal(self.context.folder, lambda: take_timestamp(clock.now_ms()))
-        except JournalError as error:
-            self.halted = str(error)
-            self._log.error("no remedy acts", reason=self.halted)
-            return None
+    def _adopt_journal(self, stored: RemediationState) -> None:
+        """Goes on from the state in the journal. Before it could be read nothing began; pauses of then still hold."""
+        pauses = tuple(dict.fromkeys((*stored.pauses, *self.state.pauses)))
+        self.state = replace(stored.with_identity(self.context.identity), pauses=pauses)
+        self._committed, self.halted = stored, ""
+
+    def _adopt_late_journal(self, stored: RemediationState) -> None:
+        self._adopt_journal(stored)
+        self.recover()
 
     def configure(self, settings: RemediationConfig, remedies: Iterable[Remedy]) -> None:
         """Adopts another configuration; the next tick evaluates held acts against it."""
@@ -132,7 +133,8 @@ class Remediator:
                 yield act, memory
 
     def recover(self) -> None:
-        """Sends INTERRUPTED to every act that the previous process left open; called once, at the start."""
+        """Sends INTERRUPTED to every act that the previous process left open; called once the journal is read."""
+        self._journal_access.report_leases(self.context.hand_path)
         for act in self.state.acts:
             self._apply_event(Event(act.id, EventKind.INTERRUPTED, f"the agent ended while it was {act.phase.value}"))
 
@@ -142,6 +144,8 @@ class Remediator:
 
     def tick(self, now_ms: int) -> None:
         """Evaluates the remedies, and renews or undoes the acts under way."""
+        self._journal_access.retry_if_due(self.context.clock.monotonic(), self._adopt_late_journal)
+        self.halted = self._journal_access.fault or self.halted
         self._executor.expire_jobs(self.context.clock.monotonic())
         self._crash_rollback.start_if_needed(
             remedy.action for remedy in self.catalog.values() if remedy.enabled and not self.is_observing
@@ -156,6 +160,10 @@ class Remediator:
             elif act.phase is Phase.RELEASING:
                 self._roll_back_committed(act)
         self._forget_ended_acts({act.id for act in self.state.acts})
+
+    @property
+    def _journal(self) -> Journal | None:
+        return self._journal_access.journal
 
     def _forget_ended_acts(self, open_ids: set[int]) -> None:
         tables: tuple[dict[int, Any], ...] = (self._memory, self._touched_at, self._undo_tried_at)

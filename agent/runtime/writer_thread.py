@@ -10,6 +10,9 @@ import structlog
 
 from agent.runtime.errors import describe_fault
 
+CLOSE_SECONDS = 10.0
+"""Seconds that an end waits for the writes before it. Only a disk that hangs needs them all: systemd then kills."""
+
 Job = Callable[[], None]
 
 
@@ -37,11 +40,11 @@ class WriterThread:
         self._jobs.put(job)
         return True
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Waits until the thread is idle; returns False after `seconds` without that."""
         return self._idle.wait(seconds)
 
-    def close(self, seconds: float = 2.0) -> None:
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Ends the thread after its current job; waits at most `seconds`."""
         self._jobs.put(None)
         self._thread.join(seconds)

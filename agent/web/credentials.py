@@ -10,19 +10,16 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
-from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from agent.storage.file_stamp import FileStamp, read_file_stamp
+from agent.storage.secret_file import SHORTEST_TOKEN, read_secret
 from agent.web.passwords import Passwords
 from agent.web.webconfig import WebConfig
 
-SHORTEST_TOKEN = 16
-"""Characters of a token; a shorter token can be guessed."""
-
-_MAX_CREDENTIAL_BYTES = 4096  # of a token's file, and of a credential in a request
+_MAX_CREDENTIAL_BYTES = 4096  # of a credential in a request
 
 
 class TokenFile:
@@ -47,11 +44,7 @@ class TokenFile:
             return
         self._stamp, self._token = current, b""
         try:
-            with Path(self._path).open("rb") as file:
-                token = file.read(_MAX_CREDENTIAL_BYTES).strip()
-            if len(token) < SHORTEST_TOKEN:
-                raise ValueError(f"expected a token of at least {SHORTEST_TOKEN} characters")
-            self._token = token
+            self._token = read_secret(self._path, SHORTEST_TOKEN).encode()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self._log.warning("a token cannot be used", token=self.name, file=self._path, reason=reason)

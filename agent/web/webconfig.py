@@ -21,8 +21,9 @@ import msgspec
 from agent.config import loader
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig, ClientCertificate, Section
-from agent.runtime.tls import TlsVersion, load_certificate, set_version_bounds
+from agent.runtime.tls import TlsVersion, load_authorities, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
+from agent.storage.secret_file import check_key_file
 
 REQUIRE_CLIENT_CERT = "RequireAndVerifyClientCert"
 CLIENT_AUTH_TYPES = ("NoClientCert", "VerifyClientCertIfGiven", REQUIRE_CLIENT_CERT)
@@ -231,10 +232,11 @@ def _build_server_context(path: str, tls: TlsServer) -> ssl.SSLContext:
         for curve in tls.curve_preferences:
             context.set_ecdh_curve(_CURVES[curve])
         key = "cert_file and key_file"
+        check_key_file(_resolve_path(path, tls.key_file))
         load_certificate(context, _resolve_path(path, tls.cert_file), _resolve_path(path, tls.key_file))
         key = "client_ca_file"
         if tls.client_ca_file:
-            context.load_verify_locations(_resolve_path(path, tls.client_ca_file))
+            load_authorities(context, _resolve_path(path, tls.client_ca_file))
             is_required = tls.client_auth_type == REQUIRE_CLIENT_CERT
             context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -258,7 +260,7 @@ def build_client_context(path: str, client_certificate: ClientCertificate | None
         return context
     source = f"{path}: its certificate"
     try:
-        context.load_verify_locations(_resolve_path(path, tls.cert_file))
+        load_authorities(context, _resolve_path(path, tls.cert_file))
         if client_certificate is not None:
             source = "web.client_certificate"
             load_certificate(context, client_certificate.cert_file, client_certificate.key_file)

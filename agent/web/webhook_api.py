@@ -2,8 +2,8 @@
 POST /api/v1/webhook/alertmanager: receives alerts of a fleet's Alertmanager for the remedies that match them.
 
 Accepts payload version 4, with unknown fields. Anything else is a 400, which Alertmanager does not retry. An odd alert
-is refused alone: otherwise anybody who can add one to a group could block the rest of the group. Everything in a
-payload is text that anybody may have written. This agent's own alerts come back as echoes and are ignored.
+is refused alone: otherwise anybody who can add one to a group could block the rest of the group. This agent's own
+alerts come back as echoes and are ignored.
 https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
 """
 
@@ -12,42 +12,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from http import HTTPStatus
-from typing import Annotated, Literal
 
-import msgspec
 import prometheus_client
 from aiohttp import web
 
-from agent.alerting.webhook_inbox import FullError, PostedAlert, to_alert
+from agent.alerting.webhook_inbox import FullError, to_alert
 from agent.web import prometheus_json
 from agent.web.context import WebContext
-from agent.web.query_params import parse_time
+from agent.web.webhook_payload import Payload, PayloadAlert, decode_payload, to_posted_alert
 from collectors import Labels
 
 PATH = "/api/v1/webhook/alertmanager"
 OUTCOMES = ("taken", "repeated", "resolved", "unwanted", "echo", "refused")
-RESERVED_PREFIX = "__"
-MAX_LABELS = 64
-MAX_VALUE_LENGTH = 1024
-
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
-
-
-class PayloadAlert(msgspec.Struct):
-    """One alert of a payload; the fields in use."""
-
-    status: Literal["firing", "resolved"]
-    labels: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
-    startsAt: Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT")]  # noqa: N815  Alertmanager's own spelling
-    fingerprint: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}\Z")]
-    generatorURL: str = ""  # noqa: N815  as above
-
-
-class Payload(msgspec.Struct):
-    """A webhook's payload; the fields in use."""
-
-    version: str
-    alerts: Annotated[list[PayloadAlert], msgspec.Meta(max_length=5000)]
+MAX_WARNINGS = 5  # reasons in one answer
 
 
 class WebhookApi:
@@ -73,7 +50,7 @@ class WebhookApi:
 
     async def _receive(self, request: web.Request) -> web.Response:
         try:
-            payload = _decode_payload(await request.read())
+            payload = decode_payload(await request.read(), request.remote or "")
             outcomes = await self._accept_alerts(payload)
         except ValueError as error:  # of msgspec, or of an invalid time
             self._rejection_counter.labels("garbage").inc()
@@ -87,13 +64,14 @@ class WebhookApi:
             return response
         for outcome, count in outcomes.items():
             self._alert_counter.labels(outcome).inc(count)
-        return _build_response(HTTPStatus.OK, prometheus_json.encode_data(dict(outcomes)))
+        warnings = payload.faults[:MAX_WARNINGS]
+        return _build_response(HTTPStatus.OK, prometheus_json.encode_data(dict(outcomes), warnings))
 
     async def _accept_alerts(self, payload: Payload) -> Counter[str]:
-        outcomes: Counter[str] = Counter()
+        outcomes: Counter[str] = Counter({"refused": len(payload.faults)} if payload.faults else {})
         wanted_alerts = []
         for payload_alert in payload.alerts:
-            inbox_alert = _to_inbox_alert(payload_alert)
+            inbox_alert = to_posted_alert(payload_alert, payload.sender)
             if inbox_alert is None:
                 outcomes["refused"] += 1
             elif self._is_echo(payload_alert, inbox_alert.labels):
@@ -115,39 +93,6 @@ class WebhookApi:
             {**external_labels, **dict(alert.labels)} for alert in self._context.rules().list_alerts() if alert.name
         )
         return any(dict(labels) == each for each in own_labels)
-
-
-def _decode_payload(body: bytes) -> Payload:
-    try:
-        payload = msgspec.json.decode(body, type=Payload)
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"expected a webhook payload of Alertmanager: {error}") from error
-    except RecursionError as error:
-        raise ValueError("expected a webhook payload of Alertmanager: nested too deep") from error
-    if payload.version != "4":
-        raise ValueError(f'expected version "4" of the payload, found {payload.version[:20]!r}')
-    return payload
-
-
-def _to_inbox_alert(payload_alert: PayloadAlert) -> PostedAlert | None:
-    """Returns the alert; None for too many or too long labels, or an invalid date."""
-    if len(payload_alert.labels) > MAX_LABELS or not all(
-        map(_is_valid_label, payload_alert.labels, payload_alert.labels.values())
-    ):
-        return None
-    try:
-        starts_ms = parse_time(payload_alert.startsAt)
-    except ValueError:
-        return None  # counted as refused; Go has a year 0
-    # Reserved names are ours: an alert from outside must not choose its source.
-    labels = tuple(
-        sorted((name, value) for name, value in payload_alert.labels.items() if not name.startswith(RESERVED_PREFIX))
-    )
-    return PostedAlert(payload_alert.fingerprint, starts_ms, payload_alert.status == "firing", labels)
-
-
-def _is_valid_label(name: str, value: str) -> bool:
-    return _NAME.fullmatch(name) is not None and len(value) <= MAX_VALUE_LENGTH
 
 
 def _build_response(status: HTTPStatus, body: bytes) -> web.Response:

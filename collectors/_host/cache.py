@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from collectors._host.regular_files import read_regular_file
+
 _MAX_BYTES = 1 << 20  # bytes; a repository of 1,000 sensor records is 130 KiB
 
 
@@ -25,8 +27,8 @@ class Cache:
         """Returns the text stored under the name, or None."""
         if name not in self._texts and self._folder is not None:
             # An unreadable file, or one that is not text, counts as absent.
-            with contextlib.suppress(OSError, UnicodeDecodeError), (self._folder / name).open(encoding="utf-8") as file:
-                self._texts[name] = file.read(_MAX_BYTES)
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                self._texts[name] = read_regular_file(self._folder / name, _MAX_BYTES).decode("utf-8")
         return self._texts.get(name)
 
     def put(self, name: str, text: str) -> None:

@@ -7,13 +7,13 @@ log-ins no further one is tried until the credentials file changes, in this proc
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import msgspec
 
 from collectors._host.files import means_absent
 from collectors._host.host import Host
+from collectors._host.regular_files import check_regular_file
 from collectors._ipmi.client import (
     DEVICES,
     Bmc,
@@ -27,6 +27,7 @@ from collectors._ipmi.client import (
 PORT = 623
 MAX_REFUSALS = 3
 _CACHE_NAME = "ipmi-refused.json"
+_MAX_CREDENTIAL_BYTES = 4096
 
 
 class BmcCredentials(NamedTuple):
@@ -142,7 +143,7 @@ def read_credentials(host: Host, path: str) -> BmcCredentials | None:
     The format is mount.cifs(8)'s. No note contains any of the content. A file that anybody may read is refused.
     """
     try:
-        status = os.stat(host.path(path))
+        status = check_regular_file(host.path(path), _MAX_CREDENTIAL_BYTES)
     except OSError as error:
         return host.note(path, error.strerror or str(error))
     if status.st_mode & 0o004:

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import promql_parser
 
-from collectors import Labels
+from collectors import Labels, read_regular_file
 from rules.durations import parse_duration
 from rules.strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load_yaml
 
 MINUTE_MS = 60_000
 STALE = "stale"
 MAX_VALUES = 1_000_000
+MAX_BYTES = 32 << 20  # of one file
 
 _NUMBER = r"(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[iI][nN][fF]|[nN][aA][nN])"
 _SERIES_VALUE = re.compile(rf"([+-]?{_NUMBER})(?:([+-]{_NUMBER})?x(\d+))?", re.ASCII)
@@ -115,7 +116,7 @@ def read_test_file(path: Path) -> TestFile:
     """Reads and checks the whole file; raises TestFileError."""
     reader = _Reader(path)
     try:
-        root = load_yaml(path.read_bytes())
+        root = load_yaml(read_regular_file(path, MAX_BYTES))
     except OSError as error:
         raise TestFileError(f"{path}: cannot be read: {error.strerror}") from None
     except StrictYamlError as error:

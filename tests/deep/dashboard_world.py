@@ -27,6 +27,7 @@ from agent.engines.baseline import Baseline, BaselineKey
 from agent.engines.placement_baseline import ProcessKey
 from tests import processes
 from tests.conftest import MACHINES, load
+from tests.secret_files import write_secret
 
 HOUSE = Path(__file__).parents[2]
 FIXTURES = HOUSE / "tests" / "collectors"
@@ -317,7 +318,7 @@ def run_reference_engine(folder: Path) -> Iterator[str]:
     port = processes.find_free_port()
     base = f"http://127.0.0.1:{port}"
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "16MiB", "--no-pin"]
-    (folder / "token").write_text("a token of this test alone")
+    write_secret(folder / "token", "a token of this test alone")
     arguments += ["--token-file", str(folder / "token")]
     over = threading.Event()
 

@@ -21,6 +21,7 @@ import pytest
 from agent.remediation import journal
 from tests import processes
 from tests.alertmanagers import build_machine, fetch_active_alerts, run_alertmanager
+from tests.secret_files import write_secret
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(240)]
 
@@ -246,7 +247,7 @@ def test_a_real_webhook_triggers_a_remedy_once(tmp_path: Path) -> None:
     acted = Peer()
     port, home = processes.find_free_port(), make_folder(tmp_path, "box")
     losing = Losing(f"127.0.0.1:{port}", losses=2)
-    (home / "webhook.token").write_text("a-token-for-alertmanager")
+    write_secret(home / "webhook.token", "a-token-for-alertmanager")
     remedy = {
         "name": "tell",
         "match": ['alertname="RackHot"'],

@@ -18,10 +18,11 @@ import pytest
 from agent.pacing.thermal_model import Plant
 from agent.remediation import journal
 from tests import processes
+from tests.secret_files import write_secret
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(240)]
 
-TOKEN = "test-token"
+TOKEN = "test-token-of-the-agent"
 # A third party's collector: what the sensor's file says is a DIMM's headroom. Below a picture of a machine remedies
 # only observe, so the sensor comes to the agent of this machine instead.
 COLLECTOR = '''
@@ -116,7 +117,7 @@ class Module:
 
 @pytest.fixture(name="engine")
 def _engine(tmp_path: Path) -> Iterator[Engine]:
-    (tmp_path / "token").write_text(TOKEN)
+    write_secret(tmp_path / "token", TOKEN)
     port = processes.find_free_port()
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "4MiB", "--nice", "0"]
     with processes.run_process([*arguments, "--token-file", str(tmp_path / "token")], tmp_path / "engine.log"):
@@ -137,7 +138,7 @@ def write_configuration(folder: Path, engine: Engine, port: int) -> Path:
     (folder / "rules.yml").write_text(RULES)
     state = folder / "state"
     state.mkdir()
-    (state / "pace_token").write_text(TOKEN)
+    write_secret(state / "pace_token", TOKEN)
     control = {"margin": 3, "safe": 0.3, "patience": 5, "always": True}
     remedy = {
         "name": "cool",

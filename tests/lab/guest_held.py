@@ -170,7 +170,8 @@ def configure(governor: str) -> None:
     }
     (HOME / "state").mkdir()
     for name in ("token", "pace_token"):
-        (HOME / "state" / name).write_text("token")
+        (HOME / "state" / name).touch(mode=0o600)  # the agent replaces a token that others can read or guess
+        (HOME / "state" / name).write_text("the-token-of-this-guest")
     (HOME / "rules.yml").write_text(RULES)
     (HOME / "steadytok.yml").write_text(json.dumps(config))
 

@@ -15,6 +15,7 @@ from agent.remediation.action_context import LiveActionContext
 from rules.history.history import History
 from tests import processes
 from tests.agent.actions.test_actions import ACTIONS, FakeContext, make_task
+from tests.secret_files import write_secret
 
 WARM, FREEZE, HAPROXY, COMMAND = (ACTIONS[name] for name in ("warm_up", "freeze", "haproxy", "command"))
 COLD = {"steadytok_engine_generated_tokens_total": 0.0, "steadytok_engine_requests_running": 0.0}
@@ -199,7 +200,7 @@ def test_command_tells_a_failure() -> None:
 
 def test_the_reference_engine_is_really_warmed_up(tmp_path: Path) -> None:
     """The engine has processed a prompt of nearly its whole context, whatever its vocabulary."""
-    (tmp_path / "token").write_text("token")
+    write_secret(tmp_path / "token", "token")
     port = processes.find_free_port()
     arguments = ["-m", "engine", "--port", str(port), "--size", "1MiB", "--token-file", str(tmp_path / "token")]
     with processes.run_process([sys.executable, *arguments], tmp_path / "log"):

@@ -24,6 +24,7 @@ from agent.config.schema import AlertingConfig, AlertmanagerSettings
 from agent.runtime.http_client import HttpClient
 from rules.alerts import Alert, AlertState
 from tests import certificates
+from tests.secret_files import write_secret
 
 FIRING = Alert("Hot", (("alertname", "Hot"),), (), AlertState.FIRING, 1.0, 1_000_000, "up", 1000, 1_060_000)
 
@@ -75,7 +76,7 @@ class Peer:
 def test_credentials_in_prometheus_own_keys(tmp_path: Path) -> None:
     """basic_auth and authorization, inline or from files; a changed file applies to the next request."""
     secret = tmp_path / "secret"
-    secret.write_text("first\n")
+    write_secret(secret, "first\n")
     peer = Peer()
 
     async def test() -> None:

@@ -19,6 +19,7 @@ import pytest
 from agent.remediation import journal
 from agent.remediation.model import AuditEntry, RemediationState
 from tests import processes
+from tests.secret_files import write_secret
 
 RULES = """
 groups:
@@ -42,7 +43,7 @@ pace.{function} = cut
 main(prog_name="steadytok")
 """
 NOW = "os.kill(os.getpid(), signal.SIGKILL)"
-TOKEN = "test-token"
+TOKEN = "test-token-of-the-agent"
 
 
 class Switch:
@@ -78,7 +79,7 @@ class Stage:
         self.state = folder / "state"
         self.state.mkdir()
         for name in ("token", "pace_token"):  # of the API, and of the engines
-            (self.state / name).write_text(TOKEN)
+            write_secret(self.state / name, TOKEN)
         (folder / "rules.yml").write_text(RULES)
         self.write_config(mode="enforce")
 
@@ -145,7 +146,7 @@ class Stage:
 @pytest.fixture(scope="module", name="engine")
 def _engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("engine")
-    (folder / "token").write_text(TOKEN)
+    write_secret(folder / "token", TOKEN)
     port = processes.find_free_port()
     arguments = [sys.executable, "-m", "engine", "--port", str(port), "--size", "1MiB", "--token-file"]
     with processes.run_process([*arguments, str(folder / "token")], folder / "log"):

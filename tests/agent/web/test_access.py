@@ -21,6 +21,7 @@ from tests.agent.web.served_site import (
     run_test,
     write_users,
 )
+from tests.secret_files import write_secret
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_guesses_wait_in_a_short_queue(tmp_path: Path, monkeypatch: pytest.Monke
 def test_tokens_of_machines(tmp_path: Path) -> None:
     """A token's file is read again when it changes; a short token and a missing file grant nothing."""
     file = tmp_path / "alertmanager.token"
-    file.write_text("first-token-of-a-machine\n")
+    write_secret(file, "first-token-of-a-machine\n")
 
     async def test(site: ServedSite) -> None:
         async def with_token(token: str) -> int:

@@ -1,0 +1,66 @@
+"""
+Finds conditions of a remedy that no alert can ever meet together: such a remedy would wait for ever, silently. Pure.
+
+Only what is certain is a fault: where no matcher and no pattern names the values of a label one by one, an alert may
+meet them all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from agent.alerting.identity import SOURCE
+from agent.remediation.evidence import REMEDY_ALERTS
+from rules.matchers import Matcher, Matchers
+
+MAX_POSTED_VALUE = 1024
+"""Characters of a posted label's value; the webhook refuses an alert with a longer one."""
+
+_LITERALS = re.compile(r"[^\\.+*?()\[\]{}^$]*")
+_RESERVED_PREFIX = "__"
+
+
+def find_contradictions(match: Matchers, trusted: Matchers, sources: Iterable[str]) -> Iterator[str]:
+    """Yields a sentence for each source and label whose conditions exclude each other."""
+    for source in sources:
+        conditions = (*match, *trusted) if source == "webhook" else match
+        for label in dict.fromkeys(matcher.label for matcher in match):
+            on_label = [matcher for matcher in conditions if matcher.label == label]
+            reason = _explain(label, on_label, source)
+            if reason:
+                shown = " and ".join(f'{matcher.label}{matcher.op}"{matcher.value}"' for matcher in on_label)
+                yield f"no {source} alert can have {shown}: {reason}"
+
+
+def _explain(label: str, matchers: list[Matcher], source: str) -> str:
+    """Returns why no alert of that source can meet the matchers of one label; empty if one may."""
+    if label.startswith(_RESERVED_PREFIX) and label != SOURCE and not _all_meet("", matchers):
+        return "labels that begin with __ are not in alerts"
+    values = _list_values(matchers)
+    if values is None:
+        return ""
+    values = [value for value in values if _all_meet(value, matchers)]
+    if not values:
+        if source == "webhook":
+            return "they exclude each other; write labels: and instance: for what a post may have there"
+        return "they exclude each other"
+    if label == "alertname" and all(value in REMEDY_ALERTS for value in values):
+        return "no remedy is for an alert about remedies"
+    if source == "webhook" and all(len(value) > MAX_POSTED_VALUE for value in values):
+        return f"a posted value has at most {MAX_POSTED_VALUE} characters"
+    return ""
+
+
+def _list_values(matchers: Iterable[Matcher]) -> list[str] | None:
+    """Returns the values that one matcher names one by one; None if none does."""
+    for matcher in matchers:
+        if matcher.op == "=":
+            return [matcher.value]
+        if matcher.op == "=~" and _LITERALS.fullmatch(matcher.value):
+            return matcher.value.split("|")
+    return None
+
+
+def _all_meet(value: str, matchers: Iterable[Matcher]) -> bool:
+    return all(matcher.test(value) for matcher in matchers)
