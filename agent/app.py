@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from types import ModuleType
 
 import structlog
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.alerting.silences import Silences
@@ -186,6 +186,7 @@ class Agent:
             remediator=self.remediator,
             canary=self.canary,
             engines=(engine.name for engine in config.engines),
+            registry=self._registry,
         )
 
     def _build_presenter(self, screen: Screen | None) -> Presenter:
@@ -312,10 +313,10 @@ class Agent:
         self.collectors.rebind_engine_collectors()
 
     def render_metrics(self) -> str:
-        """Renders /metrics: the newest value of every series in History, and the counters of the registry."""
+        """Renders /metrics from History alone, so that a scrape, a query and a rule see the same series."""
         series = self.history.get_latest()
         exported = compact_series(series) if self.config.web.metrics == "compact" else series
-        return self._exposition.render(exported) + generate_latest(self._registry).decode()
+        return self._exposition.render(exported)
 
     def _measure_seconds_since_tick(self) -> float | None:
         last_tick_at = self.loop.last_tick_at

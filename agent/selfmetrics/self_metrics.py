@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
+from prometheus_client import CollectorRegistry
+
 from agent.config.schema import CANARY
 from agent.engines.baseline import Baseline
 from agent.engines.canary import Canary
@@ -16,6 +18,7 @@ from agent.sampling.hotplug import Hotplug
 from agent.sampling.sampler import Sampler
 from agent.selfmetrics import definitions, readings
 from agent.selfmetrics.process import Footprint
+from agent.selfmetrics.registry import RegistryReader
 from collectors import Reading
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
@@ -37,8 +40,9 @@ class SelfMetrics:
         remediator: Remediator,
         canary: Canary | None,
         engines: Iterable[str],
+        registry: CollectorRegistry,
     ) -> None:
-        """`engines`: the names of the engines in the configuration."""
+        """`engines`: the names of the engines in the configuration; `registry`: what is counted between ticks."""
         self.engines = tuple(engines)
         self._sampler = sampler
         self._stale_after = stale_after
@@ -50,6 +54,7 @@ class SelfMetrics:
         self._remediator = remediator
         self._canary = canary
         self._footprint = Footprint()
+        self._registry = RegistryReader(registry)
         self._version = version()
 
     def read(
@@ -69,6 +74,7 @@ class SelfMetrics:
         yield from readings.read_engines(self._baseline, self._history, now_ms, self.engines, canary, duties)
         yield from readings.read_remedies(self._remediator)
         yield from readings.read_pacing(self._plant_learner, self._remediator)
+        yield from self._registry.read()
 
     def _list_pids(self) -> dict[str, int | None]:
         canary = None if self._canary is None else self._canary.child.pid

@@ -1,8 +1,9 @@
 """
 Prometheus' query API, answered from History, so that Grafana and `promtool query` work against the agent itself.
 
-https://prometheus.io/docs/prometheus/latest/querying/api/. Every series carries `job` and `instance`, visible to
-matchers, groupings and joins (rules/history/snapshot.py). `lookback_delta` is refused; `stats` and exemplars are empty.
+https://prometheus.io/docs/prometheus/latest/querying/api/. Series have the labels that rules see: sampled ones `job` and
+`instance` too, recorded ones and ALERTS those of their rule. `lookback_delta` is refused; `stats` and exemplars are
+empty.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class QueryApi:
         """Runs a job in a thread, over a snapshot taken when the job's turn comes."""
 
         def prepare() -> Callable[[], bytes]:
-            snapshot = self._context.history.snapshot(self._context.identity)
+            snapshot = self._context.history.snapshot()
             return lambda: _compress(job(snapshot), params.accepts_gzip)
 
         return await self._queries.run(prepare, params.get_duration("timeout", round(MAX_QUERY_SECONDS * 1000)) / 1000)

@@ -274,11 +274,11 @@ class History:
         self._selections[matchers] = (epoch, selection)
         return selection
 
-    def snapshot(self, identity: Mapping[str, str]) -> Snapshot:
-        """Returns a snapshot for a query in another thread; its series all carry that identity."""
+    def snapshot(self) -> Snapshot:
+        """Returns a snapshot for a query in another thread; its series have the labels that rules see."""
         if self._index[0] != self._changes:
             self._index = (self._changes, {name: series.copy() for name, series in self._series.items()})
-        return Snapshot({group.name: group.freeze() for group in self._groups.values()}, self._index[1], identity)
+        return Snapshot({group.name: group.freeze() for group in self._groups.values()}, self._index[1])
 
     def _select_series(self, matchers: Matchers, names: Iterable[str]) -> Selection:
         matches = build_labels_test(matchers)

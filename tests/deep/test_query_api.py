@@ -133,7 +133,7 @@ def _points(row: int) -> Iterator[tuple[Metric, dict[str, str], float]]:
 
 
 def _history() -> History:
-    history = History(86_400_000)
+    history = History(86_400_000, identity=IDENTITY)
     for row in range(ROWS):
         samples = [Sample(metric, tuple(labels.items()), value) for metric, labels, value in _points(row)]
         history.record("test", START_MS + row * INTERVAL_MS, samples)
