@@ -75,9 +75,10 @@ WALLS: Mapping[str, Mapping[str, str]] = {
         "alert_restore": "alerts model",
         "dependencies": "model",
         "rulefile": "dependencies model promql templates durations strict_yaml",
+        "reach": "model durations",
         "outcome": "model promql templates history alerts",
         "state": "dependencies model history alerts",
-        "evaluator": "state outcome alert_restore model promql history alerts",
+        "evaluator": "state outcome alert_restore reach model promql history alerts",
         "unittests": "evaluator rulefile model promql templates history alerts durations strict_yaml",
     },
     "engine": {

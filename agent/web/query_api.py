@@ -1,9 +1,9 @@
 """
 Prometheus' query API, answered from History, so that Grafana and `promtool query` work against the agent itself.
 
-https://prometheus.io/docs/prometheus/latest/querying/api/. Series have the labels that rules see: sampled ones `job` and
-`instance` too, recorded ones and ALERTS those of their rule. `lookback_delta` is refused; `stats` and exemplars are
-empty.
+https://prometheus.io/docs/prometheus/latest/querying/api/. Series have the labels that rules see: recorded ones and
+ALERTS those of their rule, sampled ones `job` and `instance` too. `lookback_delta` is refused; `stats` and exemplars
+are empty.
 """
 
 from __future__ import annotations
