@@ -39,8 +39,8 @@ QUERIES = (
 )
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
+@pytest.fixture(name="running", scope="module")
+def _start_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAgent]:
     home = tmp_path_factory.mktemp("agent")
     echoes = "".join(f"  - {{record: 'echo:{i}', expr: '{query}'}}\n" for i, query in enumerate(QUERIES))
     (home / "probe.yml").write_text(RULES + echoes)
