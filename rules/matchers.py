@@ -18,6 +18,14 @@ from collectors import Labels
 NAME = "__name__"
 
 
+def is_valid_name(text: str) -> bool:
+    """True for a name of a label or a metric: since Prometheus 3 any text that UTF-8 can encode, but none is empty."""
+    try:
+        return bool(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
 def compile_pattern(text: str) -> Any:
     """
     Compiles a regular expression of Prometheus: RE2 whose dot matches newline. Raises ValueError if it is invalid.

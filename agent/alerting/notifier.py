@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import re
 import urllib.parse
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
@@ -24,6 +23,7 @@ from agent.alerting.alertmanagers import AlertmanagerDiscovery, AlertmanagerTarg
 from agent.config.schema import AlertingConfig
 from collectors import Labels
 from rules.alerts import Alert, AlertState
+from rules.matchers import is_valid_name
 
 if TYPE_CHECKING:
     import aiohttp
@@ -33,7 +33,6 @@ QUEUE = 10_000  # alerts queued for one Alertmanager; the oldest are dropped fir
 MAX_PER_TICK = QUEUE // 2  # alerts queued in one tick; the others are due at the next tick, when the queue is shorter
 BATCH = 256  # alerts in one request
 DISCOVERY_INTERVAL = 5.0  # seconds between checks of the files that list Alertmanagers
-_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 EXPIRY_DELAYS = 4  # resend delays until Alertmanager expires an alert that is no longer sent
 
 
@@ -72,7 +71,7 @@ def _to_utf8(value: str) -> str:
 
 def find_fault(alert: Mapping[str, Any]) -> str:
     """Returns why Alertmanager would reject the alert and with it the batch; empty if it would accept it."""
-    invalid = [name for name in (*alert["labels"], *alert["annotations"]) if not _LABEL_NAME.fullmatch(name)]
+    invalid = [name for name in (*alert["labels"], *alert["annotations"]) if not is_valid_name(name)]
     if not alert["labels"] or invalid:
         return f"invalid label names: {', '.join(map(repr, invalid))}" if invalid else "it has no label"
     return "" if alert["endsAt"] >= alert["startsAt"] else "it ends before it starts"

@@ -9,7 +9,6 @@ are empty.
 from __future__ import annotations
 
 import gzip
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from operator import itemgetter
@@ -21,12 +20,12 @@ from aiohttp import web
 from agent.runtime.errors import describe_fault
 from agent.web import prometheus_json, rules_api
 from agent.web.context import WebContext
-from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
+from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters, unescape_name
 from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
 from collectors import Labels
 from rules import promql
 from rules.history.snapshot import Snapshot
-from rules.matchers import Matchers
+from rules.matchers import Matchers, is_valid_name
 from rules.promql import QueryBudget
 from rules.promql.selectors import MAX_STEPS
 
@@ -35,7 +34,6 @@ MAX_CELLS = 3_000_000
 
 TRUNCATED = "results truncated due to limit"
 
-_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _GZIP_THRESHOLD = 1024  # bytes
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -163,8 +161,8 @@ class QueryApi:
         )
 
     async def _serve_label_values(self, params: Parameters) -> bytes:
-        label_name = params.get_text("name")
-        if not _LABEL_NAME.fullmatch(label_name):
+        label_name = unescape_name(params.get_text("name"))
+        if not is_valid_name(label_name):
             raise BadRequestError(f'invalid label name: "{label_name}"')
 
         def list_values(label_sets: Iterable[Labels]) -> list[str]:

@@ -23,6 +23,7 @@ MAX_FIELDS = 1000
 
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+_ESCAPED = re.compile(r"__|_([0-9a-fA-F]{1,5})_", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _EXTREME_TIMES = {"-292273086-05-16T16:47:06Z": -FARTHEST_MS, "292277025-08-18T07:12:54.999999999Z": FARTHEST_MS}
 
@@ -82,6 +83,13 @@ async def read_parameters(request: web.Request) -> Parameters:
         raise BadRequestError(f"error parsing form values: more than {MAX_FIELDS} fields") from None
     accepts_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
     return Parameters([*request.match_info.items(), *form, *address], accepts_gzip=accepts_gzip)
+
+
+def unescape_name(text: str) -> str:
+    """Reads a name of a label that may be escaped for an address: `U__a_2e_b` is a.b, and two underscores are one."""
+    if not text.startswith("U__"):
+        return text
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else "_", text.removeprefix("U__"))
 
 
 def parse_time(text: str) -> int:
