@@ -98,8 +98,8 @@ class _FileReader:
         except StrictYamlError as error:
             self.report(error.mark, str(error))
             return []
-        for error in repeated:
-            self.report(error.mark, str(error))
+        for fault in repeated:
+            self.report(fault.mark, str(fault))
         return [] if root is None else list(self.read_groups(root))
 
     def read_groups(self, root: Value) -> Iterator[Group]:

@@ -22,6 +22,7 @@ from agent.web import prometheus_json, rules_api
 from agent.web.context import WebContext
 from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters, unescape_name
 from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
+from agent.web.status_api import StatusApi, summarize_series
 from collectors import Labels
 from rules import promql
 from rules.history.snapshot import Snapshot
@@ -34,6 +35,12 @@ MAX_CELLS = 3_000_000
 
 TRUNCATED = "results truncated due to limit"
 
+_CORS_HEADERS = {
+    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Origin",
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Date",
+}
 _GZIP_THRESHOLD = 1024  # bytes
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -49,6 +56,7 @@ class QueryApi:
     def __init__(self, context: WebContext) -> None:
         self._context = context
         self._queries = QueryRunner()
+        self._status = StatusApi(context)
         self._log = structlog.get_logger()
 
     def routes(self) -> list[web.RouteDef]:
@@ -59,20 +67,33 @@ class QueryApi:
             "series": self._serve_series,
             "labels": self._serve_labels,
             "query_exemplars": self._serve_exemplars,
+            "format_query": self._serve_formatted_query,
         }
         get_only: dict[str, Endpoint] = {
             "label/{name}/values": self._serve_label_values,
             "metadata": self._serve_metadata,
             "rules": self._serve_rules,
             "alerts": self._serve_alerts,
-            "status/buildinfo": self._serve_build_info,
+            "targets": self._make_endpoint(lambda status: status.list_targets()),
+            "status/buildinfo": self._make_endpoint(lambda status: status.describe_build()),
+            "status/runtimeinfo": self._make_endpoint(lambda status: status.describe_runtime()),
+            "status/config": self._make_endpoint(lambda status: status.describe_config()),
+            "status/flags": self._make_endpoint(lambda status: status.list_flags()),
+            "status/tsdb": self._serve_series_statistics,
         }
         routes = [
             method(f"/api/v1/{path}", self._wrap_route(endpoint))
             for path, endpoint in get_and_post.items()
             for method in (web.get, web.post)
         ]
-        return routes + [web.get(f"/api/v1/{path}", self._wrap_route(endpoint)) for path, endpoint in get_only.items()]
+        routes += [web.get(f"/api/v1/{path}", self._wrap_route(endpoint)) for path, endpoint in get_only.items()]
+        return routes + [web.options(f"/api/v1/{path}", _answer_preflight) for path in (*get_and_post, *get_only)]
+
+    def _make_endpoint(self, describe: Callable[[StatusApi], object]) -> Endpoint:
+        async def serve(params: Parameters) -> bytes:
+            return prometheus_json.encode_data(describe(self._status))
+
+        return serve
 
     def _wrap_route(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def respond(request: web.Request) -> web.Response:
@@ -91,7 +112,7 @@ class QueryApi:
                 self._log.exception("a request to the query API failed", path=request.path)
                 reason = f"internal error: {describe_fault(error)}"
                 status, body = HTTPStatus.INTERNAL_SERVER_ERROR, prometheus_json.encode_failure("internal", reason)
-            headers = {"Content-Type": "application/json", "Vary": "Accept-Encoding"}
+            headers = {"Content-Type": "application/json", "Vary": "Accept-Encoding", **_build_cors_headers(request)}
             if body.startswith(_GZIP_MAGIC):
                 headers["Content-Encoding"] = "gzip"
             return web.Response(status=status, body=body, headers=headers)
@@ -210,9 +231,31 @@ class QueryApi:
     async def _serve_alerts(self, params: Parameters) -> bytes:
         return prometheus_json.encode_data(rules_api.list_alerts(self._context.rules(), self._context.identity))
 
-    async def _serve_build_info(self, params: Parameters) -> bytes:
-        unknown = dict.fromkeys(("revision", "branch", "buildUser", "buildDate", "goVersion"), "")
-        return prometheus_json.encode_data({"version": self._context.version, **unknown})
+    async def _serve_formatted_query(self, params: Parameters) -> bytes:
+        try:
+            return prometheus_json.encode_data(promql.format_expression(params.get_text("query")))
+        except promql.PromqlError as error:
+            raise BadRequestError(f'invalid parameter "query": {error}') from None
+
+    async def _serve_series_statistics(self, params: Parameters) -> bytes:
+        limit = params.get_limit()
+        return await self._run_job(
+            params, lambda snapshot: prometheus_json.encode_data(summarize_series(snapshot, limit))
+        )
+
+
+async def _answer_preflight(request: web.Request) -> web.Response:
+    return web.Response(status=HTTPStatus.NO_CONTENT, headers=_build_cors_headers(request))
+
+
+def _build_cors_headers(request: web.Request) -> dict[str, str]:
+    """
+    Lets pages of other origins read, as Prometheus does by default.
+
+    Only the endpoints of this file do, which change nothing. No browser adds a credential, because the wildcard forbids
+    that: a page reads what everybody may, or names a token that its reader gave it.
+    """
+    return {**_CORS_HEADERS, "Vary": "Accept-Encoding, Origin"} if "Origin" in request.headers else {}
 
 
 def _evaluate_instant(query: promql.Query, snapshot: Snapshot, at_ms: int, limit: int) -> bytes:

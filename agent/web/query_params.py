@@ -6,11 +6,14 @@ The formats and the words of every refusal are Prometheus': https://prometheus.i
 
 from __future__ import annotations
 
+import email
+import email.policy
 import math
 import re
 import urllib.parse
 from collections.abc import Callable
 from datetime import datetime
+from email.message import EmailMessage
 from typing import TypeVar
 
 from aiohttp import web
@@ -18,6 +21,7 @@ from aiohttp import web
 from rules.durations import parse_duration
 
 FORM = "application/x-www-form-urlencoded"
+MULTIPART_FORM = "multipart/form-data"
 FARTHEST_MS = 10**15  # the year 33658; beyond it, arithmetic on times would overflow
 MAX_FIELDS = 1000
 
@@ -75,14 +79,35 @@ class Parameters:
 
 async def read_parameters(request: web.Request) -> Parameters:
     """Reads the parameters of a GET or a form; raises BadRequestError when there are too many."""
-    text = await request.text() if request.method == "POST" and request.content_type == FORM else ""
     try:
-        form = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        form = await _read_form(request) if request.method == "POST" else []
         address = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise BadRequestError(f"error parsing form values: more than {MAX_FIELDS} fields") from None
     accepts_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
     return Parameters([*request.match_info.items(), *form, *address], accepts_gzip=accepts_gzip)
+
+
+async def _read_form(request: web.Request) -> list[tuple[str, str]]:
+    """Reads the fields of a form in either encoding; raises ValueError when there are too many."""
+    if request.content_type == FORM:
+        return urllib.parse.parse_qsl(await request.text(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    if request.content_type != MULTIPART_FORM:
+        return []
+    # Not request.multipart(): access control has read the body already, which bounds it.
+    head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode("utf-8", "surrogateescape")
+    message = email.message_from_bytes(head + await request.read(), policy=email.policy.HTTP)
+    parts = list(message.iter_parts()) if isinstance(message, EmailMessage) and message.is_multipart() else []
+    if not parts:
+        raise BadRequestError("error parsing form values: the body is not the multipart form that its headers promise")
+    if len(parts) > MAX_FIELDS:
+        raise ValueError("too many fields")
+    fields = ((part.get_param("name", header="content-disposition"), part.get_payload(decode=True)) for part in parts)
+    return [
+        (name, value.decode("utf-8", "replace"))
+        for name, value in fields
+        if isinstance(name, str) and isinstance(value, bytes)
+    ]
 
 
 def unescape_name(text: str) -> str:

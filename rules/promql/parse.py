@@ -35,7 +35,9 @@ from rules.promql.plan import (
     VectorSelector,
     infer_kind,
 )
+from rules.promql.tokens import quote
 
+DEFAULT_STEP_MS = 60_000  # of a subquery without a step, where nothing depends on it
 MAX_BYTES = 64 << 10
 MAX_DEPTH = 200  # promql-parser overflows the stack of the whole process at about 4,000 levels
 MAX_ESCAPES = 2_000  # and at about 20,000 escapes in a string, or comments
@@ -56,6 +58,7 @@ _NORMALIZABLE = re.compile(
     + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)",
     re.DOTALL,
 )
+_NUMBERED_PATTERN = re.compile(r'([=!]~)"(\d+)\|?"')
 _LONG_NUMBER = re.compile(r"\d++(?:_\d++)++")
 _NEGATIVE_AT = re.compile(r"@\s*-")
 _NATIVE_HISTOGRAM_FUNCTIONS = (
@@ -98,6 +101,15 @@ def _parse_unlocated(text: str, subquery_step_ms: int) -> Node:
     except (ValueError, OverflowError) as error:
         raise PromqlError(str(error)) from error
     return _Planner(subquery_step_ms, patterns).plan(tree)
+
+
+def format_expression(text: str) -> str:
+    """Formats an expression over lines, with its parts in their order; raises PromqlError."""
+    parse(text, DEFAULT_STEP_MS)
+    patterns: list[str] = []
+    formatted = promql_parser.parse(_NORMALIZABLE.sub(lambda token: _normalize_token(token, patterns), text)).prettify()
+    # Inside another string the quotes would be escaped, so only matchers are replaced.
+    return _NUMBERED_PATTERN.sub(lambda match: match[1] + quote(patterns[int(match[2])]), formatted)
 
 
 def _check_limits(text: str) -> None:

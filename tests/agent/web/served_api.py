@@ -65,6 +65,9 @@ class ServedApi:
             identity=IDENTITY,
             version="1.2.3",
             subquery_step_ms=1000,
+            external_labels=IDENTITY,
+            external_url="http://x",
+            since_tick=lambda: 0.5,
         )
 
     def get(self, path: str, **parameters: Any) -> tuple[int, Any]:
