@@ -133,11 +133,18 @@ def _normalize_token(token: re.Match[str], patterns: list[str]) -> str:
     one that matches everything: only the Planner can decide that.
     """
     if token["match"]:
-        patterns.append(cast("Any", promql_parser.parse(token["pattern"])).val)
+        patterns.append(cast("Any", promql_parser.parse(_quote_raw_text(token["pattern"]))).val)
         return f'{token[0][:2]}"{len(patterns) - 1}{"|" if token[0][0] == "!" else ""}"'
+    if token["text"]:
+        return _quote_raw_text(token[0])
     if token["number"] and _LONG_NUMBER.fullmatch(token[0]):
         return token[0].replace("_", "")
     return " " if token["comment"] else token[0]
+
+
+def _quote_raw_text(text: str) -> str:
+    """Writes a raw string with double quotes: promql-parser takes its backslashes, as of `\\d`, for bad escapes."""
+    return quote(text[1:-1]) if len(text) > 1 and text[0] == text[-1] == "`" else text
 
 
 def _blank_text(token: re.Match[str]) -> str:

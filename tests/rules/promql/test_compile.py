@@ -56,6 +56,8 @@ def test_what_is_no_expression_for_us_is_refused_in_a_sentence(text: str, senten
 @pytest.mark.parametrize(
     "text",
     [
+        r"heat{a='@ -5',b=`\d+\"`,c=~`\w+\.\d`}",
+        r"label_replace(heat, `a`, `$1\d`, `b`, `(\d+)`)",
         "heat{a='@ -5'}",
         'heat{a="((((' + "(" * 300 + '"}',
         "heat # a comment with ((( and @ -1\n > 5",
