@@ -58,6 +58,9 @@ _NORMALIZABLE = re.compile(
     + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)",
     re.DOTALL,
 )
+# Words that promql-parser reserves, although Prometheus takes them for names too, wherever no range is before them.
+_RANGE_MODIFIERS = ("anchored", "smoothed")
+_AS_NAME = "__as_a_name"
 _NUMBERED_PATTERN = re.compile(r'([=!]~)"(\d+)\|?"')
 _LONG_NUMBER = re.compile(r"\d++(?:_\d++)++")
 _NEGATIVE_AT = re.compile(r"@\s*-")
@@ -109,7 +112,8 @@ def format_expression(text: str) -> str:
     patterns: list[str] = []
     formatted = promql_parser.parse(_NORMALIZABLE.sub(lambda token: _normalize_token(token, patterns), text)).prettify()
     # Inside another string the quotes would be escaped, so only matchers are replaced.
-    return _NUMBERED_PATTERN.sub(lambda match: match[1] + quote(patterns[int(match[2])]), formatted)
+    formatted = _NUMBERED_PATTERN.sub(lambda match: match[1] + quote(patterns[int(match[2])]), formatted)
+    return _restore_name(formatted)
 
 
 def _check_limits(text: str) -> None:
@@ -137,9 +141,15 @@ def _normalize_token(token: re.Match[str], patterns: list[str]) -> str:
         return f'{token[0][:2]}"{len(patterns) - 1}{"|" if token[0][0] == "!" else ""}"'
     if token["text"]:
         return _quote_raw_text(token[0])
+    if (token["name"] or "").lower() in _RANGE_MODIFIERS and not token.string[: token.start()].rstrip().endswith("]"):
+        return token[0] + _AS_NAME
     if token["number"] and _LONG_NUMBER.fullmatch(token[0]):
         return token[0].replace("_", "")
     return " " if token["comment"] else token[0]
+
+
+def _restore_name(text: str) -> str:
+    return text.replace(_AS_NAME, "")
 
 
 def _quote_raw_text(text: str) -> str:
@@ -218,7 +228,7 @@ class _Planner:
             raise PromqlError(_describe_unsupported("aggregation", op, native=False))
         modifier = tree.modifier
         without = modifier is not None and str(modifier.type).endswith("Without")
-        labels = () if modifier is None else tuple(sorted(set(modifier.labels)))
+        labels = () if modifier is None else tuple(sorted(set(map(_restore_name, modifier.labels))))
         parameter = None if tree.param is None else self.plan(tree.param)
         return Aggregate(op, self.plan(tree.expr), parameter, labels, without)
 
@@ -264,21 +274,21 @@ def _convert_matching(op: str, modifier: Any) -> Matching:
     card = _CARDS[str(modifier.card).rsplit(".", 1)[-1]] if card != "many-to-many" else card
     matching = modifier.matching
     on = matching is not None and str(matching.type).endswith("Include")
-    labels = () if matching is None else tuple(sorted(set(matching.labels)))
-    return Matching(cast("Any", card), on, labels, tuple(modifier.group_labels or ()))
+    labels = () if matching is None else tuple(sorted(set(map(_restore_name, matching.labels))))
+    return Matching(cast("Any", card), on, labels, tuple(map(_restore_name, modifier.group_labels or ())))
 
 
 def _convert_matchers(tree: Any, patterns: list[str]) -> tuple[Matcher, ...]:
     if tree.matchers.or_matchers:
         raise PromqlError('parse error: "or" between label matchers is not PromQL')
-    matchers = [] if tree.name is None else [Matcher(NAME, "=", tree.name)]
+    matchers = [] if tree.name is None else [Matcher(NAME, "=", _restore_name(tree.name))]
     for condition in tree.matchers.matchers:
         op = _MATCH_OPS[str(condition.op).rsplit(".", 1)[-1]]
         value = condition.value
         if op in ("=~", "!~"):
             value = patterns[int(value.rstrip("|"))]
             _check_pattern(value)
-        matchers.append(Matcher(condition.name, cast("Any", op), value))
+        matchers.append(Matcher(_restore_name(condition.name), cast("Any", op), value))
     if sum(matcher.label == NAME and matcher.op == "=" for matcher in matchers) > 1:
         raise PromqlError("parse error: metric name must not be set twice")
     if all(matcher.test("") for matcher in matchers):

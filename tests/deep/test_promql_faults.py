@@ -49,7 +49,8 @@ AGREED = 0.95
 
 def build_broken_expressions(count: int) -> list[str]:
     """Returns expressions with a token removed, doubled, exchanged or replaced; always the same ones."""
-    chance, broken = random.Random(14), set()
+    chance = random.Random(14)
+    broken: set[str] = set()
     while len(broken) < count:
         tokens = TOKEN.findall(chance.choice(EXPRESSIONS))
         position, kind = chance.randrange(len(tokens)), chance.choice(("remove", "double", "exchange", "replace"))
@@ -102,3 +103,29 @@ def test_faults_have_the_places_of_promtool(tmp_path: Path) -> None:
     assert len(refused) > len(expressions) / 2
     assert sum(theirs == ours for theirs, ours in refused) >= AGREED * len(refused)
     assert sum(bool(theirs) != bool(ours) for theirs, ours in places) <= (1 - AGREED) * len(places)
+
+
+WORDS = (
+    "sum", "count_values", "limitk", "by", "without", "on", "ignoring", "group_left", "bool", "offset", "start", "end",
+    "and", "atan2", "inf", "NaN", "smoothed", "anchored", "fill", "step", "range", "By", "job", "rate",
+)  # fmt: skip
+FORMS = (
+    "sum(x) by (W)",
+    "x + on(W) y",
+    "x * on(a) group_left(W) y",
+    'x{W="a"}',
+    "W",
+    "rate(W[5m])",
+    'W{a="b"}',
+    "W(x)",
+    "x W y",
+)
+
+
+def test_words_are_names_where_they_are_for_promtool(tmp_path: Path) -> None:
+    """Each word that means something somewhere is a name, or is refused, exactly where Prometheus does so."""
+    expressions = [form.replace("W", word) for word in WORDS for form in FORMS]
+    theirs = read_promtool_places(tmp_path, expressions)
+    ours = [find_place(text) for text in expressions]
+
+    assert [text for text, a, b in zip(expressions, theirs, ours, strict=True) if bool(a) != bool(b)] == []

@@ -59,6 +59,7 @@ def test_what_is_no_expression_for_us_is_refused_in_a_sentence(text: str, senten
         r"heat{a='@ -5',b=`\d+\"`,c=~`\w+\.\d`}",
         r"label_replace(heat, `a`, `$1\d`, `b`, `(\d+)`)",
         "heat{a='@ -5'}",
+        "sum by (anchored) (smoothed{anchored='a'}) / on (smoothed) group_left (anchored) Anchored",
         'heat{a="((((' + "(" * 300 + '"}',
         "heat # a comment with ((( and @ -1\n > 5",
         " or ".join(f"heat{{a='{i}',b!='{i}'}}" for i in range(150)),
