@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from agent.commands import check
 from agent.commands.rules import command
 from collectors import Sample, gauge
 from rules import promql
@@ -205,3 +206,16 @@ def test_files_of_users_are_checked_and_tested() -> None:
 
     assert run_command("check", folder / "engines.yml").exit_code == 0
     assert run_command("test", folder / "tests.yml").exit_code == 0
+
+
+def test_the_whole_check_names_long_rules_and_goes_on(tmp_path: Path) -> None:
+    """`steadytok check` prints the same sentence, and then reads the collectors: the agent runs without that rule."""
+    path = PICTURES / "promql-long-ranges/disks.yml"
+    config = tmp_path / "steadytok.yml"
+    config.write_text(f"rules: {{builtin: false, files: [{path}]}}\n")
+    printed = CliRunner().invoke(check.command, ["--config", str(config), "--root", str(tmp_path)]).output.splitlines()
+    (count,) = (line.split() for line in printed if line.startswith("rules"))
+
+    assert count == ["rules", "3", "loaded"]
+    assert sum("looks back" in line and "of sample.keep" in line for line in printed) == 2
+    assert len(printed) > 10
