@@ -232,10 +232,13 @@ class QueryApi:
         return prometheus_json.encode_data(rules_api.list_alerts(self._context.rules(), self._context.identity))
 
     async def _serve_formatted_query(self, params: Parameters) -> bytes:
-        try:
-            return prometheus_json.encode_data(promql.format_expression(params.get_text("query")))
-        except promql.PromqlError as error:
-            raise BadRequestError(f'invalid parameter "query": {error}') from None
+        def job(snapshot: Snapshot) -> bytes:
+            try:
+                return prometheus_json.encode_data(promql.format_expression(params.get_text("query")))
+            except promql.PromqlError as error:
+                raise BadRequestError(f'invalid parameter "query": {error}') from None
+
+        return await self._run_job(params, job)
 
     async def _serve_series_statistics(self, params: Parameters) -> bytes:
         limit = params.get_limit()

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from rules.promql.syntax import ExprSyntaxError, Part, read_syntax
 
-MAX_TRIED = 1 << 20  # characters; a long chain would be tried once for each of its operators
+MAX_LOCATED = 16 << 10  # characters of a text whose fault is located; reading more would take a tenth of a second
+MAX_TRIED = 1 << 17  # characters; a long chain would be tried once for each of its operators
 
 _EXPERIMENTAL = (
     (re.compile(r"\]\s*(?:smoothed|anchored)\b", re.IGNORECASE), "the range modifiers smoothed and anchored are"),
@@ -42,6 +43,8 @@ class Trial(NamedTuple):
 
 def describe_fault(text: str, refusal: str, attempt: Callable[[str], Trial]) -> str:
     """Describes the fault of a text that was refused for that reason; `attempt` tries a part of it."""
+    if len(text) > MAX_LOCATED:
+        return format_fault(text, 0, refusal)
     try:
         part = read_syntax(text, lambda name: not attempt(f"{name}()").reason.startswith("unknown function"))
     except ExprSyntaxError as fault:
@@ -77,7 +80,7 @@ class _Search:
     def descend(self, part: Part, reason: str) -> tuple[int, str]:
         """Returns the offset and the reason of the fault."""
         while True:
-            for inner in part.parts if self._tried < MAX_TRIED else ():
+            for inner in part.parts:
                 trial = self._try(inner)
                 if trial.reason:
                     part, reason = inner, trial.reason
@@ -87,11 +90,15 @@ class _Search:
 
     def _try(self, part: Part) -> Trial:
         text = self._text[part.start : part.end]
-        self._tried += len(text)
         if not part.is_matcher:
-            return self._attempt(text)
-        trial = self._attempt(f"{{{text}}}")  # alone it may select everything, which is no fault of the matcher
+            return self._attempt_bounded(text)
+        trial = self._attempt_bounded(f"{{{text}}}")  # alone it may select everything, which is no fault of the matcher
         return trial if "regexp" in trial.reason else Trial("", "")
+
+    def _attempt_bounded(self, text: str) -> Trial:
+        """Tries a text; once enough was tried, nothing is refused, and the fault is that of the part so far."""
+        self._tried += len(text)
+        return self._attempt(text) if self._tried < MAX_TRIED else Trial("", "")
 
     def _find_offset(self, part: Part, reason: str) -> int:
         """Finds what Prometheus points at: an argument, an operator, a duration, or the part as a whole."""
@@ -110,7 +117,7 @@ class _Search:
         candidates = [inner for inner in part.parts if self._try(inner).kind == actual]
         for inner in candidates:
             before, after = self._text[part.start : inner.start], self._text[inner.end : part.end]
-            if not self._attempt(f"{before}{_EXAMPLES.get(expected, '')}{after}").reason:
+            if not self._attempt_bounded(f"{before}{_EXAMPLES.get(expected, '')}{after}").reason:
                 return inner.start
         return candidates[0].start if candidates else part.start
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rules import promql
 from rules.promql import PromqlError
+from rules.promql.faults import MAX_TRIED, Trial, describe_fault
 from rules.promql.syntax import Part, read_syntax
 from tests.deep import promql_grammar
 
@@ -88,6 +89,30 @@ def find_fault(text: str) -> str:
 def test_a_fault_has_its_place(text: str, fault: str) -> None:
     """The place is where Prometheus' parser finds it: the first token that cannot follow, or the innermost bad part."""
     assert find_fault(text) == fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "label_join(" + ",".join(["abs(x)"] * 1500) + ")",
+        "foo(" + ",".join(["x"] * 8000) + ")",
+        "x{" + ",".join(['a=~"b"'] * 1500) + ',a=~"("}',
+        "abs(" * 190 + ",".join(["x"] * 7000) + ")" * 190,
+        "foo(" + ",".join(["x"] * 30_000) + ")",
+        'x{a="b"' * 8000,
+    ],
+)
+def test_a_search_for_a_place_is_bounded(text: str) -> None:
+    """However many parts could have the fault, only so many characters are tried again."""
+    tried: list[int] = []
+
+    def attempt(part: str) -> Trial:
+        tried.append(len(part))
+        return Trial("some reason", "")
+
+    assert re.match(r"\d+:\d+: parse error: ", describe_fault(text, "some reason", attempt))
+    assert sum(tried) <= MAX_TRIED + 2 * len(text)
+    assert re.match(r"\d+:\d+: parse error: ", find_fault(text))
 
 
 def iter_parts(part: Part) -> list[Part]:
