@@ -50,7 +50,7 @@ def test_no_fault_hides_another() -> None:
     """An empty group name, a repeated key and a bad limit each leave the faults of the rules below to be named."""
     places = [message.split(": ")[0] for message in list_errors("promql-empty-group-name")]
 
-    assert sorted(places, key=lambda place: [int(number) for number in place.split(":")]) == [
+    assert sorted(places, key=lambda position: [int(number) for number in position.split(":")]) == [
         "2:3",
         "4:26",
         "5:5",
@@ -80,8 +80,8 @@ def test_patterns_of_go_are_loaded_and_match() -> None:
     assert matched["ungreedy"] == ["a"]
     assert matched["none_empty"] == sorted(set(hosts) - {"b"})
     assert [
-        dict(each).get("port")
-        for each, _ in promql.compile(r'label_replace(up, "port", "$1", "host", "\\Q10.0.0.1\\E:(.*)")').evaluate_at(
+        dict(labels).get("port")
+        for labels, _ in promql.compile(r'label_replace(up, "port", "$1", "host", "\\Q10.0.0.1\\E:(.*)")').evaluate_at(
             history, 1000
         )
     ].count("9100") == 1
