@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from types import ModuleType
 
 import structlog
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.alerting.silences import Silences
@@ -190,6 +190,7 @@ class Agent:
             canary=self.canary,
             engines=(engine.name for engine in config.engines),
             steps=self.steps,
+            registry=self._registry,
         )
 
     def _build_presenter(self, screen: Screen | None) -> Presenter:
@@ -320,12 +321,16 @@ class Agent:
         self.collectors.rebind_engine_collectors()
 
     def prepare_metrics(self) -> Callable[[], bytes]:
-        """Takes the newest value of every series in History; the returned function renders them and the counters."""
+        """
+        Takes the newest value of every series in History; the returned function renders them.
+
+        Nothing else is rendered, so that a scrape, a query and a rule see the same series.
+        """
         series = list(self.history.get_latest())
 
         def render() -> bytes:
             exported = compact_series(series) if self.config.web.metrics == "compact" else series
-            return self._exposition.render(exported).encode() + generate_latest(self._registry)
+            return self._exposition.render(exported).encode()
 
         return render
 

@@ -17,7 +17,6 @@ from agent.config.loader import find_enabled_collectors, parse, read_document
 from agent.config.schema import AgentConfig
 from agent.remediation import catalog
 from agent.sampling import plugins
-from agent.text.units import format_duration
 from rules.model import RuleSet
 from rules.rulefile import BUILTIN, RuleFileError, load_rules
 
@@ -57,13 +56,7 @@ def load_rule_set(config: AgentConfig, source: str) -> RuleSet:
     unknown = sorted(set(config.rules.disable) - set(rules.names))
     if unknown:
         raise RulesConfigError([f"{source}: $.rules.disable: no rule is named {name!r}" for name in unknown])
-    enabled = rules.exclude_rules(config.rules.disable)
-    if enabled.reach_ms > config.sample.keep * 1000:
-        required = format_duration(enabled.reach_ms / 1000)
-        raise RulesConfigError(
-            [f"{source}: $.sample.keep: expected {required} or more, which is how far back the rules look"]
-        )
-    return enabled
+    return rules.exclude_rules(config.rules.disable)
 
 
 def list_rule_files(config: AgentConfig, source: str) -> list[Path]:

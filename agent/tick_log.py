@@ -17,7 +17,7 @@ class TickLog:
     def __init__(self) -> None:
         self._states: dict[str, str] = {}
         self._stuck_collectors: set[str] = set()
-        self._rule_faults: dict[str, str] = {}
+        self._rule_faults: set[tuple[str, str]] = set()
         self._log = structlog.get_logger()
 
     def log_shift(self, shift_ms: int) -> None:
@@ -58,11 +58,12 @@ class TickLog:
 
     def log_rule_faults(self, health: Iterable[RuleHealth]) -> None:
         """Logs each rule that begins to fail, and each that evaluates again."""
-        faults = {f"{rule.group}: {rule.name}": rule.error for rule in health if rule.error}
+        # Pairs, not a mapping: two rules of a group may have the same name, and different faults.
+        faults = {(f"{rule.group}: {rule.name}", rule.error) for rule in health if rule.error}
         if faults == self._rule_faults:
             return
-        for name, error in faults.items() - self._rule_faults.items():
+        for name, error in sorted(faults - self._rule_faults):
             self._log.warning("rule failed", rule=name, reason=error)
-        for name in self._rule_faults.keys() - faults.keys():
+        for name in sorted({name for name, _ in self._rule_faults} - {name for name, _ in faults}):
             self._log.info("rule recovered", rule=name)
         self._rule_faults = faults

@@ -11,6 +11,7 @@ from agent.alerting.notifier import NotifierCounters
 from agent.sampling import plugins
 from agent.sampling.plugins import Collector
 from agent.selfmetrics import definitions
+from agent.selfmetrics.registry import RegistryReader
 from collectors import Metric
 
 HEAD = """# Metrics reference
@@ -31,7 +32,7 @@ def render_page() -> str:
         "## The agent\n\nMetrics of the agent itself, of engines and of remedies.\n\n",
         *_render_table(definitions.METRICS),
     ]
-    parts += ["### Only in `/metrics`\n\nThe query API does not have these.\n\n", *_render_counters()]
+    parts += ["### Notifications\n\n", *_render_counters()]
     return "".join(parts).rstrip() + "\n"
 
 
@@ -63,10 +64,7 @@ def _render_table(metrics: Iterable[Metric]) -> Iterator[str]:
 def _render_counters() -> Iterator[str]:
     registry = CollectorRegistry(auto_describe=False)
     NotifierCounters(registry).set_targets({""})
-    yield "| metric | type | description |\n|---|---|---|\n"
-    for family in registry.collect():
-        suffix = "_total" if family.type == "counter" else ""
-        yield f"| `{family.name}{suffix}` | {family.type} | {_escape_cell(family.documentation)} |\n"
+    yield from _render_table(dict.fromkeys(sample.metric for sample in RegistryReader(registry).read()))
 
 
 def _escape_cell(text: str) -> str:

@@ -145,7 +145,7 @@ def _build_notification_panels() -> list[PanelJson]:
     return [
         build_time_series(
             "Alerts sent to Alertmanager",
-            "Alerts per second: sent, failed, and dropped from a full queue. Only /metrics has these.",
+            "Alerts per second: sent, failed, and dropped from a full queue.",
             FieldOptions("ops", min=0),
             PanelTarget(format_rate("sent"), "{{alertmanager}}: sent"),
             PanelTarget(format_rate("errors"), "{{alertmanager}}: failed"),

@@ -26,6 +26,7 @@ from rules.outcome import (
     run_rule_query,
 )
 from rules.promql import compile as compile_query
+from rules.reach import describe_excess
 from rules.state import GroupState, RuleHealth, RuleState, assign_sampling_groups, build_group_states, inherit_states
 
 
@@ -178,6 +179,8 @@ class RuleEvaluator:
 
 def _evaluate_rule(state: RuleState, evaluation: GroupEvaluation) -> dict[str, Any]:
     """Evaluates one rule; returns the fields of its RuleHealth that change."""
+    if excess := describe_excess(evaluation.group, state.rule, evaluation.history.retention_ms):
+        return {"health": "err", "error": excess}
     try:
         state.query_fresh = state.rule.query.is_fresh(evaluation.history, evaluation.at_ms)
         fresh = state.query_fresh and all(dependency.query_fresh for dependency in state.dependencies)

@@ -24,6 +24,14 @@ _shared_tests: WeakValueDictionary[tuple[str, str], ValueTest] = WeakValueDictio
 """The tests of the regular expressions in use: thousands of rules often have the same few."""
 
 
+def is_valid_name(text: str) -> bool:
+    """True for a name of a label or a metric: since Prometheus 3 any text that UTF-8 can encode, but none is empty."""
+    try:
+        return bool(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
 def compile_pattern(text: str) -> Any:
     """
     Compiles a regular expression of Prometheus: RE2 whose dot matches newline. Raises ValueError if it is invalid.

@@ -2,12 +2,13 @@
 Reads Prometheus rule files, strictly: https://prometheus.io/docs/prometheus/latest/configuration/recording_rules/.
 
 After prometheus/model/rulefmt: unknown keys are errors, scalars keep their source text (`1.0`, `yes`, `0x10`), and all
-errors of all files are reported together. Names of labels, annotations and metrics are limited to the form that every
-Prometheus and Alertmanager accepts (`[a-zA-Z_][a-zA-Z0-9_]*`), without the UTF-8 names of Prometheus 3.
+errors of all files are reported together. Names of labels, annotations and metrics may be any UTF-8, as since
+Prometheus 3; Alertmanager accepts such labels since 0.27.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from collectors import read_regular_file
 from rules.dependencies import MAX_DEPENDENCIES, TooManyDependenciesError, find_dependencies
 from rules.durations import parse_duration
+from rules.matchers import is_valid_name
 from rules.model import Group, Rule, RuleSet, Templates
 from rules.promql import PromqlError, Query
 from rules.promql import compile as compile_query
@@ -31,9 +33,9 @@ MAX_RULES = 20_000
 MAX_BYTES = 32 << 20
 """Of one file; 20,000 rules have some 10 MiB."""
 
-_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
-_METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
-_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_INTEGER = re.compile(r"[+-]?(?:0[xX][\da-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|[1-9]\d*|0)", re.ASCII)
+_FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_MAX_DIGITS = 100  # int() of a long string of digits is slow, and no limit is as long
 _FILE_KEYS = ("groups",)
 _GROUP_KEYS = ("name", "interval", "query_offset", "limit", "labels", "rules")
 _RULE_KEYS = ("record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations")
@@ -91,14 +93,17 @@ class _FileReader:
         self.messages.append(f"{self.file}: {mark.line}:{mark.column}: {self.location}{message}")
 
     def read(self, path: Path) -> list[Group]:
+        repeated: list[StrictYamlError] = []
         try:
-            root = load_yaml(read_regular_file(path, MAX_BYTES))
+            root = load_yaml(read_regular_file(path, MAX_BYTES), repeated)
         except OSError as error:
             self.messages.append(f"{self.file}: cannot be read: {error.strerror}")
             return []
         except StrictYamlError as error:
             self.report(error.mark, str(error))
             return []
+        for fault in repeated:
+            self.report(fault.mark, str(fault))
         return [] if root is None else list(self.read_groups(root))
 
     def read_groups(self, root: Value) -> Iterator[Group]:
@@ -112,19 +117,16 @@ class _FileReader:
         group_names: set[str] = set()
         for value in values:
             group = self.read_group(value)
-            if group is None:
-                continue
-            if group.name in group_names:
+            if group.name and group.name in group_names:
                 self.report(value.mark, f'groupname: "{group.name}" is repeated in the same file')
             group_names.add(group.name)
             yield group
 
-    def read_group(self, value: Value) -> Group | None:
+    def read_group(self, value: Value) -> Group:
         table = self.expect_table(value, "a rule group")
         name = self.read_text(table, "name")
         if not name:
             self.report(value.mark, "Groupname must not be empty")
-            return None
         self.location = f'group "{name}": '
         self.check_keys(table, _GROUP_KEYS)
         labels = self.read_labels(table, "labels")
@@ -168,7 +170,7 @@ class _FileReader:
         if "{" in record or "}" in record:
             message = f"braces present in the recording rule name; should it be in expr?: {record}"
             self.report(table["record"].mark, message)
-        elif not _METRIC_NAME.fullmatch(record):
+        elif not is_valid_name(record):
             self.report(table["record"].mark, f"invalid recording rule name: {record}")
 
     def read_query(self, mark: Mark, table: Table) -> Query | None:
@@ -185,7 +187,7 @@ class _FileReader:
     def read_labels(self, table: Table, key: str) -> dict[str, Scalar]:
         labels = self.read_strings(table, key)
         for name, value in labels.items():
-            if not _LABEL_NAME.fullmatch(name) or name == "__name__":
+            if not is_valid_name(name) or name == "__name__":
                 self.report(value.mark, f"invalid label name: {name}")
         return labels
 
@@ -194,7 +196,7 @@ class _FileReader:
         if record and annotations:
             self.report(table["annotations"].mark, "invalid field 'annotations' in recording rule")
         for name, value in annotations.items():
-            if not _LABEL_NAME.fullmatch(name):
+            if not is_valid_name(name):
                 self.report(value.mark, f"invalid annotation name: {name}")
         return annotations
 
@@ -260,6 +262,10 @@ class _FileReader:
         return self.parse_scalar(table, key, "a duration such as 5m or 1h30m", parse_duration)
 
     def read_integer(self, table: Table, key: str) -> int:
+        value = table.get(key)
+        if isinstance(value, Scalar) and value.quoted:
+            self.report(value.mark, f"{key}: the quotes make {value.description} a text; expected a whole number")
+            return 0
         return self.parse_scalar(table, key, "a whole number", _parse_integer)
 
     def parse_scalar(self, table: Table, key: str, expected: str, parse: Callable[[str], int]) -> int:
@@ -279,6 +285,14 @@ def _count_rules(group: Value) -> int:
 
 
 def _parse_integer(text: str) -> int:
-    if not _INTEGER.fullmatch(text):
+    """Parses a whole number as Go's YAML does: 0x10, 0o17, 017, 0b11, 1_000 and 1e3 too."""
+    plain = text.replace("_", "") if text[:1] != "_" and len(text) <= _MAX_DIGITS else ""
+    number: float = math.nan
+    if _INTEGER.fullmatch(plain):
+        digits = plain.lstrip("+-")
+        number = int(plain, 8 if digits[:1] == "0" and digits.isdecimal() else 0)
+    elif _FLOAT.fullmatch(plain):
+        number = float(plain)
+    if not -(1 << 63) <= number < 1 << 63 or number % 1:
         raise ValueError(f'not a whole number: "{text}"')
-    return int(text)
+    return int(number)

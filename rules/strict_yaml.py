@@ -88,8 +88,12 @@ class Table(Mapping[str, "Value"]):
 Value = Scalar | Listing | Table
 
 
-def load_yaml(raw: bytes) -> Value | None:
-    """Loads the first document, or None if there is none; raises only StrictYamlError."""
+def load_yaml(raw: bytes, repeated: list[StrictYamlError] | None = None) -> Value | None:
+    """
+    Loads the first document, or None if there is none; raises only StrictYamlError.
+
+    Keys that repeat another are added to `repeated`, so that they hide no further fault; without a list they raise.
+    """
     try:
         text = raw.decode("utf-8-sig")
         if len(raw) > MAX_BYTES:
@@ -102,7 +106,7 @@ def load_yaml(raw: bytes) -> Value | None:
         raise StrictYamlError(_convert_mark(error.problem_mark), f"yaml: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise StrictYamlError(Mark(1, 1), f"yaml: {' '.join(str(error).split())}") from None
-    return None if node is None or _is_null(node) else _Converter().convert(node)
+    return None if node is None or _is_null(node) else _Converter(repeated).convert(node)
 
 
 def _compose(text: str) -> yaml.Node | None:
@@ -179,7 +183,8 @@ def _is_null(node: yaml.Node) -> bool:
 class _Converter:
     """Converts nodes to values; converts an aliased node once, and rejects a node inside itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, repeated: list[StrictYamlError] | None) -> None:
+        self.repeated = repeated
         self.values: dict[int, Value] = {}
         self.in_progress: set[int] = set()
 
@@ -197,7 +202,7 @@ class _Converter:
     def convert_node(self, node: yaml.Node, mark: Mark) -> Value:
         if isinstance(node, yaml.ScalarNode):
             empty = node.tag == _NULL
-            return Scalar("" if empty else str(node.value), mark, node.style is not None, empty)
+            return Scalar("" if empty else str(node.value), mark, bool(node.style), empty)
         if isinstance(node, yaml.SequenceNode):
             return Listing(tuple(map(self.convert, node.value)), mark)
         return self.convert_mapping(node, mark)
@@ -215,7 +220,11 @@ class _Converter:
                 raise StrictYamlError(key_mark, "yaml: a key must be a scalar")
             if key.value in values:
                 line = marks[key.value].line
-                raise StrictYamlError(key_mark, f'mapping key "{key.value}" already defined at line {line}')
+                fault = StrictYamlError(key_mark, f'mapping key "{key.value}" already defined at line {line}')
+                if self.repeated is None:
+                    raise fault
+                self.repeated.append(fault)
+                continue
             values[key.value], marks[key.value] = self.convert(value), key_mark
         for table in merged_tables:
             values = {**table, **values}

@@ -75,10 +75,11 @@ WALLS: Mapping[str, Mapping[str, str]] = {
         "model": "promql templates",
         "alert_restore": "alerts model",
         "dependencies": "model",
-        "rulefile": "dependencies model promql templates durations strict_yaml",
+        "rulefile": "dependencies model promql templates matchers durations strict_yaml",
+        "reach": "model durations",
         "outcome": "model promql templates history alerts",
         "state": "dependencies model history alerts",
-        "evaluator": "state outcome alert_restore model promql history alerts",
+        "evaluator": "state outcome alert_restore reach model promql history alerts",
         "unittests": "evaluator rulefile model promql templates history alerts durations strict_yaml",
     },
     "engine": {

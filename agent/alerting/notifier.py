@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import re
 import urllib.parse
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
@@ -26,6 +25,7 @@ from agent.runtime.step_guard import StepGuard
 from agent.runtime.threads import run_in_thread
 from collectors import Labels
 from rules.alerts import Alert, AlertState
+from rules.matchers import is_valid_name
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -36,7 +36,6 @@ QUEUE = 10_000  # alerts queued for one Alertmanager; the oldest are dropped fir
 MAX_PER_TICK = QUEUE // 2  # alerts queued in one tick; the others are due at the next tick, when the queue is shorter
 BATCH = 256  # alerts in one request
 DISCOVERY_INTERVAL = 5.0  # seconds between checks of the files that list Alertmanagers
-_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 MAX_ANSWER_BYTES = 1 << 20  # bytes of an answer, which Alertmanager leaves empty
 REQUEST_TIMEOUT = 10.0  # seconds, where a group of Alertmanagers sets none
 EXPIRY_DELAYS = 4  # resend delays until Alertmanager expires an alert that is no longer sent
@@ -77,7 +76,7 @@ def _to_utf8(value: str) -> str:
 
 def find_fault(alert: Mapping[str, Any]) -> str:
     """Returns why Alertmanager would reject the alert and with it the batch; empty if it would accept it."""
-    invalid = [name for name in (*alert["labels"], *alert["annotations"]) if not _LABEL_NAME.fullmatch(name)]
+    invalid = [name for name in (*alert["labels"], *alert["annotations"]) if not is_valid_name(name)]
     if not alert["labels"] or invalid:
         return f"invalid label names: {', '.join(map(repr, invalid))}" if invalid else "it has no label"
     return "" if alert["endsAt"] >= alert["startsAt"] else "it ends before it starts"

@@ -27,6 +27,7 @@ def command(config_path: Path | None, root: str) -> None:
     from agent.configuration import RulesConfigError, load_rule_set
     from agent.runtime.entry_points import PluginError
     from agent.sampling import binding
+    from rules.reach import iter_excesses
 
     try:
         config, modules = configuration.load_configuration(config_path)
@@ -37,6 +38,8 @@ def command(config_path: Path | None, root: str) -> None:
         _options.exit_with_errors([str(error)], 1)
     say(f"configuration  {config_path or 'none: every default'}: ok")
     say(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
+    for sentence in iter_excesses(rules, round(config.sample.keep * 1000)):
+        say(f"{'':15}{sentence}")
     cache_dir = state_dir.find_collector_cache_dir(config.state.dir, root)
     collectors = binding.bind_collectors(config, modules)
     results = once.collect_all(collectors, root, cache_dir=cache_dir)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.commands import _options
 from agent.text.terminal import say, write
 
 if TYPE_CHECKING:  # importing NumPy and the parser is slow, and --help needs neither
+    from agent.config.schema import AgentConfig
     from rules.model import RuleSet
     from rules.unittests.runner import Result, Verdict
 
@@ -36,27 +38,49 @@ def command() -> None:
     help="What to look for in rules that can be loaded.",
 )
 @click.option("--lint-fatal", is_flag=True, help="Exit with status 3 if --lint finds something.")
-def check(files: tuple[Path, ...], lint: str, lint_fatal: bool) -> None:
+@_options.config
+def check(files: tuple[Path, ...], lint: str, lint_fatal: bool, config_path: Path | None) -> None:
     """
     Report whether rule files can be loaded, and every fault in them.
 
-    The exit status is 0 without a fault, 1 with one, 3 for a duplicate with --lint-fatal.
+    A rule that looks back further than sample.keep of the configuration is a fault: the agent does not evaluate it. The
+    exit status is 0 without a fault, 1 with one, 2 for an unusable configuration, 3 for a duplicate with --lint-fatal.
     """
+    from rules.reach import iter_excesses
     from rules.rulefile import RuleFileError, load_rules
 
+    config = _load_config(config_path)
     has_faults = has_duplicates = False
     for path in files:
         try:
-            rules = load_rules([path])
+            rules = load_rules([path], subquery_step_ms=round(config.rules.interval * 1000))
         except RuleFileError as error:
             has_faults = True
             say(*error.messages, err=True)
             continue
-        say(f"{path}: {sum(len(group.rules) for group in rules.groups)} rules found, no faults")
+        excesses = list(iter_excesses(rules, round(config.sample.keep * 1000)))
+        has_faults = has_faults or bool(excesses)
+        count = sum(len(group.rules) for group in rules.groups)
+        say(f"{path}: {count} rules found, {f'{len(excesses)} not evaluated' if excesses else 'no faults'}")
+        say(*excesses, err=True)
         for name in [] if lint == "none" else _find_duplicates(rules):
             has_duplicates = True
             say(f"{path}: {name} occurs twice with the same labels; one may hide the other", err=True)
     sys.exit(FAILED if has_faults else LINT_FAILED if has_duplicates and lint_fatal else 0)
+
+
+def _load_config(config_path: Path | None) -> AgentConfig:
+    from agent.config.loader import ConfigError
+    from agent.configuration import load_configuration
+    from agent.runtime.entry_points import PluginError
+
+    try:
+        config, _ = load_configuration(config_path)
+    except ConfigError as error:
+        _options.exit_with_errors(error.messages, 2)
+    except PluginError as error:
+        _options.exit_with_errors([str(error)], 1)
+    return config
 
 
 def _find_duplicates(rules: RuleSet) -> list[str]:

@@ -67,7 +67,7 @@ class RemediationContext:
 
     def make_action_context(self) -> LiveActionContext:
         """Makes a context for an action, with a snapshot of History."""
-        snapshot = self.history.snapshot(self.identity)
+        snapshot = self.history.snapshot()
         return LiveActionContext(snapshot, self.clock.now_ms(), self.root, self.hand_path, self.token_file)
 
 

@@ -58,7 +58,7 @@ def main() -> int:
     for signal_number in IGNORED_SIGNALS:
         signal.signal(signal_number, signal.SIG_IGN)
     folder, hand, token_file = sys.argv[1:]
-    context = LiveActionContext(History(60_000).snapshot({}), 0, "/", hand, Path(token_file))
+    context = LiveActionContext(History(60_000).snapshot(), 0, "/", hand, Path(token_file))
     while os.read(sys.stdin.fileno(), 1 << 12):
         pass
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from prometheus_client import CollectorRegistry
+
 from agent.config.schema import CANARY
 from agent.engines.baseline import Baseline
 from agent.engines.canary import Canary
@@ -17,6 +19,7 @@ from agent.sampling.hotplug import Hotplug
 from agent.sampling.sampler import Sampler
 from agent.selfmetrics import definitions, readings
 from agent.selfmetrics.process import Footprint
+from agent.selfmetrics.registry import RegistryReader
 from collectors import Reading
 from rules.evaluator import RuleEvaluator
 from rules.history.history import History
@@ -39,8 +42,9 @@ class SelfMetrics:
         canary: Canary | None,
         engines: Iterable[str],
         steps: StepGuard,
+        registry: CollectorRegistry,
     ) -> None:
-        """`engines`: the names of the engines in the configuration."""
+        """`engines`: the names of the engines in the configuration; `registry`: what is counted between ticks."""
         self.engines = tuple(engines)
         self._sampler = sampler
         self._stale_after = stale_after
@@ -53,6 +57,7 @@ class SelfMetrics:
         self._canary = canary
         self._steps = steps
         self._footprint = Footprint()
+        self._registry = RegistryReader(registry)
         self._version = version()
 
     def read(
@@ -77,6 +82,7 @@ class SelfMetrics:
             "engines": lambda: self._read_engines(now_ms),
             "remedies": lambda: readings.read_remedies(self._remediator),
             "pacing": lambda: readings.read_pacing(self._plant_learner, self._remediator),
+            "counters": self._registry.read,
         }
         for subject, read_subject in subjects.items():
             subject_readings: list[Reading] = []

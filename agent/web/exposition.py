@@ -8,6 +8,7 @@ samples in 16 ms, this module in half a millisecond; both parse to the same floa
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -21,6 +22,8 @@ LiveSeries = tuple[Metric, Labels, float, int]
 """A live series: metric, labels, newest value, and when it was read (ms)."""
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_:]", re.ASCII)
 
 FINE_LABELS = frozenset({"core", "policy"})
 """Labels with hundreds of values on one host."""
@@ -77,14 +80,20 @@ def _split_columns(series: Iterable[LiveSeries]) -> tuple[tuple[Metric, ...], tu
 
 def _format_header(metric: Metric) -> str:
     text = metric.help.replace("\\", r"\\").replace("\n", r"\n")
-    return f"# HELP {metric.name} {text}\n# TYPE {metric.name} {metric.kind}\n"
+    name = _escape_name(metric.name)
+    return f"# HELP {name} {text}\n# TYPE {name} {metric.kind}\n"
 
 
 def _format_prefix(name: str, labels: Sequence[tuple[str, str]]) -> str:
     if not labels:
-        return name
-    pairs = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in labels)
-    return f"{name}{{{pairs}}}"
+        return _escape_name(name)
+    pairs = ",".join(f'{_escape_name(label)}="{value.translate(_ESCAPES)}"' for label, value in labels)
+    return f"{_escape_name(name)}{{{pairs}}}"
+
+
+def _escape_name(name: str) -> str:
+    """Writes a UTF-8 name, which a rule may record, with underscores: this format has no others."""
+    return _NOT_IN_NAMES.sub("_", name)
 
 
 def compact_series(series: Iterable[LiveSeries]) -> Iterator[LiveSeries]:

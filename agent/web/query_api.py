@@ -1,14 +1,14 @@
 """
 Prometheus' query API, answered from History, so that Grafana and `promtool query` work against the agent itself.
 
-https://prometheus.io/docs/prometheus/latest/querying/api/. Every series carries `job` and `instance`, visible to
-matchers, groupings and joins (rules/history/snapshot.py). `lookback_delta` is refused; `stats` and exemplars are empty.
+https://prometheus.io/docs/prometheus/latest/querying/api/. Series have the labels that rules see: recorded ones and
+ALERTS those of their rule, sampled ones `job` and `instance` too. `lookback_delta` is refused; `stats` and exemplars
+are empty.
 """
 
 from __future__ import annotations
 
 import gzip
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from operator import itemgetter
@@ -20,13 +20,14 @@ from aiohttp import web
 from agent.runtime.errors import describe_fault
 from agent.web import prometheus_json, rules_api
 from agent.web.context import WebContext
-from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters
+from agent.web.query_params import FARTHEST_MS, BadRequestError, Parameters, read_parameters, unescape_name
 from agent.web.query_runner import MAX_QUERY_SECONDS, QueryRunner, QueryTimeoutError
 from agent.web.shared_rendering import SharedRendering
+from agent.web.status_api import StatusApi, summarize_series
 from collectors import Labels
 from rules import promql
 from rules.history.snapshot import Snapshot
-from rules.matchers import Matchers
+from rules.matchers import Matchers, is_valid_name
 from rules.promql import QueryBudget
 from rules.promql.selectors import MAX_STEPS
 
@@ -38,7 +39,12 @@ MAX_LABEL_BYTES = 16 << 20
 
 TRUNCATED = "results truncated due to limit"
 
-_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
+_CORS_HEADERS = {
+    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Origin",
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Date",
+}
 _GZIP_THRESHOLD = 1024  # bytes
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -57,6 +63,7 @@ class QueryApi:
         self._rule_renderings = SharedRendering(
             lambda: (context.tick_number(), context.rules()), QueryRunner(max_running=1).run
         )
+        self._status = StatusApi(context)
         self._log = structlog.get_logger()
 
     def routes(self) -> list[web.RouteDef]:
@@ -67,20 +74,33 @@ class QueryApi:
             "series": self._serve_series,
             "labels": self._serve_labels,
             "query_exemplars": self._serve_exemplars,
+            "format_query": self._serve_formatted_query,
         }
         get_only: dict[str, Endpoint] = {
             "label/{name}/values": self._serve_label_values,
             "metadata": self._serve_metadata,
             "rules": self._serve_rules,
             "alerts": self._serve_alerts,
-            "status/buildinfo": self._serve_build_info,
+            "targets": self._make_endpoint(lambda status: status.list_targets()),
+            "status/buildinfo": self._make_endpoint(lambda status: status.describe_build()),
+            "status/runtimeinfo": self._make_endpoint(lambda status: status.describe_runtime()),
+            "status/config": self._make_endpoint(lambda status: status.describe_config()),
+            "status/flags": self._make_endpoint(lambda status: status.list_flags()),
+            "status/tsdb": self._serve_series_statistics,
         }
         routes = [
             method(f"/api/v1/{path}", self._wrap_route(endpoint))
             for path, endpoint in get_and_post.items()
             for method in (web.get, web.post)
         ]
-        return routes + [web.get(f"/api/v1/{path}", self._wrap_route(endpoint)) for path, endpoint in get_only.items()]
+        routes += [web.get(f"/api/v1/{path}", self._wrap_route(endpoint)) for path, endpoint in get_only.items()]
+        return routes + [web.options(f"/api/v1/{path}", _answer_preflight) for path in (*get_and_post, *get_only)]
+
+    def _make_endpoint(self, describe: Callable[[StatusApi], object]) -> Endpoint:
+        async def serve(params: Parameters) -> bytes:
+            return prometheus_json.encode_data(describe(self._status))
+
+        return serve
 
     def _wrap_route(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def respond(request: web.Request) -> web.Response:
@@ -99,7 +119,7 @@ class QueryApi:
                 self._log.exception("a request to the query API failed", path=request.path)
                 reason = f"internal error: {describe_fault(error)}"
                 status, body = HTTPStatus.INTERNAL_SERVER_ERROR, prometheus_json.encode_failure("internal", reason)
-            headers = {"Content-Type": "application/json", "Vary": "Accept-Encoding"}
+            headers = {"Content-Type": "application/json", "Vary": "Accept-Encoding", **_build_cors_headers(request)}
             if body.startswith(_GZIP_MAGIC):
                 headers["Content-Encoding"] = "gzip"
             return web.Response(status=status, body=body, headers=headers)
@@ -110,7 +130,7 @@ class QueryApi:
         """Runs a job in a thread, over a snapshot taken when the job's turn comes."""
 
         def prepare() -> Callable[[], bytes]:
-            snapshot = self._context.history.snapshot(self._context.identity)
+            snapshot = self._context.history.snapshot()
             return lambda: _compress(job(snapshot), params.accepts_gzip)
 
         return await self._queries.run(prepare, params.get_duration("timeout", round(MAX_QUERY_SECONDS * 1000)) / 1000)
@@ -170,8 +190,8 @@ class QueryApi:
         )
 
     async def _serve_label_values(self, params: Parameters) -> bytes:
-        label_name = params.get_text("name")
-        if not _LABEL_NAME.fullmatch(label_name):
+        label_name = unescape_name(params.get_text("name"))
+        if not is_valid_name(label_name):
             raise BadRequestError(f'invalid label name: "{label_name}"')
 
         def list_values(label_sets: Iterable[Labels]) -> list[str]:
@@ -227,9 +247,34 @@ class QueryApi:
 
         return await self._rule_renderings.render(("alerts", params.accepts_gzip), prepare)
 
-    async def _serve_build_info(self, params: Parameters) -> bytes:
-        unknown = dict.fromkeys(("revision", "branch", "buildUser", "buildDate", "goVersion"), "")
-        return prometheus_json.encode_data({"version": self._context.version, **unknown})
+    async def _serve_formatted_query(self, params: Parameters) -> bytes:
+        def job(snapshot: Snapshot) -> bytes:
+            try:
+                return prometheus_json.encode_data(promql.format_expression(params.get_text("query")))
+            except promql.PromqlError as error:
+                raise BadRequestError(f'invalid parameter "query": {error}') from None
+
+        return await self._run_job(params, job)
+
+    async def _serve_series_statistics(self, params: Parameters) -> bytes:
+        limit = params.get_limit()
+        return await self._run_job(
+            params, lambda snapshot: prometheus_json.encode_data(summarize_series(snapshot, limit))
+        )
+
+
+async def _answer_preflight(request: web.Request) -> web.Response:
+    return web.Response(status=HTTPStatus.NO_CONTENT, headers=_build_cors_headers(request))
+
+
+def _build_cors_headers(request: web.Request) -> dict[str, str]:
+    """
+    Lets pages of other origins read, as Prometheus does by default.
+
+    Only the endpoints of this file do, which change nothing. No browser adds a credential, because the wildcard forbids
+    that: a page reads what everybody may, or names a token that its reader gave it.
+    """
+    return {**_CORS_HEADERS, "Vary": "Accept-Encoding, Origin"} if "Origin" in request.headers else {}
 
 
 def _evaluate_instant(query: promql.Query, snapshot: Snapshot, at_ms: int, limit: int) -> bytes:

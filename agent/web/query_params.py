@@ -6,11 +6,14 @@ The formats and the words of every refusal are Prometheus': https://prometheus.i
 
 from __future__ import annotations
 
+import email
+import email.policy
 import math
 import re
 import urllib.parse
 from collections.abc import Callable, Hashable
 from datetime import datetime
+from email.message import EmailMessage
 from typing import TypeVar
 
 from aiohttp import web
@@ -18,11 +21,13 @@ from aiohttp import web
 from rules.durations import parse_duration
 
 FORM = "application/x-www-form-urlencoded"
+MULTIPART_FORM = "multipart/form-data"
 FARTHEST_MS = 10**15  # the year 33658; beyond it, arithmetic on times would overflow
 MAX_FIELDS = 1000
 
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _DATE = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+_ESCAPED = re.compile(r"__|_([0-9a-fA-F]{1,5})_", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _EXTREME_TIMES = {"-292273086-05-16T16:47:06Z": -FARTHEST_MS, "292277025-08-18T07:12:54.999999999Z": FARTHEST_MS}
 
@@ -79,14 +84,42 @@ class Parameters:
 
 async def read_parameters(request: web.Request) -> Parameters:
     """Reads the parameters of a GET or a form; raises BadRequestError when there are too many."""
-    text = await request.text() if request.method == "POST" and request.content_type == FORM else ""
     try:
-        form = urllib.parse.parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        form = await _read_form(request) if request.method == "POST" else []
         address = urllib.parse.parse_qsl(request.query_string, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise BadRequestError(f"error parsing form values: more than {MAX_FIELDS} fields") from None
     accepts_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
     return Parameters([*request.match_info.items(), *form, *address], accepts_gzip=accepts_gzip)
+
+
+async def _read_form(request: web.Request) -> list[tuple[str, str]]:
+    """Reads the fields of a form in either encoding; raises ValueError when there are too many."""
+    if request.content_type == FORM:
+        return urllib.parse.parse_qsl(await request.text(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    if request.content_type != MULTIPART_FORM:
+        return []
+    # Not request.multipart(): access control has read the body already, which bounds it.
+    head = f"Content-Type: {request.headers['Content-Type']}\r\n\r\n".encode("utf-8", "surrogateescape")
+    message = email.message_from_bytes(head + await request.read(), policy=email.policy.HTTP)
+    parts = list(message.iter_parts()) if isinstance(message, EmailMessage) and message.is_multipart() else []
+    if not parts:
+        raise BadRequestError("error parsing form values: the body is not the multipart form that its headers promise")
+    if len(parts) > MAX_FIELDS:
+        raise ValueError("too many fields")
+    fields = ((part.get_param("name", header="content-disposition"), part.get_payload(decode=True)) for part in parts)
+    return [
+        (name, value.decode("utf-8", "replace"))
+        for name, value in fields
+        if isinstance(name, str) and isinstance(value, bytes)
+    ]
+
+
+def unescape_name(text: str) -> str:
+    """Reads a name of a label that may be escaped for an address: `U__a_2e_b` is a.b, and two underscores are one."""
+    if not text.startswith("U__"):
+        return text
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)) if match[1] else "_", text.removeprefix("U__"))
 
 
 def parse_time(text: str) -> int:

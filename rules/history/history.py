@@ -290,11 +290,11 @@ class History:
                 keeper.kept = kept
         return kept.refresh()
 
-    def snapshot(self, identity: Mapping[str, str]) -> Snapshot:
-        """Returns a snapshot for a query in another thread; its series all carry that identity."""
+    def snapshot(self) -> Snapshot:
+        """Returns a snapshot for a query in another thread; its series have the labels that rules see."""
         if self._index[0] != self._changes.count:
             self._index = (self._changes.count, {name: self._copy_series(name) for name in self._series})
-        return Snapshot({group.name: group.freeze() for group in self._groups.values()}, self._index[1], identity)
+        return Snapshot({group.name: group.freeze() for group in self._groups.values()}, self._index[1])
 
     def _copy_series(self, name: str) -> dict[Labels, SeriesRef]:
         """Returns a copy of the series of a name, which is made anew only after one of them came or went."""

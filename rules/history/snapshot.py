@@ -1,9 +1,9 @@
 """
 A snapshot of History, for a query to read in another thread while ticks continue.
 
-Taking one copies no samples (rules/history/sample_group.py explains why that is safe). Every series carries the
-identity, `job` and `instance`, even those that a rule recorded without it: a client may query many hosts. A series with
-such a label of its own keeps it, as with external labels in Prometheus.
+Taking one copies no samples (rules/history/sample_group.py explains why that is safe). Series have the same labels as
+for a rule: a query that a client tried must mean the same in a rule file. So a recorded series does not get back the
+`job` and `instance` that its rule aggregated away, as in Prometheus.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collectors import Labels, Metric
 from rules.history.sample_group import Columns, SampleGroup
 from rules.history.selection import Selection, SelectionPart, SeriesRef
 from rules.history.series_index import SelectionKeeper
-from rules.matchers import NAME, Matchers, find_exact_name, matches_name
+from rules.matchers import Matchers, build_labels_test, find_exact_name, matches_name
 
 Index = Mapping[str, Mapping[Labels, SeriesRef]]
 """Metric name, then labels without the name."""
@@ -26,14 +26,13 @@ Index = Mapping[str, Mapping[Labels, SeriesRef]]
 class Snapshot:
     """The series with their samples up to one moment; read-only, for one thread at a time."""
 
-    def __init__(self, groups: Mapping[str, SampleGroup], index: Index, identity: Mapping[str, str]) -> None:
+    def __init__(self, groups: Mapping[str, SampleGroup], index: Index) -> None:
         self._groups = groups
         self._index = index
-        self._identity = tuple(identity.items())
         self._selections: dict[Matchers, Selection] = {}
 
     def select(self, matchers: Matchers, keeper: SelectionKeeper | None = None) -> Selection:
-        """Selects the series that match; matchers may name the identity too."""
+        """Selects the series that match; `keeper` is for History, whose selections outlive a query."""
         cached = self._selections.get(matchers)
         if cached is None:
             cached = self._selections[matchers] = self._select_series(matchers)
@@ -53,14 +52,12 @@ class Snapshot:
     def _iter_matching(self, matchers: Matchers) -> Iterator[tuple[Labels, SeriesRef]]:
         exact = find_exact_name(matchers)
         names: Iterable[str] = self._index if exact is None else [exact]
-        tests = [(matcher.label, matcher.test) for matcher in matchers if matcher.label != NAME]
+        matches = build_labels_test(matchers)
         for name in names:
-            if not matches_name(matchers, name):
-                continue
-            for ref in self._index.get(name, {}).values():
-                values = dict((*self._identity, *ref.labels))
-                if all(test(values.get(label, "")) for label, test in tests):
-                    yield tuple(sorted(values.items())), ref
+            if matches_name(matchers, name):
+                for ref in self._index.get(name, {}).values():
+                    if matches(ref.labels):
+                        yield ref.labels, ref
 
     def iter_series(self, matchers: Matchers, start_ms: int, end_ms: int) -> Iterator[Labels]:
         """Yields the matching series that may have a sample between the two times."""

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from collectors import Labels
 from rules.history.blocks import Floats
-from rules.matchers import NAME
+from rules.matchers import NAME, is_valid_name
 from rules.numbers import format_plain
-from rules.promql.label_functions import LABEL_NAME, set_label
+from rules.promql.label_functions import set_label
 from rules.promql.plan import Aggregate, PromqlError
 from rules.promql.summation import CellGroups, sum_groups
 from rules.promql.values import LABEL_SET_COST, Bools, EvaluationContext, LabelSets, QueryBudget, Series
@@ -63,6 +63,8 @@ def aggregate(node: Aggregate, context: EvaluationContext) -> Series:
         assert node.parameter is not None  # guaranteed by the parser
         return count_values(series, context.evaluate_text(node.parameter), node, context.budget)
     parameter = None if node.parameter is None else context.evaluate_scalar(node.parameter)
+    if parameter is not None and node.op in ("topk", "bottomk"):
+        _parse_limits(parameter)  # a bad one is an error over an empty vector too, as since Prometheus 3
     if not series.labels:
         return Series((), np.zeros((0, len(context.times))), None)
     grouping = node.memo.get_or_compute((series.labels,), lambda: _group_rows(node, series.labels, context.budget))
@@ -210,8 +212,9 @@ def _select_ranked(series: Series, grouping: Grouping, parameter: Floats, *, lar
 def _parse_limits(parameter: Floats) -> RowNumbers:
     if np.isnan(parameter).any():
         raise PromqlError("Parameter value is NaN")
-    if (np.abs(parameter) >= 1 << 63).any():
-        raise PromqlError(f"Scalar value {parameter[np.abs(parameter) >= 1 << 63][0]} overflows int64")
+    for is_beyond, verb in ((parameter >= 1 << 63, "overflows"), (parameter <= -(1 << 63), "underflows")):
+        if is_beyond.any():
+            raise PromqlError(f"Scalar value {parameter[is_beyond][0]} {verb} int64")
     return np.maximum(np.trunc(parameter), 0).clip(max=1 << 40).astype(np.intp)
 
 
@@ -245,7 +248,7 @@ AGGREGATIONS = frozenset({"count_values", *PLAIN_AGGREGATIONS, *AGGREGATIONS_WIT
 
 def count_values(series: Series, label: str, node: Aggregate, budget: QueryBudget) -> Series:
     """Counts the rows of a group by their value, which becomes a label."""
-    if LABEL_NAME.fullmatch(label) is None:
+    if not is_valid_name(label):
         raise PromqlError(f'invalid label name "{label}"')
     grouping_names = frozenset(node.labels if node.without else (*node.labels, label))
     present = series.mask()

@@ -87,14 +87,15 @@ def _combine_vectors(node: Binary, lhs: Series, rhs: Series, budget: QueryBudget
     holds = COMPARISONS[node.op](pairs.lhs, pairs.rhs)
     if node.return_bool:
         return pairs.build_result(holds.astype(np.float64), pairs.present)
+    # An ambiguous match is an error also where the comparison filters all but one of its results, since Prometheus 3.9:
+    # before, a query failed or not by the values of the moment (prometheus#17668).
+    pairs.build_result(pairs.lhs, pairs.present)
     return pairs.build_result(pairs.lhs, _intersect(pairs.present, holds))
 
 
 def _drops_name(node: Binary) -> bool:
-    """
-    Returns True if the result has no metric name; as in Prometheus, atan2 is the one arithmetic operator to keep it.
-    """
-    return node.return_bool or (node.op in ARITHMETIC and node.op != "atan2")
+    """Returns True if the result has no metric name. Prometheus kept it for atan2 until 2.46 (prometheus#12595)."""
+    return node.return_bool or node.op in ARITHMETIC
 
 
 def _intersect(present: Bools | None, holds: Bools) -> Bools:

@@ -10,11 +10,10 @@ import re
 from typing import Any
 
 from collectors import Labels
-from rules.matchers import compile_pattern
+from rules.matchers import compile_pattern, is_valid_name
 from rules.promql.plan import PromqlError
 from rules.promql.values import MAX_LABELS_TEXT, LabelSets, QueryBudget
 
-LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _PIECE = re.compile(r"\$(?:(?P<dollar>\$)|(?P<bare>\w+)|\{(?P<braced>\w+)\})", re.ASCII)
 
 
@@ -70,7 +69,7 @@ def label_join(label_sets: LabelSets, texts: tuple[str, ...], budget: QueryBudge
     target, separator, *sources = texts
     _check_name("label_join", target)
     for source in sources:
-        if LABEL_NAME.fullmatch(source) is None:
+        if not is_valid_name(source):
             raise PromqlError(f"invalid source label name in label_join(): {source}")
     joined = []
     for labels in label_sets:
@@ -84,7 +83,7 @@ def label_join(label_sets: LabelSets, texts: tuple[str, ...], budget: QueryBudge
 
 
 def _check_name(function: str, target: str) -> None:
-    if LABEL_NAME.fullmatch(target) is None:
+    if not is_valid_name(target):
         raise PromqlError(f"invalid destination label name in {function}(): {target}")
 
 

@@ -17,6 +17,7 @@ import promql_parser
 from rules.matchers import NAME, Matcher, compile_pattern
 from rules.promql.aggregate import AGGREGATIONS
 from rules.promql.binary import OPERATORS
+from rules.promql.faults import Trial, describe_fault, format_fault
 from rules.promql.functions import FUNCTIONS
 from rules.promql.parser_limits import check_parser_limits
 from rules.promql.plan import (
@@ -33,8 +34,11 @@ from rules.promql.plan import (
     Text,
     TimeModifiers,
     VectorSelector,
+    infer_kind,
 )
+from rules.promql.tokens import quote
 
+DEFAULT_STEP_MS = 60_000  # of a subquery without a step, where nothing depends on it
 MAX_BYTES = 64 << 10
 MAX_DEPTH = 200  # promql-parser overflows the stack of the whole process at about 4,000 levels
 MAX_ESCAPES = 2_000  # and at about 20,000 escapes in a string, or comments
@@ -49,13 +53,18 @@ _TOKEN = re.compile(
     + r"|(?P<operator>[-+*/%^]|[=!<>]=?|=~|!~|\b(?:and|or|unless|atan2)\b)",
     re.DOTALL | re.IGNORECASE,
 )
-_NORMALIZABLE = re.compile(_TEXT_OR_COMMENT + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)", re.DOTALL)
+_NORMALIZABLE = re.compile(
+    r"(?P<match>[=!]~(?:\s|\#[^\n]*)*+(?P<pattern>\"(?:\\.|[^\"\\])*+\"|'(?:\\.|[^'\\])*+'|`[^`]*+`))|"
+    + _TEXT_OR_COMMENT
+    + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)",
+    re.DOTALL,
+)
+# Words that promql-parser reserves, although Prometheus takes them for names too, wherever no range is before them.
+_RANGE_MODIFIERS = ("anchored", "smoothed")
+_AS_NAME = "__as_a_name"
+_NUMBERED_PATTERN = re.compile(r'([=!]~)"(\d+)\|?"')
 _LONG_NUMBER = re.compile(r"\d++(?:_\d++)++")
 _NEGATIVE_AT = re.compile(r"@\s*-")
-_EXPERIMENTAL = (
-    (re.compile(r"\]\s*(?:smoothed|anchored)\b", re.IGNORECASE), "the range modifiers smoothed and anchored are"),
-    (re.compile(r"\[[^\]]*[-+*/%^(][^\]]*\]|\boffset\s*-?\s*\(", re.IGNORECASE), "duration expressions are"),
-)
 _NATIVE_HISTOGRAM_FUNCTIONS = (
     "histogram_avg",
     "histogram_count",
@@ -74,43 +83,84 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse(text: str, subquery_step_ms: int) -> Node:
-    """Parses an expression to its plan; raises PromqlError if it is invalid or not supported."""
+    """Parses an expression to its plan; raises PromqlError, with the place of the fault, if it is not supported."""
     _check_limits(text)
     check_parser_limits(text, _measure_depth(text))
+
+    def attempt(part: str) -> Trial:
+        try:
+            return Trial("", infer_kind(_parse_unlocated(part, subquery_step_ms)))
+        except PromqlError as error:
+            return Trial(str(error), "")
+
     try:
-        tree = promql_parser.parse(_NORMALIZABLE.sub(_normalize_token, text))
+        return _parse_unlocated(text, subquery_step_ms)
+    except PromqlError as error:
+        raise PromqlError(describe_fault(text, str(error), attempt)) from error
+
+
+def _parse_unlocated(text: str, subquery_step_ms: int) -> Node:
+    patterns: list[str] = []
+    try:
+        tree = promql_parser.parse(_NORMALIZABLE.sub(lambda token: _normalize_token(token, patterns), text))
     except (ValueError, OverflowError) as error:
-        raise PromqlError(f"parse error: {_describe_experimental(text) or error}") from error
-    return _Planner(subquery_step_ms).plan(tree)
+        raise PromqlError(str(error)) from error
+    return _Planner(subquery_step_ms, patterns).plan(tree)
+
+
+def format_expression(text: str) -> str:
+    """Formats an expression over lines, with its parts in their order; raises PromqlError."""
+    parse(text, DEFAULT_STEP_MS)
+    patterns: list[str] = []
+    formatted = promql_parser.parse(_NORMALIZABLE.sub(lambda token: _normalize_token(token, patterns), text)).prettify()
+    # Inside another string the quotes would be escaped, so only matchers are replaced.
+    formatted = _NUMBERED_PATTERN.sub(lambda match: match[1] + quote(patterns[int(match[2])]), formatted)
+    return _restore_name(formatted)
 
 
 def _check_limits(text: str) -> None:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise PromqlError(f"parse error: the expression is longer than {MAX_BYTES >> 10} KiB")
+        raise PromqlError(format_fault(text, 0, f"the expression is longer than {MAX_BYTES >> 10} KiB"))
     if _measure_depth(text) > MAX_DEPTH:
-        raise PromqlError(f"parse error: the expression nests deeper than {MAX_DEPTH} levels; split it into rules")
+        reason = f"the expression nests deeper than {MAX_DEPTH} levels; split it into rules"
+        raise PromqlError(format_fault(text, 0, reason))
     if max((token[0].count("\\") for token in _TOKEN.finditer(text) if token["text"]), default=0) > MAX_ESCAPES:
-        raise PromqlError(f"parse error: a string has more than {MAX_ESCAPES:,} escapes")
-    if _NEGATIVE_AT.search(_TOKEN.sub(_blank_text, text)):
-        raise PromqlError("parse error: a negative time after @ is not supported")
+        raise PromqlError(format_fault(text, 0, f"a string has more than {MAX_ESCAPES:,} escapes"))
+    if negative := _NEGATIVE_AT.search(_TOKEN.sub(_blank_text, text)):
+        raise PromqlError(format_fault(text, negative.start(), "a negative time after @ is not supported"))
 
 
-def _normalize_token(token: re.Match[str]) -> str:
-    """Rewrites a token for promql-parser, which does not know 1_000 and fails at many comments."""
+def _normalize_token(token: re.Match[str], patterns: list[str]) -> str:
+    """
+    Rewrites a token for promql-parser, which does not know 1_000 and fails at many comments.
+
+    It would also compile regular expressions as Rust does, which has no \\Q…\\E, no octal escapes and no (?). So they
+    are numbered, and RE2 compiles them, as in Prometheus. The number is in a pattern that promql-parser never takes for
+    one that matches everything: only the Planner can decide that.
+    """
+    if token["match"]:
+        patterns.append(cast("Any", promql_parser.parse(_quote_raw_text(token["pattern"]))).val)
+        return f'{token[0][:2]}"{len(patterns) - 1}{"|" if token[0][0] == "!" else ""}"'
+    if token["text"]:
+        return _quote_raw_text(token[0])
+    if (token["name"] or "").lower() in _RANGE_MODIFIERS and not token.string[: token.start()].rstrip().endswith("]"):
+        return token[0] + _AS_NAME
     if token["number"] and _LONG_NUMBER.fullmatch(token[0]):
         return token[0].replace("_", "")
     return " " if token["comment"] else token[0]
 
 
-def _describe_experimental(text: str) -> str:
-    """Describes the experimental syntax of Prometheus in a refused text; empty if there is none."""
-    code = _TOKEN.sub(_blank_text, text)
-    reason = next((description for syntax, description in _EXPERIMENTAL if syntax.search(code)), "")
-    return reason and f"{reason} experimental in Prometheus and not supported"
+def _restore_name(text: str) -> str:
+    return text.replace(_AS_NAME, "")
+
+
+def _quote_raw_text(text: str) -> str:
+    """Writes a raw string with double quotes: promql-parser takes its backslashes, as of `\\d`, for bad escapes."""
+    return quote(text[1:-1]) if len(text) > 1 and text[0] == text[-1] == "`" else text
 
 
 def _blank_text(token: re.Match[str]) -> str:
-    return " " if token["text"] or token["comment"] else token[0]
+    return " " * len(token[0]) if token["text"] or token["comment"] else token[0]
 
 
 def _measure_depth(text: str) -> int:
@@ -132,10 +182,11 @@ def _measure_depth(text: str) -> int:
 
 
 class _Planner:
-    """Converts the parser's tree to a plan."""
+    """Converts the parser's tree to a plan; `patterns` has the regular expressions by their number."""
 
-    def __init__(self, subquery_step_ms: int) -> None:
+    def __init__(self, subquery_step_ms: int, patterns: list[str]) -> None:
         self._subquery_step_ms = subquery_step_ms
+        self._patterns = patterns
 
     def plan(self, tree: Any) -> Node:
         kind = type(tree).__name__
@@ -156,7 +207,7 @@ class _Planner:
         return Negate(self.plan(tree.expr))
 
     def _plan_vector_selector(self, tree: Any) -> VectorSelector:
-        return VectorSelector(_convert_matchers(tree), _convert_time_modifiers(tree))
+        return VectorSelector(_convert_matchers(tree, self._patterns), _convert_time_modifiers(tree))
 
     def _plan_matrix_selector(self, tree: Any) -> Node:
         return MatrixSelector(self._plan_vector_selector(tree.vector_selector), _to_milliseconds(tree.range))
@@ -179,7 +230,7 @@ class _Planner:
             raise PromqlError(_describe_unsupported("aggregation", op, native=False))
         modifier = tree.modifier
         without = modifier is not None and str(modifier.type).endswith("Without")
-        labels = () if modifier is None else tuple(sorted(set(modifier.labels)))
+        labels = () if modifier is None else tuple(sorted(set(map(_restore_name, modifier.labels))))
         parameter = None if tree.param is None else self.plan(tree.param)
         return Aggregate(op, self.plan(tree.expr), parameter, labels, without)
 
@@ -225,19 +276,21 @@ def _convert_matching(op: str, modifier: Any) -> Matching:
     card = _CARDS[str(modifier.card).rsplit(".", 1)[-1]] if card != "many-to-many" else card
     matching = modifier.matching
     on = matching is not None and str(matching.type).endswith("Include")
-    labels = () if matching is None else tuple(sorted(set(matching.labels)))
-    return Matching(cast("Any", card), on, labels, tuple(modifier.group_labels or ()))
+    labels = () if matching is None else tuple(sorted(set(map(_restore_name, matching.labels))))
+    return Matching(cast("Any", card), on, labels, tuple(map(_restore_name, modifier.group_labels or ())))
 
 
-def _convert_matchers(tree: Any) -> tuple[Matcher, ...]:
+def _convert_matchers(tree: Any, patterns: list[str]) -> tuple[Matcher, ...]:
     if tree.matchers.or_matchers:
         raise PromqlError('parse error: "or" between label matchers is not PromQL')
-    matchers = [] if tree.name is None else [Matcher(NAME, "=", tree.name)]
+    matchers = [] if tree.name is None else [Matcher(NAME, "=", _restore_name(tree.name))]
     for condition in tree.matchers.matchers:
         op = _MATCH_OPS[str(condition.op).rsplit(".", 1)[-1]]
+        value = condition.value
         if op in ("=~", "!~"):
-            _check_pattern(condition.value)
-        matchers.append(Matcher(condition.name, cast("Any", op), condition.value))
+            value = patterns[int(value.rstrip("|"))]
+            _check_pattern(value)
+        matchers.append(Matcher(_restore_name(condition.name), cast("Any", op), value))
     if sum(matcher.label == NAME and matcher.op == "=" for matcher in matchers) > 1:
         raise PromqlError("parse error: metric name must not be set twice")
     if all(matcher.test("") for matcher in matchers):

@@ -165,7 +165,7 @@ def parse_selector(text: str) -> Matchers:
     """Parses a series selector, such as `match[]` of the query API, to its matchers; raises PromqlError."""
     plan = parse(text, 60_000)
     if not isinstance(plan, VectorSelector) or plan.time_modifiers != TimeModifiers():
-        raise PromqlError('parse error: expected a series selector such as name{label="value"}')
+        raise PromqlError('1:1: parse error: expected a series selector such as name{label="value"}')
     return plan.matchers
 
 

@@ -18,7 +18,10 @@ _COMMENT_END = re.compile(r"\*/(?:[ \t\r\n]+-)?\}\}")
 _RIGHT_DELIMITER = re.compile(r"([ \t\r\n]+-)?\}\}")
 _SPACE = re.compile(r"[ \t\r\n]+")
 _WORD = re.compile(r"\w+")
-_NUMBER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:\d[\d_]*)?\.?[\d_]*(?:[eE][+-]?[\d_]+)?)")
+_NUMBER = re.compile(
+    r"[+-]?(?:0[xX][0-9a-fA-F_]+(?:\.?[0-9a-fA-F_]*[pP][+-]?[\d_]+)?|0[oO][0-7_]+|0[bB][01_]+"
+    r"|(?:\d[\d_]*)?\.?[\d_]*(?:[eE][+-]?[\d_]+)?)"
+)
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\[^\n])*"')
 _CHARACTER = re.compile(r"'(?:[^'\\\n]|\\[^\n])*'")
 _RAW_STRING = re.compile(r"`[^`]*`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Literal, NoReturn, cast
 
@@ -26,6 +25,7 @@ from rules.templates.nodes import (
     TextNode,
     Variable,
 )
+from rules.templates.numbers import parse_number
 from rules.templates.times import METHODS_BY_KIND
 
 MAX_DEPTH = 100  # nested blocks and parentheses; both the parser and the interpreter are recursive
@@ -386,12 +386,7 @@ class _Parser:
             self.fail("invalid syntax", token.line)
 
     def parse_number(self, token: Token) -> int | float:
-        text = token.text.replace("_", "")
         try:
-            if re.fullmatch(r"[+-]?0[0-7]+", text):  # Go's old octal
-                return int(text, 8)
-            if re.fullmatch(r"[+-]?(\d+|0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+)", text):
-                return int(text, 0)
-            return float(text)
-        except ValueError:
-            self.fail(f'bad number syntax: "{token.text}"', token.line)
+            return parse_number(token.text)
+        except ValueError as error:
+            self.fail(str(error), token.line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import resource
 import signal
@@ -120,14 +121,21 @@ def test_a_reload_says_every_fault(value: str, tmp_path: Path) -> None:
 
 
 def test_rules_look_back_no_further_than_what_is_kept_now(tmp_path: Path) -> None:
-    """`sample.keep` changes only with a restart, so a reload cannot bring rules that need the new one."""
+    """
+    `sample.keep` changes only with a restart: a reloaded rule that needs the new one fails alone, the others are
+    evaluated.
+    """
     rules = tmp_path / "long.yml"
-    rules.write_text('groups: [{name: g, rules: [{alert: Long, expr: "max_over_time(up[90m]) > 0"}]}]')
+    rules.write_text(
+        'groups: [{name: g, rules: [{alert: Long, expr: "max_over_time(up[90m]) > 0"}, {alert: Any, expr: vector(1)}]}]'
+    )
     with run_agent(tmp_path) as running:
-        running.reload(
-            f'sample: {{keep: 2h}}\nrules: {{files: ["{rules}"]}}',
-            message="the new configuration is not used",
-        )
+        running.reload(f'sample: {{keep: 2h}}\nrules: {{files: ["{rules}"]}}', message='"Long\\": looks back 1h30m')
+        answer = json.loads(processes.fetch(f"http://{running.address}/api/v1/rules?rule_group[]=g") or "{}")
+        long_rule, any_rule = answer["data"]["groups"][0]["rules"]
+
+        assert (long_rule["health"], any_rule["health"], any_rule["state"]) == ("err", "ok", "firing")
+        assert "further than the 1h of sample.keep" in long_rule["lastError"]
 
 
 def test_a_reload_says_what_it_cannot_change(tmp_path: Path) -> None:

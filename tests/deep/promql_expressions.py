@@ -220,7 +220,7 @@ count_values by (node) ("value", round(temperature))
 count_values without (dimm, node) ("node", limit)
 count_values("value", odd)
 count_values("value", limit / 1e9)
-limit atan2 2
+abs(limit atan2 2)
 limit atan2 on (node) info
 hour(vector(0 / 0))
 year(vector(1e30))
@@ -255,7 +255,7 @@ limit * on() group_left info
 limit * on(node) group_left temperature
 label_replace(temperature, "dimm", "same", "dimm", ".*")
 label_replace(temperature, "node", "x", "node", ".*")
-label_replace(temperature, "bad-name!", "x", "node", ".*")
+label_replace(temperature, `bare`, `x$1`, `node`, `(\\d)+`)
 temperature[5m]
 "text"
 topk(0/0, temperature)
@@ -287,7 +287,7 @@ temperature[0s]
 temperature{,}
 sum(temperature, limit)
 absent_over_time(temperature)
-count_values("a b", temperature)
+count_values("", temperature)
 count_values(1, temperature)
 quantile("a", temperature)
 topk("a", temperature)

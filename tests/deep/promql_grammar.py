@@ -285,7 +285,8 @@ def draw_rough(draw: Draw, depth: int, ragged: bool) -> str:
     if shape == "power":
         op = choose(draw, ("^", "atan2"))
         base = draw_selector(draw, ("p", "limit", "n", "odd"))
-        return f"({base} {op} {choose(draw, (*FINITE, 'on (node) group_left z'))})"
+        function = "abs" if op == "atan2" else ""  # Prometheus 2 does not drop the name for atan2
+        return f"{function}({base} {op} {choose(draw, (*FINITE, 'on (node) group_left z'))})"
     if shape == "scaled":
         return f"{choose(draw, ('abs', '-'))}({draw(draw_positive(depth, ragged))} * {choose(draw, FINITE)})"
     if shape == "threshold":

@@ -32,10 +32,6 @@ SPAN, STEP = 300, 5  # seconds that a graph shows here
 # By metric, what only one of the two can tell, with the reason.
 ONLY_PROMETHEUS = {
     "up": "a scrape makes it, and nobody scrapes within the agent",
-    "steadytok_notifications_sent_total": "counted for the scrape alone; History does not hold it",
-    "steadytok_notifications_errors_total": "counted for the scrape alone; History does not hold it",
-    "steadytok_notifications_dropped_total": "counted for the scrape alone; History does not hold it",
-    "steadytok_notifications_queue_length": "counted for the scrape alone; History does not hold it",
 }
 
 

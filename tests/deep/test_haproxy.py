@@ -134,7 +134,7 @@ def _proxy(request: pytest.FixtureRequest, tmp_path: Path, servers: list[int]) -
     with processes.run_process(arguments, tmp_path / "log") as master:
         url = f"http://127.0.0.1:{port}/"
         processes.wait_until(lambda: processes.fetch(url) is not None, 20, "haproxy serves")
-        reach = LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
+        reach = LiveActionContext(History(60_000).snapshot(), 0, "/", "/nobody", tmp_path / "token")
         yield Proxy(url, str(tmp_path / "sock"), a, reach, master)
 
 

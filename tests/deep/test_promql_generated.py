@@ -117,6 +117,8 @@ def _compare(world: World, text: str, ask: Callable[[promql.Query, History], Val
             values: Values | str = ask(promql.compile(text, subquery_step_ms=15_000), history)
         except promql.PromqlError as error:
             values = str(error)
+        if isinstance(values, str) and values.startswith("multiple matches") and re.search(r"[=!<>]=|[<>]", text):
+            continue  # Prometheus 2 ignores an ambiguous match that a comparison filters (prometheus#17668)
         where = f"{text} ({world.kind}, {arrangement})"
         if isinstance(values, str) or isinstance(expected, str):
             assert isinstance(values, str) == isinstance(expected, str), (

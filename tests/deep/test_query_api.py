@@ -57,7 +57,17 @@ groups:
   - {alert: Wrong, expr: 'label_replace(vector(1) or label_replace(vector(2), "b", "c", "", ""), "b", "x", "", "")'}
 """
 at, near = END - 301, {"start": END - 403, "end": END - 3, "step": 7}
+FORMATTED = (
+    "sum by(dimm)(rate(x{a=~`b.*`}[5m]))/on()y",
+    "-x^2+(1 - y) offset 1m",
+    "topk(3,max_over_time(x[1h:1m])) or vector(1) > bool 2",
+    "histogram_quantile(0.9, sum without(node)(rate(h_bucket{a!~'[b-d]',c!=''}[1m]))) @ 17",
+    'label_replace(x,"a","$1 \\"q\\"","b","(.*)")',
+    "x * on(a, b) group_left(c) y",
+    "(",
+)
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    *(("format_query", {"query": text}) for text in FORMATTED),
     *(
         ("query", {"query": text, "time": at})
         for text in (
@@ -119,7 +129,6 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("label/instance/values", {"match[]": "heat_celsius"}),
     ("label/__name__/values", {"match[]": '{job="steadytok"}', "start": END - 60, "end": END}),
     ("label/none/values", {}),
-    ("label/a-b/values", {}),
     ("query_exemplars", {"query": "heat_celsius", "start": 1, "end": 2}),
 ]
 
@@ -133,7 +142,7 @@ def _points(row: int) -> Iterator[tuple[Metric, dict[str, str], float]]:
 
 
 def _history() -> History:
-    history = History(86_400_000)
+    history = History(86_400_000, identity=IDENTITY)
     for row in range(ROWS):
         samples = [Sample(metric, tuple(labels.items()), value) for metric, labels, value in _points(row)]
         history.record("test", START_MS + row * INTERVAL_MS, samples)
@@ -189,6 +198,9 @@ def steadytok(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         identity=IDENTITY,
         version="1.0",
         subquery_step_ms=1000,
+        external_labels={},
+        external_url="http://box",
+        since_tick=lambda: 0.5,
     )
     event_loop = asyncio.new_event_loop()
     thread = threading.Thread(target=event_loop.run_forever, daemon=True)
@@ -340,3 +352,30 @@ def test_promtool_query_works(arguments: list[str], prometheus: str, steadytok: 
 
     assert printed[0]
     assert printed[1] == printed[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["status/buildinfo", "status/runtimeinfo", "status/config", "status/flags", "status/tsdb", "targets"]
+)
+def test_the_status_has_fields_of_prometheus(path: str, prometheus: str, steadytok: str) -> None:
+    """Every field has the name and the type that Prometheus gives it; some of its fields are missing."""
+    (ours_status, ours), (theirs_status, theirs) = _ask(steadytok, path, {}), _ask(prometheus, path, {})
+    new_in_3 = {"hostname", "serverTime", "droppedTargetCounts"}
+    fields = {name: type(value) for name, value in ours["data"].items() if name not in new_in_3}
+
+    assert (ours_status, theirs_status) == (200, 200)
+    assert fields.items() <= {name: type(value) for name, value in theirs["data"].items()}.items()
+
+
+def test_other_origins_get_the_headers_of_prometheus(prometheus: str, steadytok: str) -> None:
+    """A page of another origin may read the same, and a browser that asks first gets the same answer."""
+    headers = []
+    for base in (prometheus, steadytok):
+        for method in ("GET", "OPTIONS"):
+            request = urllib.request.Request(f"{base}/api/v1/query?query=1", method=method)
+            request.add_header("Origin", "https://grafana.example")
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                cors = {name: value for name, value in answer.headers.items() if name.startswith("Access-Control")}
+                headers.append((method, answer.status, cors))
+
+    assert headers[:2] == headers[2:]

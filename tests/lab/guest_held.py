@@ -45,7 +45,7 @@ class KnownValuesContext(LiveActionContext):
     """The real hand and the real files, with fixed query results and those of the collector node_meminfo."""
 
     def __init__(self, values: dict[str, float], pid: int) -> None:
-        super().__init__(History(60_000).snapshot({}), 0, "/", str(FOLDER / "sock"), HOME / "pace_token")
+        super().__init__(History(60_000).snapshot(), 0, "/", str(FOLDER / "sock"), HOME / "pace_token")
         self._values, self._pid = values, pid
 
     def query(self, expr: str) -> Values:

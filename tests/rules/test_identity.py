@@ -107,8 +107,9 @@ def test_what_a_rule_records_has_the_labels_that_the_rule_gave_it(tmp_path: Path
         {"alertname": "A"},
         {"alertname": "B", "instance": "h1"},
     ]
-    vector = promql.compile("all:hot").evaluate_at(host.history.snapshot(IDENTITY), host.now_ms)
-    assert [dict(labels) for labels in vector.labels] == [{"__name__": "all:hot", **IDENTITY}]
+    for text in ("all:hot", "whole:hot", "ALERTS", "hot", '{job="steadytok"}', '{instance="",alertname!=""}'):
+        vector = promql.compile(text).evaluate_at(host.history.snapshot(), host.now_ms)
+        assert [dict(labels) for labels in vector.labels] == host.ask(text)
 
 
 def test_a_recorded_series_that_is_a_sampled_one_is_refused(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_reference_engine_is_really_warmed_up(tmp_path: Path) -> None:
             def query(self, expr: str) -> QueryRows:
                 return [({}, 0.0)]
 
-        reach = Cold(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
+        reach = Cold(History(60_000).snapshot(), 0, "/", "/nobody", tmp_path / "token")
         warm = Task("warm", {"engine": "r1"}, WARM.Config(), {}, {"r1": url})
         result = WARM.do(warm, WARM.plan(warm, reach), reach)
         metrics = processes.fetch(f"{url}/metrics") or ""

@@ -269,7 +269,7 @@ def test_what_could_not_be_taken_is_not_sent() -> None:
         notifier = Notifier(_build_config(peer.address), {}, "http://h", NotifierCounters(registry))
         await notifier.start()
         good = replace(FIRING, labels=(*FIRING.labels, ("dimm", "A\udcff"), ("empty", "")))
-        bad = replace(FIRING, labels=(*FIRING.labels, ("no-name", "x")))
+        bad = replace(FIRING, labels=(*FIRING.labels, ("\udcff", "x")))
         notifier.enqueue_due([good, bad], 2_000_000)
         await notifier.close()
         counted.append(registry.get_sample_value("steadytok_notifications_invalid_total"))

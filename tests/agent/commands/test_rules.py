@@ -108,3 +108,18 @@ def test_the_exit_status_of_check_is_promtools(tmp_path: Path) -> None:
     assert _run_rules("check", "--lint-fatal", "--lint=none", twice).exit_code == 0
     assert _run_rules("check", "--lint-fatal", twice, bad).exit_code == 1
     assert _run_rules("check", tmp_path / "none.yml").exit_code == 1
+
+
+def test_check_reports_rules_that_the_agent_does_not_evaluate(tmp_path: Path) -> None:
+    """A range beyond sample.keep is a fault; with the configuration that keeps enough it is none."""
+    rules, config, bad = (tmp_path / name for name in ("long.yml", "steadytok.yml", "bad.yml"))
+    rules.write_text('groups: [{name: g, rules: [{record: a, expr: "rate(b[6h])"}, {record: c, expr: "rate(b[1h])"}]}]')
+    config.write_text("sample: {keep: 6h}")
+    bad.write_text("sample: {keep: for ever}")
+    refused = _run_rules("check", rules)
+
+    assert refused.exit_code == 1
+    assert refused.stdout == f"{rules}: 2 rules found, 1 not evaluated\n"
+    assert refused.stderr.startswith(f'{rules}:1: group "g", "a": looks back 6h, further than the 1h of sample.keep, ')
+    assert _run_rules("check", "--config", config, rules).exit_code == 0
+    assert _run_rules("check", "--config", bad, rules).exit_code == 2

@@ -20,7 +20,7 @@ SECRET = "T0K3N-0F-THE-CHAT"
 
 @pytest.fixture(name="access")
 def _access(tmp_path: Path) -> LiveActionContext:
-    return LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", tmp_path / "token")
+    return LiveActionContext(History(60_000).snapshot(), 0, "/", "/nobody", tmp_path / "token")
 
 
 StartServer = Callable[[socket.AddressFamily, object, Callable[[socket.socket], None]], socket.socket]

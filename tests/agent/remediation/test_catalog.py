@@ -59,7 +59,7 @@ def test_the_whole_form_is_taken() -> None:
         ({"cooldown": "1s"}, "$.remedies[0].cooldown: expected 10s to 7d"),
         ({"cooldown": 600}, "$.remedies[0].cooldown: expected a duration with its unit"),
         ({"rollback": "sometimes"}, "$.remedies[0].rollback: "),
-        ({"verify": {"expr": "up >"}}, "$.remedies[0].verify.expr: parse error"),
+        ({"verify": {"expr": "up >"}}, "$.remedies[0].verify.expr: 1:5: parse error"),
         ({"verify": {"within": "2h"}}, "$.remedies[0].verify.within: expected 1s to 1h"),
         ({"plausible": [5, 1]}, "$.remedies[0].plausible: expected the lower bound first"),
         (

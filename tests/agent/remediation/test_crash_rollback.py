@@ -115,7 +115,7 @@ def test_a_journal_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
 
 
 def make_context(folder: Path) -> LiveActionContext:
-    return LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", folder / "token")
+    return LiveActionContext(History(60_000).snapshot(), 0, "/", "/nobody", folder / "token")
 
 
 def test_what_somebody_else_set_stays(proxy: Proxy, tmp_path: Path) -> None:

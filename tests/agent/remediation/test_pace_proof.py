@@ -23,7 +23,7 @@ TOKEN = "T0K3N-0F-THE-ENGINES"
 def make_context(folder: Path) -> LiveActionContext:
     """Makes the context of an act with a pace token."""
     (folder / "pace_token").write_text(TOKEN + "\n")
-    return LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", folder / "pace_token")
+    return LiveActionContext(History(60_000).snapshot(), 0, "/", "/nobody", folder / "pace_token")
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def bench_engine(address: str, _: Path) -> str:
 
 def _act(address: str, folder: Path, act: Callable[[LiveActionContext, str], object]) -> str:
     (folder / "pace_token").write_text(SECRET)
-    context = LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nobody", folder / "pace_token")
+    context = LiveActionContext(History(60_000).snapshot(), 0, "/", "/nobody", folder / "pace_token")
     try:
         return repr(act(context, address))
     except ActionError as error:

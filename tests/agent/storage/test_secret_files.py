@@ -136,7 +136,7 @@ def _parse_alerting(**keys: object) -> AlertingConfig:
 
 
 def read_in_an_action(path: Path) -> str:
-    context = LiveActionContext(History(60_000).snapshot({}), 0, "/", "/nowhere", path)
+    context = LiveActionContext(History(60_000).snapshot(), 0, "/", "/nowhere", path)
     assert context.token(None) == context.token(str(path))
     return context.token(None)
 

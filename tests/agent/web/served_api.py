@@ -49,7 +49,7 @@ class ServedApi:
     def __init__(self, tmp_path: Path) -> None:
         path = tmp_path / "rules.yml"
         path.write_text(RULES)
-        self.history = History(3_600_000)
+        self.history = History(3_600_000, identity=IDENTITY)
         for row in range(600):
             heats = [Sample(HEAT, (("dimm", name),), 40.0 + number + row % 2) for number, name in enumerate("ab")]
             self.history.record("hwmon", NOW_MS - 1000 * (599 - row), [*heats, Sample(OPS, (), 2.5 * row)])
@@ -65,6 +65,9 @@ class ServedApi:
             identity=IDENTITY,
             version="1.2.3",
             subquery_step_ms=1000,
+            external_labels=IDENTITY,
+            external_url="http://x",
+            since_tick=lambda: 0.5,
         )
 
     def get(self, path: str, **parameters: Any) -> tuple[int, Any]:

@@ -181,7 +181,7 @@ def test_a_query_reads_whatever_history_it_is_evaluated_on() -> None:
         history.record("g", START, [Sample(gauge("heat", "Heat."), (("n", str(value)),), value)])
 
         assert query.evaluate_at(history, START).values.tolist() == [value]
-        assert query.evaluate_at(history.snapshot({}), START).values.tolist() == [value]
+        assert query.evaluate_at(history.snapshot(), START).values.tolist() == [value]
 
 
 def test_postings_follow_series_that_go() -> None:

@@ -1,6 +1,9 @@
-"""A snapshot is the History of one moment, whatever History does afterwards, with the identity on every series."""
+"""A snapshot is the History of one moment, whatever History does afterwards, with the same labels."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 
@@ -15,8 +18,8 @@ IDENTITY = {"job": "steadytok", "instance": "box"}
 EVERYTHING = 'sum_over_time({__name__=~"heat|load"}[1h]) + count_over_time({__name__=~"heat|load"}[1h])'
 
 
-def _build_history(rows: int) -> History:
-    history = History(3_600_000)
+def _build_history(rows: int, identity: Mapping[str, str] = MappingProxyType({})) -> History:
+    history = History(3_600_000, identity=identity)
     for row in range(rows):
         _record(history, row)
     return history
@@ -32,7 +35,7 @@ def _record(history: History, row: int) -> None:
 def test_what_comes_later_is_not_in_it(rows: int) -> None:
     """Later passes, with any growth, sealing and sliding of rows, change no answer about the past."""
     history = _build_history(rows)
-    snapshot = history.snapshot({})
+    snapshot = history.snapshot()
     before = list(promql.compile(EVERYTHING).evaluate_at(history, 1000 * rows))
     snapshots = [
         (labels, list(values)) for labels, _, values in promql.compile("load[1h]").read_samples(snapshot, 3_600_000)
@@ -50,7 +53,7 @@ def test_what_comes_later_is_not_in_it(rows: int) -> None:
 def test_a_stepped_clock_does_not_move_it() -> None:
     """The times of the snapshot stay, in plain and in sealed rows."""
     history = _build_history(1200)
-    snapshot = history.snapshot({})
+    snapshot = history.snapshot()
     before = list(promql.compile(EVERYTHING).evaluate_at(snapshot, 1_200_000))
     history.shift(86_400_000)
 
@@ -62,11 +65,11 @@ def test_a_stepped_clock_does_not_move_it() -> None:
 def test_a_new_series_is_in_the_next_one() -> None:
     """The index is rebuilt only when the set of series changes."""
     history = _build_history(3)
-    first = history.snapshot({})
+    first = history.snapshot()
     history.record("new", 3000, [Sample(gauge("extra", "More."), (), 1.0)])
 
     assert len(promql.compile("extra").evaluate_at(first, 3000)) == 0
-    assert len(promql.compile("extra").evaluate_at(history.snapshot({}), 3000)) == 1
+    assert len(promql.compile("extra").evaluate_at(history.snapshot(), 3000)) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,22 +88,22 @@ def test_a_new_series_is_in_the_next_one() -> None:
         ('own{instance="box"}', None),
     ],
 )
-def test_every_series_carries_the_identity(text: str, labels: dict[str, str] | None) -> None:
+def test_sampled_series_carry_the_identity(text: str, labels: dict[str, str] | None) -> None:
     """Matchers, groupings and joins see the identity; a series with such a label keeps its own."""
-    history = _build_history(2)
+    history = _build_history(2, IDENTITY)
     history.record("other", 2000, [Sample(gauge("own", "Its own."), (("instance", "other"),), 1.0)])
-    vector = promql.compile(text).evaluate_at(history.snapshot(IDENTITY), 2000)
+    vector = promql.compile(text).evaluate_at(history.snapshot(), 2000)
 
     assert [dict(each) for each in vector.labels] == ([] if labels is None else [labels])
 
 
 def test_series_that_the_identity_makes_one_are_one() -> None:
     """A series that already has the identity is not counted twice."""
-    history = History(60_000)
+    history = History(60_000, identity=IDENTITY)
     history.record("a", 1000, [Sample(LOAD, (), 1.0)])
     history.record("b", 1000, [Sample(LOAD, (("instance", "box"),), 2.0)])
 
-    assert len(promql.compile("load").evaluate_at(history.snapshot(IDENTITY), 1000)) == 1
+    assert len(promql.compile("load").evaluate_at(history.snapshot(), 1000)) == 1
 
 
 def test_series_are_found_by_time() -> None:
@@ -108,7 +111,7 @@ def test_series_are_found_by_time() -> None:
     history = _build_history(100)
     history.record("gone", 1000, [Sample(gauge("gone", "Gone."), (), 1.0)])
     history.record("gone", 2000, [])
-    snapshot = history.snapshot({})
+    snapshot = history.snapshot()
     everything = {dict(labels)["__name__"] for labels in snapshot.iter_series((), 0, 10**6)}
     late = {dict(labels)["__name__"] for labels in snapshot.iter_series((), 50_000, 10**6)}
 

@@ -233,8 +233,8 @@ def test_count_values_writes_out_every_digit(values: list[float], counted: dict[
 
 def test_count_values_refuses_what_is_no_label() -> None:
     """An invalid label name is refused, even without series to count."""
-    with pytest.raises(PromqlError, match='invalid label name "a b"'):
-        evaluate(record_at_once([]), 'count_values("a b", heat)')
+    with pytest.raises(PromqlError, match='invalid label name ""'):
+        evaluate(record_at_once([]), 'count_values("", heat)')
 
 
 def record_histogram(counts: dict[str, float]) -> History:

@@ -105,9 +105,9 @@ def test_an_expression_gives_exactly_these_series(history: History, text: str, e
         ("'text'", 'invalid expression type "string"'),
         ("topk(0 / 0, heat)", "Parameter value is NaN"),
         ("topk(1e300, heat)", "overflows int64"),
-        ("label_replace(heat, 'bad name', '', '', '')", "invalid destination label name in label_replace(): bad name"),
+        ("label_replace(heat, '', '', '', '')", "invalid destination label name in label_replace(): "),
         ("label_replace(heat, 'x', '', 'dimm', '(')", "invalid regular expression in label_replace(): ("),
-        ("label_join(heat, 'x', '', 'bad name')", "invalid source label name in label_join(): bad name"),
+        ("label_join(heat, 'x', '', '')", "invalid source label name in label_join(): "),
     ],
 )
 def test_a_refusal_says_what_prometheus_says(history: History, text: str, sentence: str) -> None:
