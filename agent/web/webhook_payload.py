@@ -46,7 +46,7 @@ class Payload(NamedTuple):
     faults: list[str]
 
 
-class _Envelope(msgspec.Struct):
+class _PayloadEnvelope(msgspec.Struct):
     version: str
     alerts: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=5000)]
     receiver: str = ""
@@ -57,7 +57,7 @@ class _Envelope(msgspec.Struct):
 def decode_payload(body: bytes, peer: str) -> Payload:
     """Decodes a body that came from `peer`; raises ValueError where it is no payload, or has no alert of use."""
     try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
+        envelope = msgspec.json.decode(body, type=_PayloadEnvelope)
         if envelope.version != VERSION:
             raise ValueError(f'expected version "{VERSION}" of the payload, found {envelope.version[:20]!r}')
         payload = Payload("\n".join((peer, envelope.externalURL, envelope.receiver, envelope.groupKey)), [], [])

@@ -42,7 +42,7 @@ class Bench:
         self.now += 1000
         self.history.record("heat", self.now, [HEAT.sample(heat, dimm=dimm)])
         self.rules.evaluate(self.history, self.now)
-        self.persistence.save(self.history, self.rules, self.notifier, self.now)
+        self.persistence.save_alerts(self.rules, self.notifier, self.now)
         self.persistence._alert_store.wait(PATIENCE)
 
     def list_starts(self) -> dict[str, tuple[AlertState, int]]:

@@ -25,12 +25,14 @@ from agent.config import schema
 from agent.config.loader import ConfigError
 from agent.remediation import catalog
 from tests import processes
+from tests.secret_files import write_secret
 from tests.structure import HOUSE
 
 PASSWORD = "pass-word-of-a-person"
 # Where a secret stands in the configuration of the running agent below, or why a field of such a name holds none.
 PLANTED = {
     "EngineTarget.url": "engines",
+    "EngineTarget.api_key_file": "engines",
     "BasicAuth.password": "alerting",
     "BasicAuth.password_file": "alerting",
     "BasicAuth.username": "alerting",
@@ -139,8 +141,8 @@ class Garden:
         self.listen = f"127.0.0.1:{processes.find_free_port()}"
         (folder / "state").mkdir(mode=0o700)
         self.state_token = self.plant("state-token")
-        (folder / "state/token").write_text(self.state_token)
-        (folder / "state/pace_token").write_text(self.plant("pace-token"))
+        write_secret(folder / "state/token", self.state_token)
+        write_secret(folder / "state/pace_token", self.plant("pace-token"))
         (folder / "r.yml").write_text("groups: [{name: g, rules: [{alert: Always, expr: vector(1)}]}]")
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
         self.secrets["hash"] = hashed
@@ -155,7 +157,7 @@ class Garden:
     def plant_file(self, place: str, pattern: str = "{}") -> str:
         """Returns a new file that holds a new secret."""
         path = self.folder / f"file-{len(self.secrets)}"
-        path.write_text(pattern.format(self.plant(place)))
+        write_secret(path, pattern.format(self.plant(place)))
         path.chmod(0o600)
         return str(path)
 
@@ -173,7 +175,7 @@ class Garden:
             },
             "state": {"dir": str(self.folder / "state")},
             "engine": {"enabled": False},
-            "engines": [{"name": "r1", "kind": "vllm", "url": url}],
+            "engines": [{"name": "r1", "kind": "vllm", "url": url, "api_key_file": self.plant_file("engine key")}],
             "collectors": {
                 "ipmi": {
                     "enabled": True,
@@ -286,7 +288,7 @@ def test_no_planted_secret_appears_anywhere(tmp_path: Path) -> None:
         with processes.run_process(arguments, tmp_path / "log") as process:
             audit = "/api/v1/remedies/audit"
             processes.wait_until(
-                lambda: all(f'"{name}"' in garden.ask(audit) for name in ("hook", "gate", "own", "warm")),
+                lambda: all(word in garden.ask(audit) for word in ('"hook"', '"gate"', '"own"', '"warm"', "HTTP 404")),
                 120,
                 "every remedy has acted or refused",
             )

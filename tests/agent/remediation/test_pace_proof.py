@@ -16,13 +16,14 @@ from agent.actions import FailedError, Task
 from agent.remediation.action_context import LiveActionContext
 from rules.history.history import History
 from tests import processes
+from tests.secret_files import write_secret
 
 TOKEN = "T0K3N-0F-THE-ENGINES"
 
 
 def make_context(folder: Path) -> LiveActionContext:
     """Makes the context of an act with a pace token."""
-    (folder / "pace_token").write_text(TOKEN + "\n")
+    write_secret(folder / "pace_token", TOKEN + "\n")
     return LiveActionContext(History(60_000).snapshot(), 0, "/", "/nobody", folder / "pace_token")
 
 
@@ -109,7 +110,7 @@ def test_an_engine_with_another_token_says_what_to_do(tmp_path: Path) -> None:
 def test_an_operators_token_is_shown_as_bearer(tmp_path: Path) -> None:
     """A gateway of somebody else knows no signature: it gets the credential that the operator names for it."""
     context = make_context(tmp_path)
-    (tmp_path / "gateway").write_text("gateway-secret")
+    write_secret(tmp_path / "gateway", "gateway-secret")
     with serve_stranger(None) as (url, received):
         pace_engine(url, context, token_file=str(tmp_path / "gateway"))
 

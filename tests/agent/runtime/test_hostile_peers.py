@@ -27,6 +27,7 @@ from engine.serving.router import _call_worker
 from engine.serving.workers import Worker
 from rules.history.history import History
 from tests import hostile_peers, processes
+from tests.secret_files import write_secret
 
 TIMEOUT = 0.3  # seconds: what a client gives a whole answer
 GREATEST_GROWTH = 64 << 20  # bytes of resident memory: sixteen times what any client lets an answer have
@@ -94,7 +95,7 @@ def bench_engine(address: str, _: Path) -> str:
 
 
 def _act(address: str, folder: Path, act: Callable[[LiveActionContext, str], object]) -> str:
-    (folder / "pace_token").write_text(SECRET)
+    write_secret(folder / "pace_token", SECRET)
     context = LiveActionContext(History(60_000).snapshot(), 0, "/", "/nobody", folder / "pace_token")
     try:
         return repr(act(context, address))
@@ -129,7 +130,7 @@ def collect_engine(address: str, _: Path) -> str:
 def command_agent(address: str, folder: Path) -> str:
     """`steadytok remedies`."""
     (folder / "state").mkdir()
-    (folder / "state/token").write_text(SECRET)
+    write_secret(folder / "state/token", SECRET)
     (folder / "c.yml").write_text(f"web: {{listen: '{address}'}}\nstate: {{dir: {folder / 'state'}}}\n")
     try:
         return repr(_running.call_agent(folder / "c.yml", "GET", "/api/v1/remedies"))
