@@ -195,16 +195,20 @@ def _serve_engine(context: ssl.SSLContext | None = None) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
-        if context is not None:
-            server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client refuses the certificate
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+        yield from _run_server(server, context)
+
+
+def _run_server(server: ThreadingHTTPServer, context: ssl.SSLContext | None) -> Iterator[str]:
+    if context is not None:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client refuses the certificate
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(name="engine_url")
