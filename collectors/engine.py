@@ -158,12 +158,14 @@ def _collect_target(
     is_exposition = classify_body(text) is BodyKind.SAMPLES
     kind = _resolve_kind(state, target, text if is_exposition else "")
     names = DIALECTS[kind].find_names(text) if is_exposition and kind in DIALECTS else {}
-    word = "none" if answer is None else "metrics" if names else classify_answer(answer.status, answer.text)
+    word = (
+        "none" if answer is None else "metrics" if names else classify_answer(answer.status, answer.text, answer.fault)
+    )
     yield UP.sample(ANSWERS[word].alive, engine=target.name, kind=kind)
     yield ANSWER.sample(1, engine=target.name, answer=word)
     url = build_metrics_url(target.url)
     if answer is not None and word != "metrics":
-        host.note(url, f"HTTP {answer.status}, answer {word}")
+        host.note(url, f"HTTP {answer.status}, answer {word}" if answer.status else f"its certificate is {word}")
     points_by_name = parse_points(text, names)
     for signal, metric in _SIGNALS.items() if names else ():
         value, fault = read_signal(DIALECTS[kind], signal, points_by_name)

@@ -39,6 +39,14 @@ ANSWERS: Mapping[str, Answer] = {
     ),
     "loading": Answer(True, "loads its model"),
     "redirected": Answer(True, "sends the request elsewhere; name the address of its metrics as url under engines:"),
+    "compressed": Answer(
+        True, "compresses its metrics although asked not to; see the proxy in front of it, or name the engine's own url"
+    ),
+    "untrusted": Answer(
+        True,
+        "has a certificate that this host does not trust; add its authority to the host's, as the system's own package "
+        "ca-certificates does, or use a name in url that the certificate has",
+    ),
     "error": Answer(True, "fails to give its metrics; see its log"),
     "unreachable": Answer(False, "does not answer the gateway in front of it; see whether its process lives"),
     "not_metrics": Answer(False, "answers with something other than metrics; correct its url under engines:"),
@@ -67,8 +75,10 @@ _BY_BODY: Mapping[BodyKind, str] = {
 }
 
 
-def classify_answer(status: int, text: str) -> str:
-    """Returns what an answer without any of the engine's metrics stands for."""
+def classify_answer(status: int, text: str, fault: str) -> str:
+    """Returns what an answer without any of the engine's metrics stands for; `fault` is why it could not be used."""
+    if fault:
+        return fault
     if status == 200:
         return _BY_BODY[classify_body(text)]
     if 300 <= status < 400:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from collectors._host.cache import Cache
 from collectors._host.files import MAX_BYTES, PAGE, decode_text, means_absent, read_all
-from collectors._host.http_answers import HttpAnswer, HttpRedirectError, request_http, shorten_url
+from collectors._host.http_answers import HttpAnswer, find_answer, request_http, shorten_url
 from collectors._host.names import is_integer, is_text, natural
 from collectors._host.pending_reads import PendingRead, PendingReads
 from collectors._host.sample import Note
@@ -136,9 +136,9 @@ class Host:
     def get(self, url: str, *, timeout: float = 0.4) -> str | None:
         """Returns the body of an HTTP GET, or None with a note."""
         answer = self.request(url, timeout=timeout)
-        if answer is None or answer.status == 200:
-            return None if answer is None else answer.text
-        return self.note(url, f"HTTP {answer.status}")
+        if answer is not None and (answer.status != 200 or answer.fault):
+            return self.note(url, f"HTTP {answer.status}" if not answer.fault else f"the answer is {answer.fault}")
+        return None if answer is None else answer.text
 
     def request(self, url: str, *, timeout: float = 0.4, api_key: str | None = None) -> HttpAnswer | None:
         """
@@ -153,10 +153,10 @@ class Host:
                 return request_http("GET", url, timeout=timeout, limit=MAX_BYTES, headers=headers, follow=True)
             raw = self.read_bytes(f"http/{url.partition('://')[2]}")
             return None if raw is None else HttpAnswer(200, {}, raw)
-        except HttpRedirectError as error:
-            return HttpAnswer(error.status, {}, b"")
         except (OSError, ValueError) as error:
-            return self.note(url, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+            return find_answer(error) or self.note(
+                url, getattr(error, "strerror", None) or str(error) or type(error).__name__
+            )
 
     def note(self, path: str, reason: str) -> None:
         """Counts a missing reading; returns None, so that a caller can write `return host.note(…)`."""

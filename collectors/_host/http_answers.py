@@ -38,6 +38,13 @@ class HttpRedirectError(HttpAnswerError):
         super().__init__(f"HTTP {status}: redirects to {self.origin}, which is not followed; expected its own answer")
 
 
+class HttpCompressedError(HttpAnswerError):
+    """The peer compressed its answer, although it was asked not to."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(f"the answer is compressed ({encoding[:20]}), which was not asked for")
+
+
 def shorten_url(url: str) -> str:
     """Returns a URL for a note: without its user, its query, and what precedes `/metrics` in its path."""
     try:
@@ -56,6 +63,8 @@ class HttpAnswer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+    fault: str = ""
+    """Why the answer of a peer that lives cannot be used: "compressed", or "untrusted" for its certificate."""
 
     @property
     def text(self) -> str:
@@ -100,6 +109,17 @@ def request_http(
     raise HttpAnswerError(f"HTTP {answer.status}: more than {MAX_REDIRECTS} redirects")
 
 
+def find_answer(error: Exception) -> HttpAnswer | None:
+    """Returns what a failed request shows of a peer that lives; None where it shows nothing of the kind."""
+    if isinstance(error, HttpRedirectError):
+        return HttpAnswer(error.status, {}, b"")
+    if isinstance(error, HttpCompressedError):
+        return HttpAnswer(200, {}, b"", "compressed")
+    if isinstance(error, ssl.SSLCertVerificationError):  # before any request was sent
+        return HttpAnswer(0, {}, b"", "untrusted")
+    return None
+
+
 def _exchange(
     method: str,
     url: str,
@@ -124,7 +144,8 @@ def _exchange(
         request.sock = cast(socket.socket, BudgetedSocket(connection, budget))
         request.request(method, path, body, sent_headers)
         with request.getresponse() as response:
-            return HttpAnswer(response.status, _lower_names(response), _read_body(response, budget.limit, cut=cut))
+            received = {name.lower(): value for name, value in response.getheaders()}
+            return HttpAnswer(response.status, received, _read_body(response, budget.limit, cut=cut))
     except http.client.HTTPException as error:
         if isinstance(error, OSError):
             raise  # RemoteDisconnected: a listener that wants a certificate ends so
@@ -132,10 +153,6 @@ def _exchange(
         raise HttpAnswerError(f"the answer is not HTTP, or broke off: {reason[:200]}") from None
     finally:
         connection.close()
-
-
-def _lower_names(response: http.client.HTTPResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.getheaders()}
 
 
 def _split(url: str) -> tuple[str, str, int, str, dict[str, str]]:
@@ -160,7 +177,7 @@ def _read_body(response: http.client.HTTPResponse, limit: int, *, cut: bool) -> 
     is_refusal = response.status // 100 != 2
     encoding = (response.getheader("Content-Encoding") or "identity").lower()
     if encoding != "identity" and not is_refusal:
-        raise HttpAnswerError(f"the answer is compressed ({encoding[:20]}), which was not asked for")
+        raise HttpCompressedError(encoding)
     if is_refusal:
         try:
             return b"" if encoding != "identity" else _read_up_to(response, min(limit, MAX_REFUSAL_BYTES), cut=True)

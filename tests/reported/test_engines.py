@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from click.testing import CliRunner
 
 from agent.commands import check
 from collectors import Host, Reading, engine
+from collectors._engine.answers import ANSWERS
+from tests.certificates import create_authority, create_certificate
+from tests.structure import HOUSE
 
 Machine = Callable[[Mapping[str, str]], Host]
 Series = Callable[[Iterable[Reading]], dict[str, float]]
@@ -135,8 +140,8 @@ def test_one_of_two_spellings_is_read(machine: Machine, series: Series) -> None:
 
 
 @contextmanager
-def _serve_engine() -> Iterator[str]:
-    """Serves a path for each answer of an engine that lives."""
+def _serve_engine(context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serves a path for each answer of an engine that lives; with a context over TLS."""
 
     def describe(code: int, message: str) -> tuple[int, str, dict[str, str]]:
         return code, json.dumps({"error": {"code": code, "message": message}}), {}
@@ -180,6 +185,8 @@ def _serve_engine() -> Iterator[str]:
                     return 503, "<html>No server is available to handle this request.</html>", {}
                 case "/page/metrics":
                     return 200, "<html></html>", {}
+                case "/packed/metrics":
+                    return 200, "whatever was asked for", {"Content-Encoding": "gzip"}
                 case "/key/metrics" | "/router/metrics":
                     return 200, LLAMA, {}
             return 404, "nope", {}
@@ -188,13 +195,20 @@ def _serve_engine() -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+        yield from _run_server(server, context)
+
+
+def _run_server(server: ThreadingHTTPServer, context: ssl.SSLContext | None) -> Iterator[str]:
+    if context is not None:
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client refuses the certificate
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(name="engine_url")
@@ -228,6 +242,7 @@ def _write_key(tmp_path: Path, text: str = KEY, mode: int = 0o600) -> str:
         ("empty", "empty", 1),
         ("comments", "empty", 1),
         ("tgi", "foreign", 1),
+        ("packed", "compressed", 1),
         ("broken", "error", 1),
         ("gateway", "unreachable", 0),
         ("page", "not_metrics", 0),
@@ -244,6 +259,30 @@ def test_a_living_engine_is_not_down(engine_url: str, series: Series, path: str,
 
     assert (done.answer, done.values["up"]) == (answer, up)
     assert bool(done.notes) == (answer != "metrics")
+
+
+def test_an_engine_behind_a_certificate_of_strangers_lives(series: Series, tmp_path: Path) -> None:
+    """vLLM under --ssl-certfile with a certificate of its own: it is not down, and gets neither request nor key."""
+    create_authority(tmp_path)
+    certificate, key = create_certificate(tmp_path, "engine")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with _serve_engine(context) as url:
+        target = engine.EngineEndpoint(name="e", url=f"{url}/key", kind="vllm", api_key_file=_write_key(tmp_path))
+        done = _collect(Host("/"), series, target)
+
+    assert (done.answer, done.values) == ("untrusted", {"up": 1})
+    assert done.notes == ["its certificate is untrusted"]
+
+
+def test_every_answer_of_a_living_engine_is_told() -> None:
+    """A rule fires for each answer of an engine that lives without metrics, and its page says what to do."""
+    silent = {answer for answer, meaning in ANSWERS.items() if meaning.alive and meaning.advice}
+    rules = (HOUSE / "rules/builtin/engine.yml").read_text()
+    page = (HOUSE / "docs/runbooks/EngineMetricsUnavailable.md").read_text()
+
+    assert set("|".join(re.findall(r'answer_info\{answer=~"([a-z_|]+)"', rules)).split("|")) == silent
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == silent
 
 
 def test_nobody_there_is_down(engine_url: str, series: Series) -> None:

@@ -26,6 +26,7 @@ class Expectation(NamedTuple):
 _EVIDENCE = Expectation(Word.SILENT, "it is what the alert is about")
 _MEASURE = Expectation(Word.SILENT, "without it there is nothing to compare the evidence with")
 _CAUSE = Expectation(Word.SILENT, "the evidence alone has harmless causes as well")
+_UNAVAILABLE = "foreign|key_required|bad_request|not_served|redirected|compressed|untrusted|error"
 _CONFIGURED = Expectation(
     Word.SILENT, "only engines of the configuration are anybody's service; the agent always knows"
 )
@@ -59,7 +60,7 @@ EXPECTED: Mapping[str, Mapping[str, Expectation]] = {
     },
     "EngineDown": {"engine_up": _EVIDENCE, "engine_configured": _CONFIGURED},
     "EngineMetricsUnavailable warning": {
-        'engine_answer_info{answer=~"foreign|key_required|bad_request|not_served|redirected|error"}': _EVIDENCE,
+        f'engine_answer_info{{answer=~"{_UNAVAILABLE}"}}': _EVIDENCE,
         "engine_configured": _CONFIGURED,
     },
     "EngineMetricsUnavailable info": {
