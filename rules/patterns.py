@@ -7,6 +7,7 @@ module empties that cache after each compilation. A pattern lives as long as the
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import Any
 
@@ -25,6 +26,7 @@ _LARGE_BYTES = 8 << 20  # RE2's own limit, for a pattern that the smaller one re
 _PATTERN_BYTES = 2_048
 _INSTRUCTION_BYTES = 60  # measured on alternations of thousands of words, with the syntax tree
 _CHARACTER_BYTES = 40
+_ESCAPES = re.compile(r"\\Q.*?(?:\\E|\Z)|\\.", re.DOTALL)
 
 
 class PatternLimitError(ValueError):
@@ -55,6 +57,8 @@ def compile_bounded(pattern: str, *, dot_matches_newline: bool, allows_large: bo
         raise PatternLimitError(
             f"it has {len(pattern):,} characters, and {MAX_LENGTH:,} are allowed; use a shorter one"
         )
+    if r"\C" in _ESCAPES.findall(pattern):
+        raise ValueError(r"invalid escape sequence: \C")  # half a character to C++; Go has no such thing
     try:
         return _compile(pattern, dot_matches_newline, SMALL_BYTES)
     except re2.error as error:

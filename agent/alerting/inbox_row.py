@@ -9,6 +9,9 @@ next post: what one group of one Alertmanager says last is its newest statement.
 Between two groups, or two Alertmanagers of a cluster, no order is certain. The second waits for the first
 (`--cluster.peer-timeout`) and posts what it knew before. So "firing" from another sender soon after "resolved" is
 doubted: the alert fires once DOUBT_MS have passed without another "resolved", which the late sender posts too.
+
+The start of an alert can move while it fires: of two Prometheus servers that send it, Alertmanager keeps the earlier
+start. So an end is the end of every start of this alert that lies before it.
 """
 
 from __future__ import annotations
@@ -89,6 +92,10 @@ class InboxRow:
     def is_firing(self, now_ms: int, expire_ms: int) -> bool:
         """True if it counts as firing."""
         return self.is_alive(now_ms, expire_ms) and now_ms >= self.doubted_until_ms
+
+    def is_ended_by(self, alert: PostedAlert) -> bool:
+        """True if a resolved post of the same alert, with another start, ends this row too."""
+        return self.alert.firing and alert.ends_ms is not None and self.alert.starts_ms <= alert.ends_ms
 
     def shift(self, delta_ms: int) -> InboxRow:
         """Returns the same row after a shift of the wall clock."""

@@ -19,7 +19,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -131,13 +131,19 @@ class Inbox:
         """
         outcomes: Counter[str] = Counter()
         rows: dict[InboxKey, InboxRow] = {}
+        firing = self._list_firing()
         for alert in posted:
-            previous = rows.get((alert.fingerprint, alert.starts_ms)) or self._find_row(
-                (alert.fingerprint, alert.starts_ms)
-            )
-            row, outcome = merge(previous, alert, now_ms, self.expire_ms)
-            rows[row.key] = row
+            key = (alert.fingerprint, alert.starts_ms)
+            row, outcome = merge(rows.get(key) or self._find_row(key), alert, now_ms, self.expire_ms)
+            rows[key] = row
             outcomes[outcome] += 1
+            if alert.firing:
+                firing[alert.fingerprint].add(key)
+                continue
+            for other_key in firing[alert.fingerprint] - {key}:
+                other = rows.get(other_key) or self._find_row(other_key)
+                if other is not None and other.is_ended_by(alert):
+                    rows[other_key] = merge(other, alert, now_ms, self.expire_ms)[0]
         if not rows:
             return outcomes
         if not self._is_open:
@@ -147,6 +153,13 @@ class Inbox:
         if fault is not None:
             raise FullError(fault)
         return outcomes
+
+    def _list_firing(self) -> defaultdict[str, set[InboxKey]]:
+        """Returns the keys of firing alerts by fingerprint; a fingerprint can have several starts."""
+        firing: defaultdict[str, set[InboxKey]] = defaultdict(set)
+        for key in (*self._alive, *self._pending):
+            firing[key[0]].add(key)
+        return firing
 
     def _find_row(self, key: InboxKey) -> InboxRow | None:
         return self._pending.get(key) or self._rows.get(key)

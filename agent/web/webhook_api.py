@@ -71,10 +71,13 @@ class WebhookApi:
         outcomes: Counter[str] = Counter({"refused": len(payload.faults)} if payload.faults else {})
         wanted_alerts = []
         for payload_alert in payload.alerts:
-            inbox_alert = to_posted_alert(payload_alert, payload.sender)
-            if inbox_alert is None:
+            try:
+                inbox_alert = to_posted_alert(payload_alert, payload.sender)
+            except ValueError as error:
+                payload.faults.append(str(error))
                 outcomes["refused"] += 1
-            elif self._is_echo(payload_alert, inbox_alert.labels):
+                continue
+            if self._is_echo(payload_alert, inbox_alert.labels):
                 outcomes["echo"] += 1
             elif self._context.remedies.matches_alert(to_alert(inbox_alert)):
                 wanted_alerts.append(inbox_alert)

@@ -79,14 +79,13 @@ def _decode_alert(raw: msgspec.Raw, payload: Payload) -> None:
         payload.faults.append(f"{error}, alert {len(payload.alerts) + len(payload.faults) + 1} of the group")
 
 
-def to_posted_alert(alert: PayloadAlert, sender: str) -> PostedAlert | None:
-    """Returns the alert; None for too many or too long labels, or an invalid date."""
-    if len(alert.labels) > MAX_LABELS or not all(map(_is_valid_label, alert.labels, alert.labels.values())):
-        return None
-    try:
-        starts_ms = parse_time(alert.startsAt)
-    except ValueError:
-        return None  # counted as refused; Go has a year 0
+def to_posted_alert(alert: PayloadAlert, sender: str) -> PostedAlert:
+    """Returns the alert; raises ValueError for too many or invalid labels, or an invalid date."""
+    if len(alert.labels) > MAX_LABELS:
+        raise ValueError(f"an alert has {len(alert.labels)} labels, and {MAX_LABELS} are allowed")
+    for name, value in alert.labels.items():
+        _check_label(name, value)
+    starts_ms = parse_time(alert.startsAt)  # Go has a year 0
     # Reserved names are ours: an alert from outside must not choose its source.
     labels = {name: value for name, value in alert.labels.items() if not name.startswith(RESERVED_PREFIX)}
     fingerprint = alert.fingerprint.lower() or compute_fingerprint(alert.labels)
@@ -118,5 +117,8 @@ def _parse_end(text: str) -> int | None:
         return None  # other senders than Alertmanager leave it out
 
 
-def _is_valid_label(name: str, value: str) -> bool:
-    return _NAME.fullmatch(name) is not None and len(value) <= MAX_VALUE_LENGTH
+def _check_label(name: str, value: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"a label's name has 1 to 128 characters without control characters, found {name[:20]!r}")
+    if len(value) > MAX_VALUE_LENGTH:
+        raise ValueError(f"label {name!r} has {len(value)} characters, and {MAX_VALUE_LENGTH} are allowed")

@@ -25,17 +25,18 @@ def _match_words(words: str) -> re.Pattern[str]:
 
 
 # VR_DIMMG0_TEMP, P1 MEM01 VRD Hot, VDIMM, Vmem, MEM_VDDQ, PVDDQ_ABC; since DDR5 each module has its own regulator.
-_REGULATORS = _match_words(r"(?:P|C)?V(?:R[MD]?|DD\w*|PP|TT|CC\w*|[-_ ]?DIMM\w*|[-_ ]?MEM\w*)|PMIC|DrMOS")
+_REGULATORS = _match_words(r"(?:P|C)?V(?:R[MD]?|RHOT|DD\w*|PP|TT|CC\w*|[-_ ]?DIMM\w*|[-_ ]?MEM\w*)|PMIC|DrMOS")
 _FOREIGN = (
     (_REGULATORS, _REGULATOR),
     # GPU1 Mem Temp, gpu0_mem_temp, HGX_GPU_0_DRAM_0, NVMe, NIC_Mem, and the BMC's own memory
     (
         _match_words(
-            r"(?:GP)?GPU|[XND]PU|HBM\w*|ACC(?:EL(?:ERATOR)?)?|OAM|FPGA|NIC|OCP|LOM|HCA|HBA|RAID|PCI[EX]?|NVME|SSD|HDD|BMC"
+            r"(?:GP)?GPU|VGA|[XNDI]PU|HBM\w*|ACC(?:EL(?:ERATOR)?)?|OAM|FPGA|NIC|OCP|LOM|HCA|HBA|RAID|PCI[EX]?"
+            r"|NVME|M\.2|SSD|HDD|BMC"
         ),
         OTHER_DEVICE,
     ),
-    (_match_words(r"EXTMB|MEM[-_ ]?BUF(?:FER)?|BUF(?:FER)?|CENTAUR"), "a buffer chip, which has its own limit"),
+    (_match_words(r"EXTMB|(?:MEM[-_ ]?)?BUFF?(?:ER)?|CENTAUR"), "a buffer chip, which has its own limit"),
     (_match_words(r"INLET|OUTLET|INTAKE|EXHAUST|AMBIENT|AIR\w*"), "the air and not a module"),
 )
 _STATE = re.compile(r"Thrm[\s_]?Trip|(?<![A-Za-z])hot$", re.IGNORECASE)

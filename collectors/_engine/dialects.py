@@ -26,8 +26,8 @@ class Dialect(NamedTuple):
     """
     The metrics of one kind of engine, and what its labels do to a sum.
 
-    Series that differ by a label of `ranks` repeat each other. Those that differ by a label of `replicas` add up, as do
-    those that differ by any other label.
+    Series that differ by a label of `ranks`, or by another `…_rank` but `dp_rank`, repeat each other. Those that differ
+    by a label of `replicas` add up, as do those that differ by any other label.
     """
 
     prefix: str

@@ -58,11 +58,17 @@ def _drop_parts(points: list[Point], label: str | None) -> list[Point]:
 
 def _sum_replicas(points: list[Point], dialect: Dialect) -> float:
     """Returns the sum over replicas; ranks of one replica count the same tokens, so only the highest counts."""
+    ranks = {label for point in points for label in point.labels if _is_rank(label, dialect)}
     replicas: dict[frozenset[tuple[str, str]], float] = {}
     for point in points:
-        replica = _identify(point, dialect.ranks)
+        replica = _identify(point, ranks)
         replicas[replica] = max(point.value, replicas.get(replica, point.value))
     return sum(replicas.values())
+
+
+def _is_rank(label: str, dialect: Dialect) -> bool:
+    """Returns True for a label whose series repeat each other: of all kinds of parallelism, only data's add up."""
+    return label in dialect.ranks or (label.endswith("_rank") and label != "dp_rank" and label not in dialect.replicas)
 
 
 def _identify(point: Point, without: Set[str]) -> frozenset[tuple[str, str]]:

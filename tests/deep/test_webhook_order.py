@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import sys
 import urllib.request
 from datetime import UTC, datetime, timedelta
@@ -79,6 +81,27 @@ def test_an_alert_that_ended_by_timeout_fires_again(tmp_path: Path) -> None:
             processes.wait_until(lambda: box.count("repeated") > 0, 60, "its repeat is one")
 
     assert alert["fingerprint"] == compute_fingerprint(labels)
+
+
+def test_an_alert_whose_start_moves_back_ends(tmp_path: Path) -> None:
+    """A second Prometheus server sends an earlier start, which Alertmanager keeps: one end is posted for both."""
+    box, labels = Box(tmp_path), {"alertname": "RackHot", "rack": "r2"}
+    now = datetime.now(UTC)
+    with processes.run_process(box.arguments, tmp_path / "log"):
+        processes.wait_until(lambda: box.count("taken") == 0 and box.address in _read(tmp_path / "log"), 40, "ready")
+        route = ROUTE.format(agent=box.address, token=tmp_path / "state/token")
+        with run_alertmanager(tmp_path, route) as alertmanager:
+            send_alert(alertmanager, labels, now - timedelta(seconds=50), now + timedelta(minutes=4))
+            processes.wait_until(lambda: box.count("taken") == 1, 40, "the alert fires")
+            send_alert(alertmanager, labels, now - timedelta(seconds=60), now + timedelta(minutes=5))
+            processes.wait_until(lambda: box.count("taken") == 2, 60, "the earlier start is posted")
+            send_alert(alertmanager, labels, now - timedelta(seconds=60), datetime.now(UTC))
+            processes.wait_until(lambda: box.count("resolved") == 1, 60, "the alert has ended")
+    (path,) = tmp_path.glob("state/*/inbox.db")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        states = database.execute("SELECT firing FROM inbox").fetchall()
+
+    assert states == [(0,), (0,)]
 
 
 def _read(path: Path) -> str:

@@ -165,7 +165,8 @@ def test_two_chips_of_one_name_under_one_device(root: Path) -> None:
     assert "this series was given twice; its first value counts" in said
 
 
-WORDS = ("GPU", "GPU1", "HBM", "NIC", "NVMe", "PMIC", "VRM", "VDDQ", "EXTMB", "Inlet", "Outlet", "BMC", "FPGA")
+DEVICES = ("GPU", "GPU1", "VGA", "HBM", "NIC", "NVMe", "M.2", "BMC", "FPGA")
+WORDS = (*DEVICES, "PMIC", "VRM", "VRHOT", "VDDQ", "EXTMB", "Buffer", "Buff", "Inlet", "Outlet")
 
 
 @given(

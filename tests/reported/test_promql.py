@@ -87,11 +87,17 @@ def test_patterns_of_go_are_loaded_and_match() -> None:
     ].count("9100") == 1
 
 
-@pytest.mark.parametrize("pattern", ["(?=a)", "a{1001}", r"\8", "(", "[z-a]", r"(a)\1"])
+@pytest.mark.parametrize("pattern", ["(?=a)", "a{1001}", r"\8", "(", "[z-a]", r"(a)\1", r"\C"])
 def test_patterns_that_go_refuses_are_refused(pattern: str) -> None:
     """Look-around, back-references and repetitions beyond 1,000 are refused, with the place of their matcher."""
     with pytest.raises(PromqlError, match=r"^1:6: parse error: error parsing regexp"):
         promql.compile(f"1 + {{a=~`{pattern}`}}")
+
+
+@pytest.mark.parametrize("pattern", [r"\QC:\C\E", r"\\C", r"\\\\C", r"[C]"])
+def test_a_c_after_a_backslash_may_be_text(pattern: str) -> None:
+    """Only the escape sequence is refused: not quoted text, and not the letter after a backslash that is text."""
+    promql.compile(f"{{a=~`{pattern}`}}")
 
 
 def test_names_may_be_any_utf8(tmp_path: Path) -> None:

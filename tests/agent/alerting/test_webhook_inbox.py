@@ -54,6 +54,22 @@ def test_each_is_taken_once(tmp_path: Path, posts: list[PostedAlert], outcomes: 
     assert run_with_inbox(tmp_path, test) == (outcomes, firing)
 
 
+@pytest.mark.parametrize(("ends_ms", "firing"), [(NOW, 0), (FIRING.starts_ms, 0), (FIRING.starts_ms - 1, 1), (None, 1)])
+@pytest.mark.parametrize("posts", [1, 2])
+def test_an_end_is_that_of_every_earlier_start(tmp_path: Path, ends_ms: int | None, firing: int, posts: int) -> None:
+    """Two Prometheus servers of different starts: Alertmanager moves the start back, and posts one end."""
+    earlier = FIRING._replace(starts_ms=FIRING.starts_ms - 10_000)
+    batch = [earlier, earlier._replace(firing=False, ends_ms=ends_ms)]
+
+    async def test(box: Inbox) -> int:
+        await box.accept([FIRING, FIRING._replace(fingerprint="bb01")], NOW)
+        for alerts in [batch] if posts == 1 else [[each] for each in batch]:
+            await box.accept(alerts, NOW)
+        return len(box.firing_alerts(NOW)) - 1
+
+    assert run_with_inbox(tmp_path, test) == firing
+
+
 def test_one_post_may_tell_twice(tmp_path: Path) -> None:
     """Duplicates within one payload are handled as in two payloads."""
 

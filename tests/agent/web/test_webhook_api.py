@@ -64,9 +64,15 @@ class RemedyMatcher:
 
 
 def post(folder: Path, *bodies: Any, matcher: RemedyMatcher | None = None) -> list[tuple[int, Any]]:
-    """Posts the bodies one after another and returns the answers."""
+    """Posts the bodies one after another, and returns the data or the error of each answer."""
+    answers = post_and_read(folder, *bodies, matcher=matcher)
+    return [(status, document.get("data", document.get("error"))) for status, document in answers]
 
-    async def run() -> list[tuple[int, Any]]:
+
+def post_and_read(folder: Path, *bodies: Any, matcher: RemedyMatcher | None = None) -> list[tuple[int, dict[str, Any]]]:
+    """Posts the bodies one after another, and returns the whole answers."""
+
+    async def run() -> list[tuple[int, dict[str, Any]]]:
         box = Inbox(folder, NOW)
         context = build_context(
             remedies=matcher or RemedyMatcher(),
@@ -89,11 +95,10 @@ def post(folder: Path, *bodies: Any, matcher: RemedyMatcher | None = None) -> li
     return asyncio.run(run())
 
 
-async def _post_once(session: aiohttp.ClientSession, port: int, body: Any) -> tuple[int, Any]:
+async def _post_once(session: aiohttp.ClientSession, port: int, body: Any) -> tuple[int, dict[str, Any]]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with session.post(f"http://127.0.0.1:{port}{PATH}", data=data) as answer:
-        document = await answer.json()
-        return answer.status, document.get("data", document.get("error"))
+        return answer.status, await answer.json()
 
 
 def build_payload(*alerts: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -180,8 +185,11 @@ def test_garbage_is_refused_whole(tmp_path: Path, body: Any) -> None:
     ],
 )
 def test_an_odd_alert_costs_no_other(tmp_path: Path, change: dict[str, Any]) -> None:
-    """An odd alert is counted as refused; the rest of its group is accepted."""
-    assert post(tmp_path, build_payload({**POSTED, **change}, POSTED)) == [(200, {"refused": 1, "taken": 1})]
+    """An odd alert is counted as refused, with its reason; the rest of its group is accepted."""
+    ((status, answer),) = post_and_read(tmp_path, build_payload({**POSTED, **change}, POSTED))
+
+    assert (status, answer["data"]) == (200, {"refused": 1, "taken": 1})
+    assert len(answer["warnings"]) == 1
 
 
 def test_reserved_labels_are_ours() -> None:

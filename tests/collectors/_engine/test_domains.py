@@ -114,6 +114,22 @@ def test_a_total_is_not_added_to_its_parts(
     assert values == [12 + 20 + 7 + 8]
 
 
+@pytest.mark.parametrize("kind", DIALECTS)
+def test_ranks_repeat_each_other_and_data_adds_up(machine: Machine, series: Series, kind: str) -> None:
+    """A rank that no engine has yet repeats the others too; only ranks of data parallelism are replicas."""
+    source = DIALECTS[kind].sources["requests_running"][0]
+    text = "".join(
+        _format_sample(source, 5 + number, dp_rank=str(number), **{rank: str(repeat)})
+        for number in range(2)
+        for rank in ("tp_rank", "attn_cp_rank", "dcp_rank")
+        for repeat in range(4)
+    )
+    _, readings = _collect(machine, kind, text)
+    (value,) = [value for name, value in series(readings).items() if "requests_running" in name]
+
+    assert value == 5 + 6
+
+
 @given(
     st.sampled_from(SOURCES),
     st.lists(st.tuples(st.floats(), st.dictionaries(st.sampled_from(("engine", "tp_rank", "priority")), st.text()))),

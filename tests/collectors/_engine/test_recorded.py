@@ -1,4 +1,4 @@
-"""Expositions of real engines under load, without buckets and creation times; each file is named by its version."""
+"""Expositions of real engines, without buckets and creation times; each file is named by its version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from collectors._engine.exposition import Points, parse_points
 from collectors._engine.signals import read_signal
 
 RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.prom"))
+_TIMES = ("generated_tokens", "prompt_tokens", "decode_seconds", "prompt_seconds")
+_FIRST = ("first_token_seconds", "first_tokens")
 EXPECTED: Mapping[str, Mapping[str, float]] = {
+    # Cold: zeros are readings, and what an engine does not expose before its first request is missing.
+    "llama.cpp-b11434-cold": dict.fromkeys((*_TIMES, "requests_running", "requests_waiting"), 0),
+    "sglang-0.5.23-cold": dict.fromkeys(("requests_running", "requests_waiting", "kv_cache_usage"), 0),
+    "vllm-0.32.0-cold": dict.fromkeys(
+        (*_TIMES, *_FIRST, "requests_running", "requests_waiting", "kv_cache_usage", "preemptions"), 0
+    ),
     "llama.cpp-b11434-idle": {
         "generated_tokens": 2640,
         "prompt_tokens": 1141810,  # printed as 1.14181e+06: six digits
@@ -59,6 +67,31 @@ EXPECTED: Mapping[str, Mapping[str, float]] = {
         "requests_running": 8,
         "requests_waiting": 4,
         "kv_cache_usage": 0.023494860499265746,
+        "preemptions": 0,
+    },
+    "vllm-0.32.0-dev-mode-after-pauses": {
+        "generated_tokens": 57098,
+        "prompt_tokens": 128638,
+        "decode_seconds": 1775.8178991280147,
+        "prompt_seconds": 323.4183908799723,
+        "first_token_seconds": 5566.931777715683,
+        "first_tokens": 2006,
+        "requests_running": 0,
+        "requests_waiting": 0,
+        "kv_cache_usage": 0,
+        "preemptions": 122,
+    },
+    # The worker was stopped with SIGSTOP for 240 s: the front end goes on to answer, with four requests that stand.
+    "vllm-0.32.0-worker-stopped-240s": {
+        "generated_tokens": 19680,
+        "prompt_tokens": 9405,
+        "decode_seconds": 871.6059127680023,
+        "prompt_seconds": 42.722705295997,
+        "first_token_seconds": 354.2358477115631,
+        "first_tokens": 168,
+        "requests_running": 4,
+        "requests_waiting": 0,
+        "kv_cache_usage": 0.011747430249632873,
         "preemptions": 0,
     },
 }
