@@ -1,4 +1,4 @@
-"""A token of the agent's own is given to nobody, by whatever setting, path or link."""
+"""Files that the configuration names as secrets: none is a token of the agent's own, and all can be used."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from agent import configuration
+from agent.commands import check
 from agent.config import loader, paths, schema
 from agent.config.loader import ConfigError
-from agent.config.own_tokens import find_shared_tokens
+from agent.config.secret_settings import find_shared_tokens, find_unusable_secrets
 from agent.storage.state_dir import PACE_TOKEN, TOKEN
+from tests.secret_files import write_secret
 
 GATEWAY = {"name": "cool", "match": ['alertname="DimmHot"'], "target": {"url": "http://127.0.0.1:9/"}, "cooldown": "1m"}
 # By the setting that names a secret: a configuration with FILE as its value.
@@ -80,6 +83,36 @@ def test_the_agent_refuses_such_a_configuration(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"\$\.remedies\[0\]\.parameters\.token_file: .* leave the setting out"):
         configuration.load_configuration(path)
+
+
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if not name.endswith(("ca_file", "cert_file"))])
+def test_a_secret_that_cannot_be_used_is_named(tmp_path: Path, setting: str) -> None:
+    """A remedy reads its token first in an incident, which is too late to hear that everybody may read it."""
+    path, file = write_configuration(tmp_path, SETTINGS[setting], str(tmp_path / "secret")), tmp_path / "secret"
+    config = loader.load(path, {})
+
+    for text, mode, sentence in (
+        (None, 0, "No such file or directory"),
+        ("", 0o600, "it is empty"),
+        ("s" * 32, 0o644, "everybody may read it (mode 644); chmod 640 or 600 it"),
+        ("s" * 32, 0o660, "others may write it (mode 660); chmod 640 or 600 it"),
+        ("s" * 32, 0o640, None),
+    ):
+        if text is not None:
+            write_secret(file, text).chmod(mode)
+        faults = [fault for place, fault in find_unusable_secrets(config) if setting.partition(".")[2] in place]
+
+        assert faults == ([] if sentence is None else [f"{file}: {sentence}"])
+
+
+def test_check_names_such_a_file(tmp_path: Path) -> None:
+    """`steadytok check` says it beside the configuration, and ends with 1."""
+    path = write_configuration(tmp_path, SETTINGS["webhook.token_file"], str(tmp_path / "nowhere"))
+    (tmp_path / "root").mkdir()
+    result = CliRunner().invoke(check.command, ["--config", str(path), "--root", str(tmp_path / "root")])
+
+    assert result.exit_code == 1
+    assert f"secret         $.remedies[0].parameters.token_file: {tmp_path}/nowhere: No such file" in result.output
 
 
 def test_every_setting_that_names_a_secret_is_tried() -> None:
