@@ -25,6 +25,7 @@ from agent.engines.baseline_handover import MeasuredBaseline
 from tests import processes
 from tests.agent.loop_probe import HOUSE
 from tests.answering import serve_answer
+from tests.secret_files import write_secret
 
 ALLOWED: Mapping[str, str] = {
     "agent/selfmetrics/process.py:_read_usage": "/proc of three processes of ours: the kernel answers from memory",
@@ -54,8 +55,8 @@ class ProbedAgent:
         (home / "machine/proc").mkdir(parents=True)
         (home / "machine/proc/meminfo").write_text("MemTotal: 1000 kB\nMemFree: 400 kB\n")
         (home / "rules.yml").write_text(RULES.format(1))
-        (home / "token").write_text("a-token-of-a-machine")
-        (home / "secret").write_text("credential of the Alertmanager")
+        write_secret(home / "token", "a-token-of-a-machine")
+        write_secret(home / "secret", "credential of the Alertmanager")
         (home / "peers.yml").write_text(json.dumps([{"targets": [alertmanager]}]))
         self.write_web_config(header="first")
         document = {
@@ -140,7 +141,7 @@ def change_every_file(agent: ProbedAgent) -> None:
     home = agent.home
     handed_over = baseline_handover.hand_over(home / "state", MeasuredBaseline("r1", "", "1", 50.0))
     (home / "peers.yml").write_text("[]")
-    (home / "token").write_text("another-token-of-a-machine")
+    write_secret(home / "token", "another-token-of-a-machine")
     agent.write_web_config(header="second")
     for number in (2, 3):
         before = agent.count_logged("configuration reloaded")

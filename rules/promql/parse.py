@@ -85,7 +85,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def parse(text: str, subquery_step_ms: int) -> Node:
     """Parses an expression to its plan; raises PromqlError, with the place of the fault, if it is not supported."""
     _check_limits(text)
-    check_parser_limits(text, _measure_depth(text))
 
     def attempt(part: str) -> Trial:
         try:
@@ -128,6 +127,10 @@ def _check_limits(text: str) -> None:
         raise PromqlError(format_fault(text, 0, f"a string has more than {MAX_ESCAPES:,} escapes"))
     if negative := _NEGATIVE_AT.search(_TOKEN.sub(_blank_text, text)):
         raise PromqlError(format_fault(text, negative.start(), "a negative time after @ is not supported"))
+    try:
+        check_parser_limits(text, _measure_depth(text))
+    except PromqlError as error:
+        raise PromqlError(format_fault(text, 0, str(error))) from error
 
 
 def _normalize_token(token: re.Match[str], patterns: list[str]) -> str:

@@ -26,6 +26,7 @@ _IN_CODE = re.compile(
     r"|(?P<op>[=!<>]=|[-+*/%^<>@])|(?P<mark>=(?!~)|[,(){}\[])",
     re.ASCII,
 )
+_NUMBER_WORD = re.compile(r"[\w.]+")
 _IN_BRACES = re.compile(r"(?P<word>[a-zA-Z_][a-zA-Z0-9_]*)|(?P<op>=~|!~|!=)|(?P<mark>[=,}])", re.ASCII)
 _IN_BRACKETS = re.compile(
     rf"(?P<duration>{_DURATION})|(?P<number>{_NUMBER})|(?P<op>[-+*/%^])|(?P<mark>[:\]()])", re.ASCII
@@ -119,7 +120,7 @@ def _describe_fault(text: str, position: int, pattern: re.Pattern[str]) -> Lexem
     if pattern is not _IN_BRACKETS and character in "\"'`":
         reason = "unterminated raw string" if character == "`" else "unterminated quoted string"
     elif character.isdigit() and not where:
-        word = re.compile(r"[\w.]+").match(text, position)
+        word = _NUMBER_WORD.match(text, position)
         reason = f"bad number or duration syntax: {quote(word[0] if word else character)}"
     elif pattern is _IN_BRACKETS:
         reason = f"unexpected character inside brackets: '{character}'"

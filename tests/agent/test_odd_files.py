@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -136,7 +137,7 @@ def adopt_baseline(path: Path) -> object:
     state = StateDir(path.parent / "state")
     path.rename(state.path / f"{baseline_handover.PREFIX}1.json")
     with capture_logs() as lines:
-        baseline_handover.adopt(state, Baseline())
+        asyncio.run(baseline_handover.adopt(state, Baseline()))
     state.close()
     raise ConfigError([line["event"] for line in lines])
 

@@ -32,8 +32,11 @@ def run_session(api: ServedApi, session: Session) -> Any:
 
     async def run() -> Any:
         context = api.build_context()
-        routes = [*QueryApi(context).routes(), *RemediesApi(context.remedies, context.now_ms).routes()]
-        server = WebServer(metrics=str, since_tick=lambda: None, interval=1.0, routes=routes)
+        routes = [
+            *QueryApi(context).routes(),
+            *RemediesApi(context.remedies, context.now_ms, context.tick_number).routes(),
+        ]
+        server = WebServer(metrics=lambda: bytes, tick_number=int, since_tick=lambda: None, interval=1.0, routes=routes)
         port = await server.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as client:
