@@ -12,8 +12,8 @@ from types import ModuleType
 
 import msgspec
 
-from agent.config import paths
-from agent.config.loader import find_enabled_collectors, parse, read_document
+from agent.config import paths, secret_settings
+from agent.config.loader import ConfigError, find_enabled_collectors, parse, read_document
 from agent.config.schema import AgentConfig
 from agent.remediation import catalog
 from agent.sampling import plugins
@@ -43,6 +43,8 @@ def load_configuration(path: Path | None, hand: str | None = None) -> tuple[Agen
     if hand is not None:
         remediation = msgspec.structs.replace(config.remediation, hand=hand)
         config = msgspec.structs.replace(config, remediation=remediation)
+    if shared := [f"{path}: {place}: {fault}" for place, fault in secret_settings.find_shared_tokens(config)]:
+        raise ConfigError(shared)
     catalog.bind_remedies(config, str(path))
     return config, modules
 

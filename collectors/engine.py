@@ -134,8 +134,8 @@ def _read_api_key(host: Host, path: str) -> str | None:
     text = host.read(path)
     if text is None:
         return None
-    if os.stat(host.path(path)).st_mode & 0o004:
-        return host.note(path, "everybody may read the key; chmod 640 it, with root:steadytok for the service")
+    if os.stat(host.path(path)).st_mode & 0o026:
+        return host.note(path, "others may read or write the key; chmod 640 it, with root:steadytok for the service")
     if not (text.isascii() and text.isprintable()) or " " in text:  # a header has one line
         return host.note(path, "expected the key alone, in one line of ASCII")
     return text

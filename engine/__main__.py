@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -260,6 +261,9 @@ def _read_token(path: str | None) -> str | None:
     if path is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     with open(path, encoding="ascii") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISREG(mode) and mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+            raise ValueError(f"{path}: others may read or write the token (mode {mode & 0o777:o}); chmod 640 or 600 it")
         token = file.read(4096).strip()
     if not token or not token.isprintable():
         raise ValueError(f"{path} holds no token: expected one line of printable ASCII")

@@ -145,7 +145,7 @@ class Service:
                 self._context.leases.remove(lease.name)
                 raise
             self._context.leases.remove(lease.name)
-        self._log(f"{lease.resource}: restored to {lease.prior}")
+        self._log(f"{lease.resource}: restored to {verb.value_name}{lease.prior}")
 
     def resume_leases(self) -> None:
         """Resumes the leases of an earlier hand."""
@@ -153,9 +153,8 @@ class Service:
             verb = self._verbs.get(lease.verb)
             if verb is not None and verb.resume is not None and self._context.leases.get_remaining(lease) > 0:
                 verb.resume(self._context, lease)
-            self._log(
-                f"{lease.resource}: still held at {lease.ours} for {self._context.leases.get_remaining(lease):.0f} s"
-            )
+            value = lease.ours if verb is None else f"{verb.value_name}{lease.ours}"
+            self._log(f"{lease.resource}: still held at {value} for {self._context.leases.get_remaining(lease):.0f} s")
 
     def watch_leases(self) -> None:
         """Restores expired leases until `stop_watching`; runs in its own thread."""

@@ -45,6 +45,8 @@ class Verb:
     """Resumes a lease that an earlier hand acquired."""
     check_lease: Callable[[VerbContext, Lease], str] | None = None
     """Returns why a lease's resource is not in its leased state; empty when it is."""
+    value_name: str = ""
+    """The words before a lease's value in the log, where that is not the text of the file."""
 
 
 def acquire_lease(

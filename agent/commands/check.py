@@ -24,6 +24,7 @@ def command(config_path: Path | None, root: str) -> None:
     """Show what works on this host, what does not, why, and how to fix it."""
     from agent import configuration
     from agent.config.loader import ConfigError
+    from agent.config.secret_settings import find_unusable_secrets
     from agent.configuration import RulesConfigError, load_rule_set
     from agent.runtime.entry_points import PluginError
     from agent.sampling import binding
@@ -37,6 +38,9 @@ def command(config_path: Path | None, root: str) -> None:
     except PluginError as error:
         _options.exit_with_errors([str(error)], 1)
     say(f"configuration  {config_path or 'none: every default'}: ok")
+    secret_faults = [f"{place}: {fault}" for place, fault in find_unusable_secrets(config)]
+    for sentence in secret_faults:
+        say(f"secret         {sentence}", colour="red")
     say(f"rules          {sum(len(group.rules) for group in rules.groups)} loaded")
     for sentence in iter_excesses(rules, round(config.sample.keep * 1000)):
         say(f"{'':15}{sentence}")
@@ -45,7 +49,7 @@ def command(config_path: Path | None, root: str) -> None:
     results = once.collect_all(collectors, root, cache_dir=cache_dir)
     for collector, result in zip(collectors, results, strict=True):
         _print_result(collector, result)
-    sys.exit(1 if once.select_failed(results) else 0)
+    sys.exit(1 if secret_faults or once.select_failed(results) else 0)
 
 
 def find_hint(collector: Collector, result: CollectionResult) -> str:

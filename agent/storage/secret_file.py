@@ -37,10 +37,23 @@ def check_key_file(path: str | os.PathLike[str]) -> None:
     check_access(check_regular_file(path, _MAX_KEY_BYTES))
 
 
+def check_for_another_user(path: str | os.PathLike[str]) -> None:
+    """Checks what a service will meet when it reads the file as its own user. Raises SecretFileError or OSError."""
+    status = check_regular_file(path, _MAX_KEY_BYTES)
+    check_mode(status)
+    if status.st_size == 0:
+        raise SecretFileError("it is empty")
+
+
 def check_access(status: os.stat_result) -> None:
     """Raises SecretFileError for a file that strangers own, may read or may write."""
     if status.st_uid not in (0, os.geteuid()):
         raise SecretFileError(f"it belongs to the user {status.st_uid}; expected this user or root as its owner")
+    check_mode(status)
+
+
+def check_mode(status: os.stat_result) -> None:
+    """Raises SecretFileError for a file that everybody may read or others may write, whoever owns it."""
     if status.st_mode & stat.S_IROTH:
         raise SecretFileError(f"everybody may read it (mode {status.st_mode & 0o777:o}); chmod 640 or 600 it")
     if status.st_mode & _OTHERS_MAY_WRITE:

@@ -140,14 +140,16 @@ def read_credentials(host: Host, path: str) -> BmcCredentials | None:
     """
     Returns the user and password from the file's lines `username=…` and `password=…`, or None with a note.
 
-    The format is mount.cifs(8)'s. No note contains any of the content. A file that anybody may read is refused.
+    The format is mount.cifs(8)'s. No note contains any of the content. A file that others may read or write is refused.
     """
     try:
         status = check_regular_file(host.path(path), _MAX_CREDENTIAL_BYTES)
     except OSError as error:
         return host.note(path, error.strerror or str(error))
-    if status.st_mode & 0o004:
-        return host.note(path, "everybody may read the password; chmod 640 it, with root:steadytok-eye for the service")
+    if status.st_mode & 0o026:
+        return host.note(
+            path, "others may read or write the password; chmod 640 it, with root:steadytok-eye for the service"
+        )
     pairs = dict(line.split("=", 1) for line in host.lines(path) if "=" in line)
     user, password = pairs.get("username", ""), pairs.get("password", "")
     if not user or not password:

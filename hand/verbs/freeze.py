@@ -120,4 +120,4 @@ def _check_support(context: VerbContext) -> str:
     return "" if is_named else "hand.toml names no unit that may be frozen"
 
 
-VERB = Verb("freeze", RateLimit(600, 600.0), _prepare, _check_support, _restore, _resume, _check_lease)
+VERB = Verb("freeze", RateLimit(600, 600.0), _prepare, _check_support, _restore, _resume, _check_lease, "duty ")

@@ -76,6 +76,7 @@ def place_engine() -> dict[str, Any]:
 def replicate_engine() -> dict[str, Any]:
     """Runs a worker on each node; sends requests and a pace, and kills one worker."""
     token = Path("/run/engine-token")
+    token.touch(mode=0o600)
     token.write_text("lab")
     with run_engine("--numa", "replicate", "--token-file", str(token)) as (ready, log):
         url = ready["url"]

@@ -88,7 +88,7 @@ def test_a_password_may_hold_what_it_likes(tmp_path: Path) -> None:
         (
             f"username=admin\npassword={SECRET}\n",
             0o644,
-            "everybody may read the password; chmod 640 it, with root:steadytok-eye for the service",
+            "others may read or write the password; chmod 640 it, with root:steadytok-eye for the service",
         ),
     ],
 )

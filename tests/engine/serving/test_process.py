@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from engine.memory.numa_nodes import find_tightest_limit, list_nodes
+from tests.secret_files import write_secret
 
 ROOT = Path(__file__).parents[3]
 
@@ -88,13 +89,24 @@ def test_ends_in_the_middle_of_a_stream() -> None:
 
 def test_token_from_a_file(tmp_path: Path) -> None:
     """The token is the content of --token-file, which precedes the environment."""
-    (tmp_path / "token").write_text("from-the-file\n")
+    write_secret(tmp_path / "token", "from-the-file\n")
     child = start_engine("--size", "1MiB", "--token-file", str(tmp_path / "token"), STEADYTOK_ENGINE_TOKEN="other")
     status = put_pace(read_ready_line(child)["url"], "from-the-file")
     child.terminate()
     child.communicate(timeout=20)
 
     assert status == 200
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o602])
+def test_a_token_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: int) -> None:
+    """With it everybody on the host could pace the engine."""
+    write_secret(tmp_path / "token", "from-the-file\n").chmod(mode)
+    child = start_engine("--size", "1MiB", "--token-file", str(tmp_path / "token"))
+    out, err = child.communicate(timeout=20)
+
+    assert (child.returncode, out) == (2, "")
+    assert f"/token: others may read or write the token (mode {mode:o}); chmod 640 or 600 it" in err
 
 
 def test_most_makes_an_automatic_size_smaller() -> None:
