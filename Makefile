@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 ARGS ?=
+# A third of a run is waiting for agents and sockets: two workers for each processor.
+WORKERS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check house format deep lab bench parity soak docs clean
@@ -33,7 +35,7 @@ run: $(VENV)/.run ## Watch this host: canary, live table, page and /metrics on 1
 	@$(BIN)/steadytok run $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests that need no root and no other program (under 3 minutes on two cores)
-	$(BIN)/python -m pytest -m 'not deep and not lab' -q -n logical --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m 'not deep and not lab' --ignore tests/deep --ignore tests/lab -p no:schemathesis -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types: what CI asks of every change
 	$(BIN)/ruff format --check .
@@ -49,7 +51,7 @@ format: $(VENV)/.dev ## Put the code into its format
 	$(BIN)/ruff check --fix .
 
 deep: $(VENV)/.dev ## Run the tests against real Prometheus, Alertmanager and promtool (under 12 minutes on two cores)
-	$(BIN)/python -m pytest -m deep -q -n logical --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m deep --hypothesis-profile=deep -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 # Both machines run at the same time, each in a process of its own (tests/lab/conftest.py).
 lab: $(VENV)/.dev ## Run the tests in virtual machines of two NUMA nodes: a real kernel, and a systemd of their own (under 15 minutes)

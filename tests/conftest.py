@@ -16,8 +16,9 @@ from collectors import Host, Reading
 
 # No deadline: a busy machine must not make a test fail.
 # New inputs at each run on a laptop; the same inputs in CI, where a change must not fail for an unrelated rare case.
-hypothesis.settings.register_profile("steadytok", deadline=None, derandomize="CI" in os.environ)
-hypothesis.settings.load_profile("steadytok")
+hypothesis.settings.register_profile("deep", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.register_profile("fast", hypothesis.settings.get_profile("deep"), max_examples=40)
+hypothesis.settings.load_profile("fast")
 
 MACHINES = Path(__file__).parent / "machines"
 Machine = Callable[[Mapping[str, str]], Host]

@@ -8,6 +8,7 @@ arrow is an import from one box to another, type-only imports and imports inside
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -31,10 +32,16 @@ class Structure(NamedTuple):
     file_circles: int
 
 
+@functools.cache
+def parse_module(path: Path) -> ast.Module:
+    """Returns the syntax tree of a file, which is parsed once for all tests of a process."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def read_imports(path: Path) -> Iterator[tuple[int, str]]:
     """Yields the line and dotted name of every import of a file, those inside functions too."""
     package = path.relative_to(HOUSE).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse_module(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

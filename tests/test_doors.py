@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.structure import HOUSE, list_modules
+from tests.structure import HOUSE, list_modules, parse_module
 from tests.structure import read_imports as imports
 from tests.test_house import calls, every_module, to_name
 
@@ -157,7 +157,7 @@ def test_no_body_is_read_beside_the_door() -> None:
         f"{to_name(path)}:{node.lineno} reads {ast.unparse(node)}"
         for path in list_modules("agent")
         if to_name(path) not in HTTP_DOORS
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parse_module(path))
         if isinstance(node, ast.Attribute)
         and (
             (node.attr in BODY_READERS and isinstance(node.value, ast.Attribute) and node.value.attr == "content")
@@ -230,7 +230,7 @@ def test_credentials_are_sent_from_few_places() -> None:
     senders = {
         to_name(path)
         for path in every_module()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parse_module(path))
         if (isinstance(node, ast.Dict) and any(_is_authorization(key) for key in node.keys))
         or (isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store) and _is_authorization(node.slice))
     }
@@ -276,7 +276,7 @@ def test_no_shell() -> None:
     offenders = [
         f"{to_name(path)}:{node.lineno}"
         for path in every_module()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parse_module(path))
         if isinstance(node, ast.keyword) and node.arg == "shell"
     ]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.structure import FOLDERS, HOUSE, find_circles, list_modules, read_box_graph, read_file_graph
+from tests.structure import FOLDERS, HOUSE, find_circles, list_modules, parse_module, read_box_graph, read_file_graph
 from tests.structure import read_imports as imports
 
 ROOMS = ("agent", "collectors", "rules", "engine", "hand", "grafana", "docs")
@@ -107,10 +108,10 @@ def every_module() -> list[Path]:
     return [path for room in ROOMS for path in list_modules(room)]
 
 
-def calls(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            yield node.lineno, ast.unparse(node.func)
+@functools.cache
+def calls(path: Path) -> list[tuple[int, str]]:
+    nodes = ast.walk(parse_module(path))
+    return [(node.lineno, ast.unparse(node.func)) for node in nodes if isinstance(node, ast.Call)]
 
 
 def to_name(path: Path) -> str:
@@ -182,7 +183,7 @@ def test_no_two_files_import_each_other(folder: str) -> None:
 def read_first_sentences(room: Path) -> list[str]:
     """Returns the sentences in the first paragraph of a room's docstring; empty without a docstring."""
     file = room / "__init__.py"
-    docstring = ast.get_docstring(ast.parse(file.read_text())) if file.is_file() else None
+    docstring = ast.get_docstring(parse_module(file)) if file.is_file() else None
     paragraph = " ".join((docstring or "").split("\n\n")[0].split())
     return re.findall(r"\S.*?[.](?=\s|$)", paragraph) if paragraph.endswith(".") else []
 
@@ -273,7 +274,7 @@ def test_files_fit_one_head() -> None:
         text = path.read_text()
         if text.count("\n") > find_limit(path):
             long.append(f"{to_name(path)}: {text.count(chr(10))} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parse_module(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > 60:
@@ -287,7 +288,7 @@ def test_names_say_what_things_are() -> None:
     offenders = []
     for path in every_module():
         names = [path.stem]
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse_module(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 names.append(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.name))
         offenders += [f"{to_name(path)}: {name}" for name in names if BANNED_NAMES.search(name)]
@@ -303,7 +304,7 @@ def test_no_cache_is_emptied_whole_at_its_limit() -> None:
     """
     offenders = []
     for path in every_module():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse_module(path)):
             if isinstance(node, ast.If) and (match := re.search(r"len\(([\w.]+)\) >=? ", ast.unparse(node.test))):
                 emptied = (f"{match[1]}.clear()", f"{match[1]} = {{}}", f"{match[1]} = dict()", "cache_clear()")
                 if any(text in ast.unparse(statement) for statement in node.body for text in emptied):
@@ -329,7 +330,7 @@ def test_tests_state_a_fact() -> None:
     """Every test function has a docstring, and tests/ has no __init__.py that would shadow a room."""
     bare = []
     for path in sorted((HOUSE / "tests").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse_module(path)):
             is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             if is_function and node.name.startswith("test_") and not ast.get_docstring(node):
                 bare.append(f"{to_name(path)}:{node.lineno} {node.name}")

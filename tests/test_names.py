@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.structure import HOUSE, list_modules
+from tests.structure import HOUSE, list_modules, parse_module
 
 
 def _split_words(text: str) -> frozenset[str]:
@@ -95,7 +95,7 @@ def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def list_functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Yields the functions of a file, methods and nested ones included."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse_module(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("__"):
             yield node
 
@@ -122,7 +122,7 @@ def test_names_are_not_vague(room: str) -> None:
     """At most one binding in a hundred of a room is a word that says neither what a value is nor what it is for."""
     total, vague = 0, []
     for path in ROOMS[room]:
-        for name, line, in_one_line in list_bindings(ast.parse(path.read_text(encoding="utf-8"))):
+        for name, line, in_one_line in list_bindings(parse_module(path)):
             total += 1
             if is_vague(name, in_one_line):
                 vague.append(describe(path, line, name))
@@ -145,14 +145,14 @@ def test_functions_are_verbs(room: str) -> None:
 
 def list_classes(path: Path) -> Iterator[tuple[str, int]]:
     """Yields the name and line of each class of a file."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parse_module(path).body:
         if isinstance(node, ast.ClassDef):
             yield node.name, node.lineno
 
 
 def list_type_aliases(path: Path) -> Iterator[tuple[str, int]]:
     """Yields the name and line of each alias of a type, such as `Rows = list[Row]`."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in parse_module(path).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript | ast.BinOp):
             names = (target.id for target in node.targets if isinstance(target, ast.Name))
             yield from ((name, node.lineno) for name in names if re.fullmatch(r"_?[A-Z]+[a-z]\w*", name))

@@ -80,6 +80,11 @@ class Counters:
             self._phase, self._since = phase, now
             return seconds
 
+    @property
+    def phase(self) -> WorkPhase:
+        """What the engine does now."""
+        return self._phase
+
     def get_phase_seconds(self) -> Mapping[str, float]:
         """Returns the seconds of each phase since the start; they add up to the time since the start."""
         with self._lock:

@@ -103,9 +103,9 @@ class BatchScheduler:
             self._closing = True
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Waits until no request is left; returns False after `timeout` seconds."""
+        """Waits until no request is left, nor any work on the last one; returns False after `timeout` seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._has_requests(), timeout)
+            return self._changed.wait_for(self._is_idle, timeout)
 
     def stop(self, timeout: float) -> bool:
         """Ends all requests within one pass; returns False after `timeout` seconds."""
@@ -139,11 +139,15 @@ class BatchScheduler:
             self.pace.charge(self._clock() - started)
         self._finish_all("cancelled", StoppedError(), include_waiting=True)
 
+    def _is_idle(self) -> bool:
+        return not self._has_requests() and (self.counters.phase == "idle" or not self._thread.is_alive())
+
     def _await_work(self) -> bool:
         """Waits for a request; returns False once the engine stops."""
         with self._changed:
             if not self._has_requests():
                 self.counters.enter_phase("idle")
+                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._stopping or self._has_requests())
                 self.pace.begin_work()
             return not self._stopping

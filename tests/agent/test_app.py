@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import processes
+from tests.depths import keep_fast
 
 
 class RunningAgent:
@@ -82,7 +83,7 @@ def test_the_metrics_are_the_machines(tmp_path: Path, two_nodes: Path, two_nodes
         assert "<title>steadytok</title>" in (processes.fetch(f"http://{running.address}/") or "")
 
 
-@pytest.mark.parametrize("damage", ["empty", "binary", "huge", "vanished", "a folder"])
+@pytest.mark.parametrize("damage", keep_fast(["empty", "binary", "huge", "vanished", "a folder"], "binary"))
 def test_damaged_files_are_missing_and_counted(tmp_path: Path, two_nodes: Path, damage: str) -> None:
     """A file that becomes unreadable loses only its own values, and is counted as missing."""
     with run_agent(tmp_path, two_nodes) as running:
@@ -128,6 +129,7 @@ def test_a_read_that_never_returns_hides_nobody(tmp_path: Path, two_nodes: Path)
         assert values['steadytok_collector_success{collector="hwmon"}'] == 1.0
 
 
+@pytest.mark.deep
 def test_hanging_up_reads_the_configuration_again(tmp_path: Path, two_nodes: Path) -> None:
     """On SIGHUP a valid file is applied; an invalid one is refused with its fault and changes nothing."""
     with run_agent(tmp_path, two_nodes) as running:

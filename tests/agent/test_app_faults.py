@@ -74,6 +74,7 @@ def run_agent(home: Path, more: str = "") -> Iterator[RunningAgent]:
         yield running
 
 
+@pytest.mark.deep
 def test_a_reload_that_makes_a_collector_slow_does_not_stop_it(tmp_path: Path) -> None:
     """A collector whose interval a reload raises above five seconds continues to read."""
     with run_agent(tmp_path, "sample: {stale_after: 1}") as running:
@@ -99,6 +100,7 @@ def test_a_reload_starts_the_eye(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.deep
 def test_switching_a_collector_off_and_on_costs_no_threads(tmp_path: Path) -> None:
     """However often a reload removes and adds a collector, the number of threads stays."""
     off = "collectors: {meminfo: {enabled: false}, vmstat: {enabled: false}}"
@@ -113,6 +115,7 @@ def test_switching_a_collector_off_and_on_costs_no_threads(tmp_path: Path) -> No
         assert running.count_threads() <= before
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("value", ["2024-99-99", "!!int x", "[" * 3000])
 def test_a_reload_says_every_fault(value: str, tmp_path: Path) -> None:
     """Whatever a new file holds, a refused reload is logged."""
@@ -230,6 +233,7 @@ def test_a_third_partys_collector_in_the_eye(tmp_path: Path, monkeypatch: pytest
         )
 
 
+@pytest.mark.deep
 def test_a_process_without_file_descriptors_ticks_on(tmp_path: Path) -> None:
     """While nothing can be opened (EMFILE), the agent ticks and says which step fails; afterwards it reads again."""
     with run_agent(tmp_path) as running, contextlib.closing(http.client.HTTPConnection(running.address)) as connection:

@@ -22,7 +22,7 @@ REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("scheme", ["http", pytest.param("https", marks=pytest.mark.deep)])
 def test_clients_that_hang_up_leave_no_line(tmp_path: Path, scheme: str) -> None:
     """At every stage of every request, with FIN and with RST, over TLS too: 409 tracebacks in 4 s were written once."""
     log, port = tmp_path / "log", processes.find_free_port()

@@ -29,6 +29,7 @@ from rules.rulefile import RuleFileError, load_rules
 from rules.unittests.test_file import TestFileError, read_test_file
 from tests import processes
 from tests.agent.test_app_faults import RUN, RunningAgent
+from tests.depths import keep_fast
 
 
 def make_socket(path: Path) -> None:
@@ -49,6 +50,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "a socket": make_socket,
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
+most_deep = pytest.mark.parametrize("kind", keep_fast(KINDS, "a pipe"))
 
 
 def replace_files(folder: Path, kind: str) -> list[str]:
@@ -72,7 +74,7 @@ def _used_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return running.home
 
 
-@kinds
+@most_deep
 @pytest.mark.timeout(150)
 def test_the_agent_starts_whatever_its_files_are(used_state: Path, tmp_path: Path, kind: str) -> None:
     """With anything in the place of every file of the state folder the agent becomes ready and stays."""
@@ -96,7 +98,7 @@ def test_the_agent_starts_whatever_its_files_are(used_state: Path, tmp_path: Pat
     assert "token of the state folder could not be used and was replaced" in log
 
 
-@kinds
+@most_deep
 def test_the_lock_is_a_file(tmp_path: Path, kind: str) -> None:
     """A lock that is anything else is refused with a sentence; a large one is one."""
     KINDS[kind](tmp_path / LOCK)

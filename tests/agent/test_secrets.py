@@ -124,7 +124,7 @@ def serve_echo() -> Iterator[str]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"127.0.0.1:{server.server_port}"
     finally:
@@ -280,6 +280,7 @@ def _list_paths() -> list[str]:
     return [*(path + query.get(path, "") for path in paths), *tries, "/api/v1/label/alertmanager/values", "/nothing"]
 
 
+@pytest.mark.deep
 def test_no_planted_secret_appears_anywhere(tmp_path: Path) -> None:
     """Log, audit, API, page, metrics, commands and command lines, while every peer fails and echoes its request."""
     with serve_echo() as peer:

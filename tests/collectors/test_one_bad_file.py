@@ -33,6 +33,7 @@ from tests.collectors.test_every_collector import (
     read_expected,
 )
 from tests.collectors.test_every_collector import fixture_copy as fixture_copy
+from tests.depths import keep_fast
 
 SOURCES = [name for name in NAMES if not hasattr(load_collector(name), "AFTER")]
 # TimedReader bounds hwmon's reads by chip, with budgets of its own: tests/collectors/test_hwmon.py has its stuck chip.
@@ -178,7 +179,7 @@ def release(fifo: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-@pytest.mark.parametrize("kind", ["binary", "huge", "folder", "nuls"])
+@pytest.mark.parametrize("kind", keep_fast(["binary", "huge", "folder", "nuls"], "binary"))
 def test_a_partial_loss_is_counted(name: str, kind: str, copy: Path) -> None:
     """Series that vanish when a file becomes unreadable count as missing while the others are still read."""
     collector = bind(name)

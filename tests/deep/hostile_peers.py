@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.hostile_peers import compress_zeros
+
 PIECE = b"a" * (1 << 20)
 ENDLESS = 4096  # pieces: 4 GiB
-BOMB = gzip.compress(bytes(1 << 30), 1)
 
 
 class HostilePeer(BaseHTTPRequestHandler):
@@ -60,8 +60,8 @@ class HostileServer(ThreadingHTTPServer):
 ATTACKS: tuple[Callable[[HostilePeer], None], ...] = (
     lambda peer: peer.answer(500, None),
     lambda peer: peer.answer(200, None),
-    lambda peer: peer.answer(500, BOMB, (("Content-Encoding", "gzip"),)),
-    lambda peer: peer.answer(200, BOMB, (("Content-Encoding", "gzip"),)),
+    lambda peer: peer.answer(500, compress_zeros(), (("Content-Encoding", "gzip"),)),
+    lambda peer: peer.answer(200, compress_zeros(), (("Content-Encoding", "gzip"),)),
     lambda peer: peer.answer(400, b'{"x":' * 100_000),
 )
 

@@ -202,7 +202,7 @@ def _run_server(server: ThreadingHTTPServer, context: ssl.SSLContext | None) -> 
     if context is not None:
         server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client refuses the certificate
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"

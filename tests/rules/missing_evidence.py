@@ -132,6 +132,11 @@ def drop_metrics(world: World, beginnings: tuple[str, ...]) -> World:
     return world._replace(series=tuple(row for row in world.series if not row["series"].startswith(names)))
 
 
+@functools.cache
+def _read_tests(name: str) -> Any:
+    return yaml.safe_load((TEST_FILES / f"{name}.yml").read_text())
+
+
 def list_worlds(rule: BuiltinRule) -> tuple[list[World], list[World]]:
     """
     Returns the worlds in which the unit tests expect the rule's alert, and those in which they expect none of its name.
@@ -141,7 +146,7 @@ def list_worlds(rule: BuiltinRule) -> tuple[list[World], list[World]]:
     if not rule.is_alert:
         users = [other for other in list_rules() if other.is_alert and rule.entry in other.recorded]
         return [world for user in users for world in list_worlds(user)[0]], []
-    document = yaml.safe_load((TEST_FILES / f"{rule.file}.yml").read_text())
+    document = _read_tests(rule.file)
     fixed = {name: value for name, value in rule.entry.get("labels", {}).items() if "{{" not in value}
     sick, healthy = [], []
     for test in document["tests"]:

@@ -58,6 +58,7 @@ def test_without_one_of_its_selectors_a_rule_says_what_the_rest_is_worth(rule: B
     assert words == {text: row.word for text, row in EXPECTED[rule.key].items()}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("rule", [rule for rule in list_rules() if rule.is_alert], ids=str)
 def test_what_is_missing_makes_nobody_sick(rule: BuiltinRule, tmp_path: Path) -> None:
     """In the healthy worlds, no missing selector makes the rule speak, but for those that the table accepts."""
@@ -71,6 +72,7 @@ def test_what_is_missing_makes_nobody_sick(rule: BuiltinRule, tmp_path: Path) ->
     assert misled == {text for text, row in EXPECTED[rule.key].items() if row.speaks_of_healthy}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", REAL_HOSTS)
 def test_on_real_hosts_those_rules_are_silent_that_have_no_evidence(name: str, tmp_path: Path) -> None:
     """What a kind of kernel or board lacks, all at once, silences the rules of the table and no other."""

@@ -26,6 +26,7 @@ def test_a_venv_is_whole_and_knows_its_place_on_the_host(target: InstallTarget, 
     assert subprocess.run([folder / "bin/python", "-I", "-m", "pip", "--version"], check=False).returncode == 0
 
 
+@pytest.mark.deep
 def test_what_cannot_be_installed_leaves_nothing(target: InstallTarget, wheel: Path) -> None:
     """The error has pip's own reason, and the unfinished venv is removed."""
     with pytest.raises(InstallError, match="No matching distribution found for steadytok==404"):
@@ -77,6 +78,7 @@ def test_without_root_or_systemd_it_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         stages.resolve_target(Path("/"), is_dry=False)
 
 
+@pytest.mark.deep
 def test_a_version_that_cannot_be_settled_leaves_the_one_before(target: InstallTarget, wheel: Path) -> None:
     """The new venv is removed, and `current` points at the old one; this wheel has no second stage."""
     before = target.resolve(f"{OPT}/venv-1")

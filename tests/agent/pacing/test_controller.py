@@ -88,14 +88,14 @@ FIRST = st.floats(0.3, 0.95)
 DISTURBED = {"fan": st.floats(0.7, 1.4), "at": st.integers(600, 2400), "demand": st.floats(0.3, 1.0)}
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(dimm=dimms(), first=FIRST)
 def test_it_settles_on_the_set_point_and_stays(dimm: Dimm, first: float) -> None:
     """Any module is held in the band without oscillation, through coarse and late sensors."""
     assert_settles(dimm, first)
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(dimm=dimms(), **DISTURBED)
 def test_a_fan_and_a_lighter_load_disturb_and_are_answered(dimm: Dimm, fan: float, at: int, demand: float) -> None:
     """The air changes by a third, the load goes and comes back, and the module is held again."""

@@ -67,7 +67,7 @@ class Switch:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
 
 class Stage:
@@ -214,6 +214,7 @@ BEFORE_THE_WRITE = KILLED.format(function="do", before=NOW)
 BEFORE_THE_READ_BACK = KILLED.format(function="put_pace", before="pass")
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("script", [BEFORE_THE_WRITE, BEFORE_THE_READ_BACK], ids=["before write", "before read-back"])
 def test_killed_in_the_middle_of_a_write(stage: Stage, script: str) -> None:
     """After the restart the write is undone if it may have happened, and is not tried again within the cooldown."""

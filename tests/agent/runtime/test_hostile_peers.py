@@ -27,6 +27,7 @@ from engine.serving.router import _call_worker
 from engine.serving.workers import Worker
 from rules.history.history import History
 from tests import hostile_peers, processes
+from tests.depths import keep_fast
 from tests.secret_files import write_secret
 
 TIMEOUT = 0.3  # seconds: what a client gives a whole answer
@@ -171,7 +172,10 @@ def read_peak() -> int:
     return int(match[1]) << 10
 
 
-@pytest.mark.parametrize("peer", hostile_peers.PEERS)
+FAST_PEERS = ("endless_error", "gzip_bomb", "drip", "redirect", "reset", "deep_nesting")
+
+
+@pytest.mark.parametrize("peer", keep_fast(hostile_peers.PEERS, *FAST_PEERS))
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_peer_that_misbehaves_costs_little_and_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], client: str, peer: str

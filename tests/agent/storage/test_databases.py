@@ -25,6 +25,7 @@ from agent.remediation.model import RemediationState
 from agent.storage.sqlite import is_damage, open_database
 from tests.agent.storage.database_faults import FAULTS
 from tests.agent.storage.database_users import NOW, USERS, write_content
+from tests.depths import keep_fast
 
 HOUSE = Path(__file__).parents[3]
 pytestmark = pytest.mark.timeout(200)
@@ -41,7 +42,7 @@ def can_mount() -> bool:
         return False
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", keep_fast(FAULTS, "file size", "folder closed"))
 def test_a_fault_in_passing_costs_nothing(fault: str) -> None:
     """Each file stays, its user works without it, and comes back by itself with all that the file held."""
     prefix: list[str] = []

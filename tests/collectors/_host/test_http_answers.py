@@ -36,7 +36,7 @@ def test_what_is_sent() -> None:
         "HTTP/1.1 200 OK\r\nX-Name: v\r\nContent-Length: 2\r\n\r\nok", "/a b/ü?q=x y", user=f"u:{SECRET}%20x@"
     )
 
-    assert answer == (200, {"x-name": "v", "content-length": "2"}, b"ok")
+    assert answer == (200, {"x-name": "v", "content-length": "2"}, b"ok", "")
     assert request.startswith(b"GET /a%20b/%C3%BC?q=x%20y HTTP/1.1\r\n")
     assert b"Accept-Encoding: identity\r\n" in request
     assert f"Authorization: Basic {base64.b64encode(f'u:{SECRET} x'.encode()).decode()}\r\n".encode() in request

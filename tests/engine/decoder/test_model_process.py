@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+from tests.depths import keep_fast
 from tests.engine.families import PROMPT, write_checkpoint
 from tests.engine.greedy import GREEDY_TOKENS, read_golden
 from tests.processes import wait_until
@@ -32,7 +33,7 @@ def complete(url: str, **fields: Any) -> Any:
     return post(f"{url}/v1/completions", {"prompt": PROMPT, "max_tokens": GREEDY_TOKENS} | fields)
 
 
-@pytest.mark.parametrize("name", ["llama3", "qwen3"])
+@pytest.mark.parametrize("name", keep_fast(["llama3", "qwen3"], "llama3"))
 def test_serves_the_text_of_transformers(tmp_path: Path, name: str) -> None:
     """The greedy answer over HTTP is the text of transformers' generate, 64 tokens long."""
     golden = read_golden(name)

@@ -84,6 +84,7 @@ def test_what_is_told_is_what_is_taken(arguments: tuple[str, ...]) -> None:
         assert started.announced == pytest.approx(started.grown, rel=0.03, abs=4 if "int8" in arguments else 1.5)
 
 
+@pytest.mark.deep
 def test_measuring_is_told_and_given_back() -> None:
     """8-bit weights need a temporary float32 matrix for the measurement: the peak stays below the estimated total."""
     with run_engine("--size", "64MiB", "--context", "512", "--weights", "int8") as started:

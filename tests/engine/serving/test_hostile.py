@@ -96,6 +96,7 @@ def run_every_client(client: Client, wait_until: Any) -> None:
     wait_until(lambda: client.server.served_model.scheduler.wait_until_idle(1) and client.server.wait_for_responses(1))
 
 
+@pytest.mark.deep
 def test_nothing_leaks(client: Client, wait_until: Any) -> None:
     """1,000 requests, most of them cut or wrong, leave no additional threads, sockets or memory."""
     for _ in range(30):
