@@ -152,8 +152,9 @@ PEERS: Mapping[str, Misbehave] = {
 
 @contextlib.contextmanager
 def serve(misbehave: Misbehave) -> Iterator[tuple[str, list[bytes]]]:
-    """Serves until the block ends; yields HOST:PORT, and the beginning of each request."""
+    """Serves until the block ends, and its threads with it; yields HOST:PORT, and the beginning of each request."""
     ended, requests = threading.Event(), list[bytes]()
+    connections, threads = list[socket.socket](), list[threading.Thread]()
 
     def answer(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):  # the client has had enough
@@ -167,12 +168,21 @@ def serve(misbehave: Misbehave) -> Iterator[tuple[str, list[bytes]]]:
                 connection, _ = server.accept()
             except OSError:
                 return  # the block has ended
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+            connections.append(connection)
+            threads.append(threading.Thread(target=answer, args=(connection,), daemon=True))
+            threads[-1].start()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=accept, daemon=True).start()
+        acceptor = threading.Thread(target=accept, daemon=True)
+        acceptor.start()
         try:
             yield f"127.0.0.1:{server.getsockname()[1]}", requests
         finally:
             ended.set()
             server.shutdown(socket.SHUT_RDWR)
+            acceptor.join(60)
+            for connection in connections:
+                with contextlib.suppress(OSError):  # it is closed already
+                    connection.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(60)
