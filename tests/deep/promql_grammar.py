@@ -9,6 +9,7 @@ never compared with each other, subtracted, or put where a small difference grow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,33 @@ GROUPING = ("", "", "group_left ()", "group_right ()", "group_left (model)")  # 
 COMPARISONS = ("==", "!=", ">", "<", ">=", "<=")
 CALENDAR = ("minute", "hour", "day_of_month", "day_of_week", "day_of_year", "days_in_month", "month", "year")
 TRIGONOMETRY = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
+
+# What breaks an expression: its tokens are lost, doubled, exchanged, or one of these takes their place.
+TOKEN = re.compile(r'"[^"]*"|[a-zA-Z_:][\w:]*|\d[\w.]*|[=!<>]=|=~|!~|\S|\s+')
+INTRUDERS = (
+    "(",
+    ")",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    "by",
+    "on",
+    "x",
+    "5",
+    '"s"',
+    "+",
+    "and",
+    "bool",
+    "offset",
+    "@",
+    "=",
+    "\n",
+    "sum",
+    "group_left",
+    "rate",
+)
 
 
 def choose(draw: Draw, choices: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ import pytest
 from rules import promql
 from rules.promql import PromqlError
 from tests import processes
+from tests.deep import promql_grammar
 
 pytestmark = pytest.mark.deep
 
@@ -24,26 +25,6 @@ EXPRESSIONS = (
     "histogram_quantile(0.9, sum(rate(h_bucket[1m])) by (le, job)) == 3 != y @ start()",
     'count_values("v", x) atan2 absent({a!~"b|c"}) - (1 + (2 - 3)) # note\n * x:y',
 )
-TOKEN = re.compile(r'"[^"]*"|[a-zA-Z_:][\w:]*|\d[\w.]*|[=!<>]=|=~|!~|\S|\s+')
-INTRUDERS = (
-    "(",
-    ")",
-    "{",
-    "}",
-    "[",
-    "]",
-    ",",
-    "by",
-    "x",
-    "sum",
-    "and",
-    "bool",
-    "offset",
-    "@",
-    "=",
-    "group_left",
-    "rate",
-)
 AGREED = 0.95
 
 
@@ -52,7 +33,7 @@ def build_broken_expressions(count: int) -> list[str]:
     chance = random.Random(14)
     broken: set[str] = set()
     while len(broken) < count:
-        tokens = TOKEN.findall(chance.choice(EXPRESSIONS))
+        tokens = promql_grammar.TOKEN.findall(chance.choice(EXPRESSIONS))
         position, kind = chance.randrange(len(tokens)), chance.choice(("remove", "double", "exchange", "replace"))
         if kind == "remove":
             del tokens[position]
@@ -62,7 +43,7 @@ def build_broken_expressions(count: int) -> list[str]:
             other = chance.randrange(len(tokens))
             tokens[position], tokens[other] = tokens[other], tokens[position]
         else:
-            tokens[position] = chance.choice(INTRUDERS)
+            tokens[position] = chance.choice(promql_grammar.INTRUDERS)
         broken.add("".join(tokens))
     return sorted(broken)
 

@@ -14,29 +14,6 @@ from rules.promql.faults import MAX_TRIED, Trial, describe_fault
 from rules.promql.syntax import Part, read_syntax
 from tests.deep import promql_grammar
 
-TOKEN = re.compile(r'"[^"]*"|[a-zA-Z_:][\w:]*|\d[\w.]*|[=!<>]=|=~|!~|\S|\s+')
-INTRUDERS = (
-    "(",
-    ")",
-    "{",
-    "}",
-    "[",
-    "]",
-    ",",
-    "by",
-    "on",
-    "x",
-    "5",
-    '"s"',
-    "+",
-    "and",
-    "bool",
-    "offset",
-    "@",
-    "=",
-    "\n",
-)
-
 
 def find_fault(text: str) -> str:
     """Returns the sentence of a refusal, or nothing."""
@@ -132,10 +109,12 @@ def test_a_valid_expression_has_no_fault(text: str) -> None:
 @given(promql_grammar.expressions(ragged=True), st.data())
 def test_every_refusal_has_a_place_in_the_text(text: str, data: st.DataObject) -> None:
     """Whatever is lost from an expression or gets into it, the refusal names a line and a column that exist."""
-    tokens = TOKEN.findall(text)
+    tokens = promql_grammar.TOKEN.findall(text)
     for _ in range(data.draw(st.integers(1, 3))):
         position = data.draw(st.integers(0, len(tokens) - 1))
-        tokens[position : position + data.draw(st.integers(0, 1))] = [data.draw(st.sampled_from(("", *INTRUDERS)))]
+        tokens[position : position + data.draw(st.integers(0, 1))] = [
+            data.draw(st.sampled_from(("", *promql_grammar.INTRUDERS)))
+        ]
     broken = "".join(tokens)
     fault = find_fault(broken)
     match = re.match(r"(\d+):(\d+): parse error: (?!invalid promql query)", fault)
