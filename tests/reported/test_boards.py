@@ -165,8 +165,23 @@ def test_two_chips_of_one_name_under_one_device(root: Path) -> None:
     assert "this series was given twice; its first value counts" in said
 
 
-DEVICES = ("GPU", "GPU1", "VGA", "HBM", "NIC", "NVMe", "M.2", "BMC", "FPGA")
-WORDS = (*DEVICES, "PMIC", "VRM", "VRHOT", "VDDQ", "EXTMB", "Buffer", "Buff", "Inlet", "Outlet")
+DEVICES = ("GPU", "GPU1", "VGA", "HBM", "NIC", "NVMe", "M.2", "BMC", "FPGA", "SXM2", "TPU", "MEZZ", "PEX0", "PSU1")
+WORDS = (
+    *DEVICES,
+    "PMIC",
+    "VRM",
+    "VRMABC",
+    "MemVR",
+    "VNN",
+    "VIN",
+    "VRHOT",
+    "VDDQ",
+    "EXTMB",
+    "Buffer",
+    "Buff",
+    "Inlet",
+    "Outlet",
+)
 
 
 @given(
