@@ -1,14 +1,15 @@
 """
 Finds conditions of a remedy that no alert can ever meet together: such a remedy would wait for ever, silently. Pure.
 
-Only what is certain is a fault: where no matcher and no pattern names the values of a label one by one, an alert may
-meet them all.
+Only what is certain is a fault: where no matcher and no pattern names the values of a label one by one, and patterns do
+not begin with different texts, an alert may meet them all.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 
 from agent.alerting.identity import SOURCE
 from agent.remediation.evidence import REMEDY_ALERTS
@@ -18,6 +19,7 @@ MAX_POSTED_VALUE = 1024
 """Characters of a posted label's value; the webhook refuses an alert with a longer one."""
 
 _LITERALS = re.compile(r"[^\\.+*?()\[\]{}^$]*")
+_LETTER = re.compile(r"[^\\.+*?()\[\]{}^$]|\\[^\w\s]")
 _RESERVED_PREFIX = "__"
 
 
@@ -38,9 +40,9 @@ def _explain(label: str, matchers: list[Matcher], source: str) -> str:
     if label.startswith(_RESERVED_PREFIX) and label != SOURCE and not _all_meet("", matchers):
         return "labels that begin with __ are not in alerts"
     values = _list_values(matchers)
-    if values is None:
+    if values is None and not _begin_differently(matchers):
         return ""
-    values = [value for value in values if _all_meet(value, matchers)]
+    values = [value for value in values or () if _all_meet(value, matchers)]
     if not values:
         if source == "webhook":
             return "they exclude each other; write labels: and instance: for what a post may have there"
@@ -60,6 +62,26 @@ def _list_values(matchers: Iterable[Matcher]) -> list[str] | None:
         if matcher.op == "=~" and _LITERALS.fullmatch(matcher.value):
             return matcher.value.split("|")
     return None
+
+
+def _begin_differently(matchers: Iterable[Matcher]) -> bool:
+    """Returns True if two patterns begin with texts of which neither continues the other."""
+    beginnings = [_find_beginning(matcher.value) for matcher in matchers if matcher.op == "=~"]
+    return any(not (one.startswith(other) or other.startswith(one)) for one, other in combinations(beginnings, 2))
+
+
+def _find_beginning(pattern: str) -> str:
+    """Returns the text with which each match of a pattern begins; empty where a `|` may choose another."""
+    if "|" in pattern:
+        return ""
+    letters: list[str] = []
+    for letter in _LETTER.finditer(pattern):
+        if pattern[letter.end() : letter.end() + 1] in ("?", "*", "{"):  # the last letter may be missing
+            break
+        if letter.start() != sum(map(len, letters)):
+            break
+        letters.append(letter[0])
+    return "".join(letter[-1] for letter in letters)
 
 
 def _all_meet(value: str, matchers: Iterable[Matcher]) -> bool:

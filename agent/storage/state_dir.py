@@ -20,6 +20,7 @@ COLLECTOR_CACHE = "shelf"  # the name on disk stays, so that an upgrade finds it
 
 TOKEN = "token"
 PACE_TOKEN = "pace_token"
+MAX_TOKEN_BYTES = 4096  # of a token's file; a longer one would fit into no header of a request
 MAX_FILE_BYTES = 16 << 20  # of one file of text; the baselines of 100 engines have some 200 KiB
 
 
@@ -164,17 +165,17 @@ def read_state_token(path: Path) -> str:
 
     The folder's owner may own it too: that user could replace it anyway, and root may run the agent of a service once.
     """
-    status = check_regular_file(path, MAX_FILE_BYTES)
+    status = check_regular_file(path, MAX_TOKEN_BYTES)
     if status.st_uid not in (os.geteuid(), path.parent.stat().st_uid):
         raise SecretFileError(f"it belongs to the user {status.st_uid}")
     if status.st_mode & 0o077:
         raise SecretFileError(f"others than its owner may use it (mode {status.st_mode & 0o777:o})")
-    return check_secret(read_regular_file(path, MAX_FILE_BYTES), SHORTEST_TOKEN)
+    return check_secret(read_regular_file(path, MAX_TOKEN_BYTES), SHORTEST_TOKEN)
 
 
 def read_token_of_agent(folder: Path) -> str:
     """Returns the token that a client sends to the agent with that folder, whose user may be another one."""
-    return check_secret(read_regular_file(folder / TOKEN, MAX_FILE_BYTES), shortest=1)
+    return check_secret(read_regular_file(folder / TOKEN, MAX_TOKEN_BYTES), shortest=1)
 
 
 def _open_lock(path: Path) -> int:

@@ -86,6 +86,7 @@ class QueryApi:
             "status/runtimeinfo": self._make_endpoint(lambda status: status.describe_runtime()),
             "status/config": self._make_endpoint(lambda status: status.describe_config()),
             "status/flags": self._make_endpoint(lambda status: status.list_flags()),
+            "status/walreplay": self._make_endpoint(lambda status: status.describe_replay()),
             "status/tsdb": self._serve_series_statistics,
         }
         routes = [

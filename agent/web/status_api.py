@@ -50,6 +50,10 @@ class StatusApi:
             "storageRetention": self._format_retention(),
         }
 
+    def describe_replay(self) -> Json:
+        """Returns that no segment of a log is left to be replayed: samples are in memory alone."""
+        return dict.fromkeys(("min", "max", "current"), 0)
+
     def describe_config(self) -> Json:
         """Returns what a Prometheus has too: the rules' interval and files, and the external labels."""
         files = sorted({report.group.file for report in self._context.rules().report()})

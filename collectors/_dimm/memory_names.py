@@ -24,15 +24,18 @@ def _match_words(words: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", re.IGNORECASE)
 
 
-# VR_DIMMG0_TEMP, P1 MEM01 VRD Hot, VDIMM, Vmem, MEM_VDDQ, PVDDQ_ABC; since DDR5 each module has its own regulator.
-_REGULATORS = _match_words(r"(?:P|C)?V(?:R[MD]?|RHOT|DD\w*|PP|TT|CC\w*|[-_ ]?DIMM\w*|[-_ ]?MEM\w*)|PMIC|DrMOS")
+# VR_DIMMG0_TEMP, P1 MEM01 VRD Hot, P1_VRMABC, MemVR, VDIMM, MEM_VDDQ, PVDDQ_ABC; a DDR5 module has its own regulator.
+_REGULATORS = _match_words(
+    r"(?:P|C)?V(?:R[MD]?(?-i:[A-P]{1,8})?|RHOT|DD\w*|PP|TT|NN\w*|IN|OUT|CC\w*|[-_ ]?DIMM\w*|[-_ ]?MEM\w*)"
+    r"|(?:MEM|DIMM|DDR)VR[MD]?|PMIC|DrMOS"
+)
 _FOREIGN = (
     (_REGULATORS, _REGULATOR),
     # GPU1 Mem Temp, gpu0_mem_temp, HGX_GPU_0_DRAM_0, NVMe, NIC_Mem, and the BMC's own memory
     (
         _match_words(
-            r"(?:GP)?GPU|VGA|[XNDI]PU|HBM\w*|ACC(?:EL(?:ERATOR)?)?|OAM|FPGA|NIC|OCP|LOM|HCA|HBA|RAID|PCI[EX]?"
-            r"|NVME|M\.2|SSD|HDD|BMC"
+            r"(?:GP)?GPU|VGA|[XNDIT]PU|HBM\w*|ACC(?:EL(?:ERATOR)?)?|OAM|SXM|FPGA|NIC|OCP|MEZZ(?:ANINE)?|LOM|HCA|HBA|RAID"
+            r"|PCI[EX]?|PEX|SWITCH|NVME|M\.2|SSD|HDD|PSU|BMC"
         ),
         OTHER_DEVICE,
     ),

@@ -27,13 +27,15 @@ class Dialect(NamedTuple):
     The metrics of one kind of engine, and what its labels do to a sum.
 
     Series that differ by a label of `ranks`, or by another `…_rank` but `dp_rank`, repeat each other. Those that differ
-    by a label of `replicas` add up, as do those that differ by any other label.
+    by a label of `replicas` add up, as do those that differ by any other label. A series without a label of `shards` is
+    the total of those that have it, as a proxy in front of the replicas exposes it.
     """
 
     prefix: str
     sources: Mapping[Signal, tuple[MetricSource, ...]]
     ranks: frozenset[str] = frozenset()
     replicas: frozenset[str] = frozenset()
+    shards: frozenset[str] = frozenset()
 
     @property
     def names(self) -> frozenset[str]:
@@ -84,6 +86,7 @@ _VLLM = Dialect(
         "preemptions": (MetricSource("vllm:num_preemptions_total"),),
     },
     replicas=frozenset({"engine", "model_name"}),
+    shards=frozenset({"engine"}),
 )
 
 # https://docs.sglang.ai/references/production_metrics.html ; generation_tokens_total grows only when a request ends.
@@ -114,6 +117,7 @@ _SGLANG = Dialect(
     replicas=frozenset(
         {"dp_rank", "model_name", "engine_type", "is_streaming", "mode", "priority", "worker_addr", "cache_source"}
     ),
+    shards=frozenset({"dp_rank"}),
 )
 
 # https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md ; needs --metrics. Its gauges of tokens per

@@ -40,7 +40,9 @@ def _combine(source: MetricSource, dialect: Dialect, signal: Signal, points: lis
     refusals = (explain_refusal(signal, point.value) for point in points)
     refusal = next((refusal for refusal in refusals if refusal is not None), None)
     if refusal is None:
-        parts = _drop_parts(points, source.total_label)
+        parts = points
+        for label in (source.total_label, *sorted(dialect.shards)):
+            parts = _drop_parts(parts, label)
         value = max(point.value for point in parts) if source.largest else _sum_replicas(parts, dialect)
         refusal = explain_refusal(signal, value)
     if refusal is not None:

@@ -264,5 +264,5 @@ def count_values(series: Series, label: str, node: Aggregate, budget: QueryBudge
                 budget.reserve(1, present.shape[1])
                 counts[key] = np.zeros(present.shape[1])
             counts[key][step] += 1
-    values = np.array(list(counts.values())).reshape(-1, present.shape[1])
+    values = np.array(list(counts.values())).reshape(len(counts), present.shape[1])
     return Series(tuple(counts), values, values > 0)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from rules.promql.escapes import explain_escape
 from rules.promql.syntax import ExprSyntaxError, Part, read_syntax
 
 MAX_LOCATED = 16 << 10  # characters of a text whose fault is located; reading more would take a tenth of a second
@@ -24,12 +25,18 @@ _TEXT_OR_COMMENT = re.compile(r""""(?:\\.|[^"\\])*+"|'(?:\\.|[^'\\])*+'|`[^`]*+`
 _TYPE_FAULT = re.compile(r"expected type (?P<expected>\w+) in (?P<place>.*), got (?P<actual>\w+)")
 _AT_THE_MARK = re.compile(r"bool modifier|comparisons between|label |ranges only allowed")
 _ZERO_DURATION = re.compile(r"[\[:]\s*(?=0)")
+_DURATION_FAULT = re.compile(r"not a valid duration string: \"?(?P<duration>\w+(?:\.\w+)?)|duration out of range")
+_DURATION = re.compile(r"\d[\w.]*")
 _EXAMPLES = {"scalar": "1", "string": '""', "vector": "x", "matrix": "x[1m]"}
 _KINDS = {"vector": "instant vector", "matrix": "range vector"}
+_PARSE_NUMBER = r'error parsing number: strconv.ParseFloat: parsing "\1": invalid syntax'
 _WORDINGS = (
     (re.compile(r"(scalar or |allowed on )vector"), r"\1instant vector"),
     (re.compile(r"got:? matrix"), "got range vector"),
     (re.compile(r"(unary .*, got):? (.*)"), r'\1 "\2"'),
+    (re.compile(r"(no arguments for aggregate expression) '\w+'"), r"\1"),
+    (re.compile(r"^ParseFloatError\. (.+) can't be parsed into \w+$"), _PARSE_NUMBER),
+    (re.compile(r"((?:duration string|duration syntax):) ([^\s\"]+)$"), r'\1 "\2"'),
     (re.compile(r"(?<!\w)'([^'\"]+)'(?!\w)"), r'"\1"'),
 )
 
@@ -86,7 +93,11 @@ class _Search:
                     part, reason = inner, trial.reason
                     break
             else:
-                return self._find_offset(part, reason), _word_reason(reason)
+                return (
+                    self._find_escape(part, reason)
+                    or self._find_duration(part, reason)
+                    or (self._find_offset(part, reason), _word_reason(reason))
+                )
 
     def _try(self, part: Part) -> Trial:
         text = self._text[part.start : part.end]
@@ -99,6 +110,27 @@ class _Search:
         """Tries a text; once enough was tried, nothing is refused, and the fault is that of the part so far."""
         self._tried += len(text)
         return self._attempt(text) if self._tried < MAX_TRIED else Trial("", "")
+
+    def _find_escape(self, part: Part, reason: str) -> tuple[int, str] | None:
+        """Finds the string whose escape sequence was refused; the parser says no more than "invalid syntax"."""
+        if not reason.startswith(("unknown escape sequence", "invalid syntax")):
+            return None
+        tokens = _TEXT_OR_COMMENT.finditer(self._text, part.start, part.end)
+        faults = ((token.start(), explain_escape(token[0])) for token in tokens)
+        return next(((start, fault) for start, fault in faults if fault), None)
+
+    def _find_duration(self, part: Part, reason: str) -> tuple[int, str] | None:
+        """Finds the refused duration after the bracket or `offset`; one that is too long is 0 to the parser."""
+        if reason.startswith("duration must") and not _ZERO_DURATION.search(self._text, part.mark, part.end):
+            reason = "duration out of range"
+        if not (fault := _DURATION_FAULT.search(reason)):
+            return None
+        for duration in _DURATION.finditer(self._text, part.mark, part.end):
+            if duration[0] == fault["duration"] or (
+                fault["duration"] is None and self._attempt_bounded(f"x[{duration[0]}]").reason
+            ):
+                return duration.start(), _word_reason(reason.removeprefix("parse error: "))
+        return None
 
     def _find_offset(self, part: Part, reason: str) -> int:
         """Finds what Prometheus points at: an argument, an operator, a duration, or the part as a whole."""

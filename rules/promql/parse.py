@@ -7,6 +7,7 @@ does not, are refused here. https://prometheus.io/docs/prometheus/latest/queryin
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -80,6 +81,8 @@ _CARDS = {
 }
 _MATCH_OPS = {"Equal": "=", "NotEqual": "!=", "Re": "=~", "NotRe": "!~"}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST = timedelta(microseconds=(2**63 - 1) // 1000)  # of a duration: Prometheus counts nanoseconds in 64 bits
+_LARGE_NUMBER = re.compile(r"(?<![\w.])(?:\d[\d_]*+\.?+\d*+|\.\d++)(?:[eE]\+?+\d++)?+")
 
 
 def parse(text: str, subquery_step_ms: int) -> Node:
@@ -127,10 +130,19 @@ def _check_limits(text: str) -> None:
         raise PromqlError(format_fault(text, 0, f"a string has more than {MAX_ESCAPES:,} escapes"))
     if negative := _NEGATIVE_AT.search(_TOKEN.sub(_blank_text, text)):
         raise PromqlError(format_fault(text, negative.start(), "a negative time after @ is not supported"))
+    if number := _find_infinite_number(_TOKEN.sub(_blank_text, text)):
+        reason = f"error parsing number: strconv.ParseFloat: parsing {quote(number[0])}: value out of range"
+        raise PromqlError(format_fault(text, number.start(), reason))
     try:
         check_parser_limits(text, _measure_depth(text))
     except PromqlError as error:
         raise PromqlError(format_fault(text, 0, str(error))) from error
+
+
+def _find_infinite_number(code: str) -> re.Match[str] | None:
+    """Finds a number beyond the largest float, which promql-parser takes for infinity and Prometheus refuses."""
+    numbers = (number for number in _LARGE_NUMBER.finditer(code) if len(number[0]) > 3)
+    return next((number for number in numbers if float(number[0].replace("_", "")) == math.inf), None)
 
 
 def _normalize_token(token: re.Match[str], patterns: list[str]) -> str:
@@ -213,13 +225,14 @@ class _Planner:
         return VectorSelector(_convert_matchers(tree, self._patterns), _convert_time_modifiers(tree))
 
     def _plan_matrix_selector(self, tree: Any) -> Node:
-        return MatrixSelector(self._plan_vector_selector(tree.vector_selector), _to_milliseconds(tree.range))
+        return MatrixSelector(self._plan_vector_selector(tree.vector_selector), _read_duration(tree, "range") or 0)
 
     def _plan_subquery(self, tree: Any) -> Node:
-        step = self._subquery_step_ms if tree.step is None else _to_milliseconds(tree.step)
+        step = _read_duration(tree, "step")
+        step = self._subquery_step_ms if step is None else step
         if step <= 0:
             raise PromqlError("parse error: the step of a subquery must be greater than zero")
-        return Subquery(self.plan(tree.expr), _to_milliseconds(tree.range), step, _convert_time_modifiers(tree))
+        return Subquery(self.plan(tree.expr), _read_duration(tree, "range") or 0, step, _convert_time_modifiers(tree))
 
     def _plan_call(self, tree: Any) -> Node:
         name = tree.func.name
@@ -309,9 +322,7 @@ def _check_pattern(text: str) -> None:
 
 
 def _convert_time_modifiers(tree: Any) -> TimeModifiers:
-    return TimeModifiers(
-        0 if tree.offset is None else _to_milliseconds(tree.offset), None if tree.at is None else _convert_at(tree.at)
-    )
+    return TimeModifiers(_read_duration(tree, "offset") or 0, None if tree.at is None else _convert_at(tree.at))
 
 
 def _convert_at(modifier: Any) -> Any:
@@ -322,6 +333,17 @@ def _convert_at(modifier: Any) -> Any:
         return _to_milliseconds(modifier.at.astimezone(UTC) - _EPOCH)
     except (OverflowError, ValueError) as error:
         raise PromqlError("parse error: the time after @ is out of range") from error
+
+
+def _read_duration(tree: Any, name: str) -> int | None:
+    """Returns a duration of the tree in milliseconds; reading one that Python cannot hold fails in the parser."""
+    try:
+        delta = getattr(tree, name)
+    except (OverflowError, ValueError) as error:
+        raise PromqlError("parse error: duration out of range") from error
+    if delta is not None and abs(delta) > _LONGEST:
+        raise PromqlError("parse error: duration out of range")
+    return None if delta is None else _to_milliseconds(delta)
 
 
 def _to_milliseconds(delta: timedelta) -> int:

@@ -114,6 +114,8 @@ def _select_range(node: MatrixSelector, context: EvaluationContext) -> Windows:
 def _evaluate_subquery(node: Subquery, context: EvaluationContext) -> Windows:
     ends = apply_time_modifiers(node.time_modifiers, context)
     starts = ends - node.range_ms
+    if not len(ends):  # inside another subquery that has no step in its range
+        return Windows((), (), starts, ends, node.range_ms)
     first, last = (int(starts.min()) // node.step_ms + 1) * node.step_ms, int(ends.max())
     if (last - first) // node.step_ms >= 10 * MAX_STEPS:
         step_count = (last - first) // node.step_ms + 1

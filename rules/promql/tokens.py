@@ -77,6 +77,9 @@ def scan(text: str) -> Iterator[Lexeme]:
         token = _make_token(match, position)
         position = token.end
         if token.kind == "mark":
+            if token.text == "}" and pattern is _IN_CODE:
+                yield Lexeme("fault", "unexpected character: '}'", token.start)
+                return
             depth += {"(": 1, ")": -1}.get(token.text, 0)
             if depth < 0:
                 yield Lexeme("fault", "unexpected right parenthesis ')'", position)
@@ -128,6 +131,8 @@ def _describe_fault(text: str, position: int, pattern: re.Pattern[str]) -> Lexem
         reason = "unexpected character after '=': '~'"
     elif character == "!":
         reason = f"unexpected character after '!'{where}: {following}"
+    elif where and character == "{":
+        reason = "unexpected left brace '{'"
     elif character == "]":
         reason = "unexpected right bracket ']'"
     else:

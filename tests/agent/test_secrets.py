@@ -271,6 +271,18 @@ def _read_processes(parent: int) -> str:
     return text
 
 
+def _read_state(folder: Path) -> dict[str, str]:
+    """
+    Returns the content of every file of the state folder, but for the agent's own tokens and the journal.
+
+    The journal keeps the address that a restore after a crash needs, and is private.
+    """
+    private = {"token", "pace_token", "journal.db", "journal.db-wal", "journal.db-shm"}
+    assert {path.stat().st_mode & 0o077 for path in folder.rglob("*") if path.name in private} == {0}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in private]
+    return {str(path.relative_to(folder)): path.read_bytes().decode("utf-8", "replace") for path in files}
+
+
 def _list_paths() -> list[str]:
     """Returns every path of the API that only reads."""
     description = yaml.safe_load((HOUSE / "agent/web/openapi.yml").read_text())
@@ -282,7 +294,7 @@ def _list_paths() -> list[str]:
 
 @pytest.mark.deep
 def test_no_planted_secret_appears_anywhere(tmp_path: Path) -> None:
-    """Log, audit, API, page, metrics, commands and command lines, while every peer fails and echoes its request."""
+    """Log, audit, API, page, metrics, commands, command lines and databases, while every peer fails and echoes."""
     with serve_echo() as peer:
         garden = Garden(tmp_path, peer)
         arguments = [sys.executable, "-m", "agent", "run", "--plain", "--config", str(tmp_path / "c.yml")]
@@ -308,6 +320,7 @@ def test_no_planted_secret_appears_anywhere(tmp_path: Path) -> None:
         for command in (("check",), ("collect", "engine"), ("alert", "test"), ("rules", "check")):
             pages[" ".join(command)] = garden.run_command(*command)
         pages["log"] = (tmp_path / "log").read_text()
+        pages |= _read_state(tmp_path / "state")
 
     assert "HTTP 404" in pages[audit]
     leaks = [

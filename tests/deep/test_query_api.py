@@ -355,7 +355,11 @@ def test_promtool_query_works(arguments: list[str], prometheus: str, steadytok: 
 
 
 @pytest.mark.parametrize(
-    "path", ["status/buildinfo", "status/runtimeinfo", "status/config", "status/flags", "status/tsdb", "targets"]
+    "path",
+    [
+        *("status/buildinfo", "status/runtimeinfo", "status/config", "status/flags", "status/tsdb"),
+        *("status/walreplay", "targets"),
+    ],
 )
 def test_the_status_has_fields_of_prometheus(path: str, prometheus: str, steadytok: str) -> None:
     """Every field has the name and the type that Prometheus gives it; some of its fields are missing."""

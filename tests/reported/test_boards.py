@@ -6,7 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,14 @@ def collect(root: Path, *names: str, config: str = "") -> tuple[list[dict[str, A
 
 
 def collect_dimms(
-    root: Path, sensors: Sequence[SimulatedSensor], config: str = ""
+    root: Path,
+    sensors: Sequence[SimulatedSensor],
+    config: str = "",
+    absent: Collection[str] = (),
+    discrete: Sequence[str] = (),
 ) -> tuple[dict[str, float], list[str]]:
     """Returns the temperature of each module, and the sensors that belong to none."""
-    write_bmc(root, sensors)
+    write_bmc(root, sensors, absent, discrete)
     rows, _ = collect(root, "dmi", "ipmi", "dimm", config=config)
     temperatures = {
         row["labels"]["dimm"]: row["value"] for row in rows if row["name"] == "steadytok_dimm_temperature_celsius"
@@ -108,11 +112,14 @@ def test_one_sensor_for_a_processors_modules(root: Path) -> None:
 
 
 def test_modules_by_number(root: Path) -> None:
-    """Lenovo's "DIMM n Temp" is slot n, hardware-observer-operator#449."""
-    write_slots(root, *((f"DIMM {number}", "") for number in range(1, 5)))
-    sensors = make_sensors(*((f"DIMM {number} Temp", MEMORY, 40 + number) for number in (1, 3)))
+    """Lenovo's "DIMM n Temp" is slot n, beside a state "DIMM n", hardware-observer-operator#449; empty ones are out."""
+    numbers = range(1, 5)
+    write_slots(root, *((f"DIMM {number}", "") for number in numbers))
+    sensors = make_sensors(*((f"DIMM {number} Temp", MEMORY, 40 + number) for number in numbers))
+    states = [f"DIMM {number}" for number in numbers]
 
-    assert collect_dimms(root, sensors) == ({"DIMM 1": 41, "DIMM 3": 43}, [])
+    expected: tuple[dict[str, float], list[str]] = ({"DIMM 1": 41, "DIMM 3": 43}, [])
+    assert collect_dimms(root, sensors, absent=("DIMM 2 Temp", "DIMM 4 Temp"), discrete=states) == expected
 
 
 def test_the_memory_of_a_gpu_that_the_operator_reads(root: Path) -> None:
@@ -165,8 +172,23 @@ def test_two_chips_of_one_name_under_one_device(root: Path) -> None:
     assert "this series was given twice; its first value counts" in said
 
 
-DEVICES = ("GPU", "GPU1", "VGA", "HBM", "NIC", "NVMe", "M.2", "BMC", "FPGA")
-WORDS = (*DEVICES, "PMIC", "VRM", "VRHOT", "VDDQ", "EXTMB", "Buffer", "Buff", "Inlet", "Outlet")
+DEVICES = ("GPU", "GPU1", "VGA", "HBM", "NIC", "NVMe", "M.2", "BMC", "FPGA", "SXM2", "TPU", "MEZZ", "PEX0", "PSU1")
+WORDS = (
+    *DEVICES,
+    "PMIC",
+    "VRM",
+    "VRMABC",
+    "MemVR",
+    "VNN",
+    "VIN",
+    "VRHOT",
+    "VDDQ",
+    "EXTMB",
+    "Buffer",
+    "Buff",
+    "Inlet",
+    "Outlet",
+)
 
 
 @given(

@@ -77,6 +77,20 @@ def test_context_parallel_ranks_repeat_each_other(machine: Machine, series: Seri
     assert values["generated_tokens_total"] == 1007
 
 
+@pytest.mark.parametrize(
+    ("name", "label"), [("vllm:num_requests_running", "engine"), ("sglang:num_running_reqs", "dp_rank")]
+)
+def test_data_parallel_replicas_are_not_added_to_their_total(
+    machine: Machine, series: Series, name: str, label: str
+) -> None:
+    """The replicas add up; a series without their label beside them is their sum already."""
+    parts = f'{name}{{model_name="m",{label}="0"}} 3\n{name}{{model_name="m",{label}="1"}} 4\n'
+    target = engine.EngineEndpoint(name="e", url="http://127.0.0.1:9000")
+    for text in (parts, f'{name}{{model_name="m"}} 7\n{parts}', f'{name}{{model_name="m",{label}=""}} 7\n{parts}'):
+        host = machine({"http/127.0.0.1:9000/metrics": text})
+        assert _collect(host, series, target).values == {"up": 1, "requests_running": 7}
+
+
 def test_metrics_wrapped_in_json_are_no_metrics(machine: Machine, series: Series) -> None:
     """ggml-org/llama.cpp#17384, #17386: the body is one JSON string."""
     done = _read_picture(machine, series, "llamacpp-json-escaped", "llama.cpp")

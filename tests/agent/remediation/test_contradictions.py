@@ -79,6 +79,8 @@ def test_a_name_that_only_a_pattern_matches_looks_like_a_name(name: str, taken: 
         ({**POSTED, "match": ['alertname="Hot"'], "labels": {"alertname": "Cold"}}, "no webhook alert can have"),
         ({**POSTED, "match": [f'rack="{"x" * 1025}"']}, "a posted value has at most 1024 characters"),
         ({**POSTED, "plausible": [0, 1]}, "$.remedies[0].plausible: expected sources: [local]"),
+        ({"match": ['alertname=~"Disk.+"', 'alertname=~"Cpu.+"']}, "no local alert can have"),
+        ({"match": ['a="b"', 'instance=~"other.*"'], "sources": ["webhook"]}, "write labels: and instance:"),
         ({"sources": ["local", "webhook"], "match": ['instance="other"', 'a="b"']}, "no webhook alert can have"),
     ],
 )
@@ -106,6 +108,8 @@ def test_silences_need_an_alertmanager() -> None:
         {"match": ['alertname="A"', 'instance="other"'], "sources": ["webhook"], "instance": "other"},
         {**POSTED, "match": ['rack="r7"'], "labels": {"rack": "r[0-9]"}},
         {"match": ['alertname=~"Remedy.*|Hot"']},
+        {"match": ['alertname=~"Disk.+"', 'alertname=~"Disk ?[a-z]+"']},
+        {"match": ['a="b"', 'instance=~"bo.*"'], "sources": ["webhook"]},
         {"match": ['alertname=~"RemedyFailed|Hot"']},
         {"match": ['alertname="A"', '__name__=""']},
     ],
@@ -115,8 +119,13 @@ def test_what_may_be_is_taken(keys: dict[str, Any]) -> None:
     assert bind(**keys).name == "one"
 
 
-VALUES = st.sampled_from(["", "a", "b", "ab", "a b", "节", "RemedyFailed"])
-PATTERNS = st.sampled_from(["", "a", "a|b", "a.*", ".+", "[ab]+", "ab|", "b", "\\p{L}+", "RemedyFailed"])
+VALUES = st.sampled_from(["", "a", "b", "ab", "a b", "a.b", "节", "RemedyFailed"])
+PATTERNS = st.one_of(
+    st.sampled_from(["", "a", "a|b", "a.*", ".+", "[ab]+", "ab|", "b", "\\p{L}+", "RemedyFailed"]),
+    st.sampled_from(
+        ["a?b", "a*b", "a{0}b", "ab*", "a\\.b", "a.b", "\\Qa.b\\E", "(?i)A.*", "b(.*)", "a$", "a b+", "^a"]
+    ),
+)
 MATCHERS = st.one_of(
     st.tuples(st.sampled_from(["=", "!="]), VALUES), st.tuples(st.sampled_from(["=~", "!~"]), PATTERNS)
 )

@@ -41,6 +41,7 @@ BAD_FOR_EVERYBODY: dict[str, Callable[[Path], object]] = {
     "binary": lambda path: write_file(path, bytes(range(256))),
     "control characters": lambda path: write_file(path, f"{TOKEN}\x00\x1b[2J"),
     "two lines": lambda path: write_file(path, f"{TOKEN}\r\nX-Header: 1"),
+    "longer than a header": lambda path: write_file(path, "x" * 4097),
     "endless": lambda path: (write_file(path), os.truncate(path, 1 << 40)),
     "a device": lambda path: path.symlink_to("/dev/zero"),
     "a pipe": lambda path: os.mkfifo(path, 0o600),

@@ -139,6 +139,7 @@ def test_the_status_is_what_the_agent_knows(api: ServedApi) -> None:
     series = api.get_data("status/tsdb", limit=1)
 
     assert api.get_data("status/runtimeinfo").keys() == {"startTime", "serverTime", "hostname", "storageRetention"}
+    assert api.get_data("status/walreplay") == {"min": 0, "max": 0, "current": 0}
     assert config["global"]["evaluation_interval"] == "1s"
     assert [Path(file).name for file in config["rule_files"]] == ["rules.yml"]
     assert flags["storage.tsdb.retention.time"] == "1h"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collectors import Sample, gauge
 from rules import promql
 from rules.history.history import History
 from rules.promql import PromqlError
+from rules.promql.aggregate import AGGREGATIONS, AGGREGATIONS_WITH_PARAMETER
+from rules.promql.binary import OPERATORS
 from rules.promql.functions import FUNCTIONS
 from rules.promql.plan import ValueKind
 
@@ -116,27 +121,57 @@ def test_a_senseless_range_is_refused(start: int, end: int, step: int) -> None:
         promql.compile("1").evaluate_range(History(1000), start, end, step)
 
 
+ARGUMENTS = {
+    "clamp": "a, 1, 2",
+    "histogram_fraction": "0, 1, a",
+    "pi": "",
+    "histogram_quantile": "0.5, a",
+    "clamp_max": "a, 1",
+    "clamp_min": "a, 1",
+    "label_join": "a, 'b', 'c', 'd'",
+    "label_replace": "a, 'b', 'c', 'd', 'e'",
+    "predict_linear": "a[5m], 1",
+    "quantile_over_time": "0.5, a[5m]",
+    "time": "",
+    "vector": "1",
+}
+WINDOWED = {"changes", "delta", "deriv", "idelta", "increase", "irate", "rate", "resets"}
+
+
+def list_calls() -> Iterator[str]:
+    """Yields a call of every function; of what takes a window with a range and with a subquery."""
+    for name in FUNCTIONS:
+        default = "a[5m]" if name in WINDOWED or name.endswith("_over_time") else "a"
+        for inner in dict.fromkeys((default, default.replace("[5m]", "[5m:1m]"))):
+            yield f"{name}({ARGUMENTS.get(name, inner)})"
+
+
 def test_every_function_answers_on_an_empty_history() -> None:
     """No function needs an existing series."""
-    arguments = {
-        "clamp": "a, 1, 2",
-        "histogram_fraction": "0, 1, a",
-        "pi": "",
-        "histogram_quantile": "0.5, a",
-        "clamp_max": "a, 1",
-        "clamp_min": "a, 1",
-        "label_join": "a, 'b', 'c', 'd'",
-        "label_replace": "a, 'b', 'c', 'd', 'e'",
-        "predict_linear": "a[5m], 1",
-        "quantile_over_time": "0.5, a[5m]",
-        "time": "",
-        "vector": "1",
-    }
-    windowed = {"changes", "delta", "deriv", "idelta", "increase", "irate", "rate", "resets"}
-    for name in FUNCTIONS:
-        default = "a[5m]" if name in windowed or name.endswith("_over_time") else "a"
-        for inner in (default, default.replace("[5m]", "[5m:1m]")):
-            text = f"{name}({arguments.get(name, inner)})"
+    for text in list_calls():
+        assert len(promql.compile(text).evaluate_at(History(1000), 1_700_000_000_000)) <= 1
+        assert len(promql.compile(text).evaluate_range(History(1000), 0, 1_000_000, 100_000)) <= 1
 
-            assert len(promql.compile(text).evaluate_at(History(1000), 1_700_000_000_000)) <= 1
-            assert len(promql.compile(text).evaluate_range(History(1000), 0, 1_000_000, 100_000)) <= 1
+
+def list_expressions() -> Iterator[str]:
+    """Yields every function, aggregation and operator over a series."""
+    yield from list_calls()
+    for name in AGGREGATIONS:
+        parameter = {"count_values": "'v', "}.get(name, "1, " if name in AGGREGATIONS_WITH_PARAMETER else "")
+        yield f"{name}({parameter}a)"
+    for operator in OPERATORS:
+        yield f"a {operator} a"
+        yield f"a {operator} on(b) {'' if operator in ('and', 'or', 'unless') else 'group_left() '}a"
+
+
+def test_everything_answers_at_no_time_at_all() -> None:
+    """`[1s:1h]` has a step once an hour: what stands in it is evaluated at no time meanwhile, and gives nothing."""
+    history = History(3_600_000)
+    for name in ("a", "a_bucket"):
+        labels = (("b", "c"), ("le", "+Inf"))
+        history.record(name, 1_700_000_000_000, [Sample(gauge(name, "A."), labels, 1.0)])
+    for text in list_expressions():
+        kind = promql.compile(text).kind
+        inner = f"vector({text})" if kind == "scalar" else text
+        query = promql.compile(f"max_over_time(({inner})[1s:1h])")
+        assert len(query.evaluate_at(history, 1_700_000_000_000)) == 0, text

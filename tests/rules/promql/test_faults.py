@@ -59,6 +59,30 @@ def find_fault(text: str) -> str:
         ("x # of y\n$", "2:1: parse error: unexpected character: '$'"),
         ("1 + limitk(1, x)", "1:5: parse error: aggregation limitk() is experimental in Prometheus and not supported"),
         ("1 + x @ -5", "1:7: parse error: a negative time after @ is not supported"),
+        ('1 + x{a="b",c="\\q"}', "1:15: parse error: unknown escape sequence U+0071 'q'"),
+        (r"1 + '\"'", "1:5: parse error: unknown escape sequence U+0022 '\"'"),
+        (
+            r'sum(label_replace(x, "\x4", "", "", ""))',
+            "1:22: parse error: illegal character U+0022 '\"' in escape sequence",
+        ),
+        (r'x{a="\400"}', "1:5: parse error: escape sequence is an invalid Unicode code point"),
+        (r'x{a="\ud800"}', "1:5: parse error: escape sequence is an invalid Unicode code point"),
+        ("a +\nrate(x[1d1w])", '2:8: parse error: not a valid duration string: "1d1w"'),
+        ("1 + x offset 5m5m", '1:14: parse error: not a valid duration string: "5m5m"'),
+        ("x[5m:1d1w]", '1:6: parse error: not a valid duration string: "1d1w"'),
+        ("1 + x offset 1000000000w", "1:14: parse error: duration out of range"),
+        ("1 + x[9999999999y]", "1:7: parse error: duration out of range"),
+        ("x[1h:300y]", "1:6: parse error: duration out of range"),
+        ("x offset -300y", "1:11: parse error: duration out of range"),
+        ("1 + 0x", '1:5: parse error: error parsing number: strconv.ParseFloat: parsing "0x": invalid syntax'),
+        (
+            "1 + 1e400",
+            '1:5: parse error: error parsing number: strconv.ParseFloat: parsing "1e400": value out of range',
+        ),
+        ("1 + 1__0", '1:5: parse error: bad number or duration syntax: "1_"'),
+        ("a + sum()", "1:5: parse error: no arguments for aggregate expression provided"),
+        ("sum(x}", "1:6: parse error: unexpected character: '}'"),
+        ("x{{", "1:3: parse error: unexpected left brace '{'"),
         ("é", "1:1: parse error: unexpected character: 'é'"),
         ("  \n ", "1:1: parse error: no expression found in input"),
     ],
@@ -124,3 +148,11 @@ def test_every_refusal_has_a_place_in_the_text(text: str, data: st.DataObject) -
         lines = broken.split("\n")
         assert int(match[1]) <= len(lines)
         assert int(match[2]) <= len(lines[int(match[1]) - 1]) + 1
+
+
+@pytest.mark.parametrize(
+    "text", ["1e308", 'x{a="1e400"}', "x1e400", "1 # 1e400", "0x1e400", "x offset 290y", "-Inf + inf"]
+)
+def test_what_only_looks_too_large_is_taken(text: str) -> None:
+    """Only a number beyond the largest float, and a duration beyond 292 years, are out of range."""
+    assert find_fault(text) == ""

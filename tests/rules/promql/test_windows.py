@@ -232,6 +232,13 @@ def test_a_subquery_has_steps_at_multiples_of_its_step() -> None:
     assert evaluate_one("sum_over_time(vector(time())[4s:2s])", [0] * 7) == [2 * START / 1000 + 10]
 
 
+def test_a_subquery_without_a_step_in_its_range_is_empty() -> None:
+    """`[1s:1h]` has a step once an hour, and whatever stands in it is evaluated at no time at all meanwhile."""
+    inners = ("heat", "max_over_time(heat[2s])", "max_over_time(heat[2s:1s] @ end())", 'count_values("v", heat)')
+    for inner in inners:
+        assert evaluate_one(f"max_over_time(({inner})[1s:1h])", [1, 2, 3]) == []
+
+
 def test_sealed_rows_are_seen_through_any_window() -> None:
     """A window that reaches beyond the plain rows gives the same as one within them."""
     values = [float(row % 97) for row in range(3000)]
