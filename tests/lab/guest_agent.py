@@ -28,7 +28,7 @@ from tests.lab.guest_sensors import DIMMS, TEMPERATURE, bus, set_celsius
 
 HOME = Path("/run/lab")
 PATIENCE = 700.0  # seconds for the whole stage; later conditions are marked as missing
-SLOW = 3.0  # factor for an emulated machine on a busy host; only a missing condition takes the whole time
+SLOW = 6.0  # factor for an emulated machine on a busy host; only a missing condition takes the whole time
 URL = "http://127.0.0.1:9817"
 CGROUPS = Path("/sys/fs/cgroup")
 # A label's value may have spaces; the sample's value follows the last one.

@@ -126,6 +126,7 @@ def _load(idle: threading.Event) -> None:
         order = urllib.request.Request(f"{ENGINE}/v1/completions", body, {"Content-Type": "application/json"})
         with contextlib.suppress(OSError):  # the engine is ending
             urllib.request.urlopen(order, timeout=30).read()
+        idle.wait(0.3)  # without a rest the engine leaves the emulated agent a quarter of a processor
 
 
 def _live(watch: Watch) -> None:

@@ -38,7 +38,7 @@ class Shape(NamedTuple):
 
 
 # With more than 2 GiB in all, software emulation has hung in early boot.
-TWO_NODES = Shape(("0-1", "2-3"), (1024, 768), 1200.0, movable=160)
+TWO_NODES = Shape(("0-1", "2-3"), (1024, 768), 2700.0, movable=160)
 EIGHT_NODES = Shape(tuple(map(str, range(8))), (512, *[216] * 7), 600.0)
 DISTANCE = 21  # from one node to the other
 EARLY = 120.0  # seconds until the guest's own script must begin; a boot that hangs is tried once more

@@ -14,7 +14,7 @@ import pytest
 from tests.lab.conftest import StageReader
 from tests.lab.guest_agent import VICTIM
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 CONSTRAINTS = ("none", "cpuset", "memory_policy", "memcg")
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.conftest import StageReader
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 
 def select_values(result: dict[str, Any], *names: str) -> dict[str, float]:

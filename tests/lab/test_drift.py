@@ -10,7 +10,7 @@ from tests.lab.conftest import StageReader
 from tests.lab.guest_drift import DRIFT, LOCAL
 from tests.lab.test_agent import between, get_mark, list_received
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 
 @pytest.fixture(name="life")

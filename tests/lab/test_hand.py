@@ -7,7 +7,7 @@ import pytest
 from tests.lab.conftest import StageReader
 from tests.lab.guest_hand import SIZE
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 PAGE = 4096
 

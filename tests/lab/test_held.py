@@ -10,7 +10,7 @@ from agent.actions import freeze
 from tests.lab.conftest import StageReader
 from tests.lab.guest_held import SIZE
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 PAGE = 4096
 

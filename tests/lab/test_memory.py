@@ -11,7 +11,7 @@ from tests.lab.conftest import StageReader
 from tests.lab.guest_memory import SIZE
 from tests.lab.machine import DISTANCE
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 PAGES = SIZE // 4096
 # The most bytes that a field may change between two readings, beyond the difference of the two.

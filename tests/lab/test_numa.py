@@ -10,7 +10,7 @@ import pytest
 from tests.lab.conftest import StageReader
 from tests.lab.machine import TWO_NODES
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 PAGE = 4096
 

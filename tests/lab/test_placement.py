@@ -12,7 +12,7 @@ import pytest
 from tests.lab import machine
 from tests.lab.conftest import StageReader, read_result, run_machine
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 LAYOUTS = ("bind", "interleave", "by_hand", "huge", "hugetlb", "file", "shmem", "parent", "child")
 WITHIN = 0.02  # by 8192 pages: 3.6 standard errors, so that none of dozens of shares fails by chance

@@ -9,7 +9,7 @@ import pytest
 from tests.lab.conftest import StageReader
 from tests.lab.machine import SLOT, TWO_NODES
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 
 def get_dimm(result: dict[str, Any], name: str, when: str, address: int = 0x18) -> float | None:

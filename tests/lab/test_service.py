@@ -12,7 +12,7 @@ from tests.lab import machine, service_machine
 from tests.lab.conftest import StageReader
 from tests.lab.guest_heat import EDITED_CONFIG
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 # Absent in such a machine: no RAPL, no EDAC, no throttle counters, no resctrl, no cpufreq, no engine.
 WORKING = {"meminfo", "node_meminfo", "numastat", "vmstat", "stat", "pressure", "topology", "kmsg", "dmi"}

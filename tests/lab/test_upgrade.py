@@ -12,7 +12,7 @@ from tests.lab import service_machine
 from tests.lab.conftest import StageReader
 from tests.lab.guest_upgrade import BASELINE, OLD_CONFIG, OLD_RULES
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(3300)]
 
 
 @pytest.fixture(scope="module", name="result")
