@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -71,3 +72,16 @@ def wait_until(condition: Callable[[], bool], seconds: float, description: str) 
             return
         time.sleep(0.1)
     pytest.fail(f"not within {seconds:g} s: {description}")
+
+
+def count_left_over(before: tuple[set[str], int]) -> tuple[set[str], int]:
+    """The threads that were not there before, and how many more sockets are open; what others ended counts for none."""
+    names, sockets = list_open_sockets()
+    return names - before[0], max(0, sockets - before[1])
+
+
+def list_open_sockets() -> tuple[set[str], int]:
+    """The threads of this process, and how many sockets it has open."""
+    names = {thread.name for thread in threading.enumerate()}
+    links = (os.path.join("/proc/self/fd", number) for number in os.listdir("/proc/self/fd"))
+    return names, sum(os.path.exists(link) and os.readlink(link).startswith("socket:") for link in links)

@@ -24,7 +24,15 @@ import pytest
 from bench.bmc import PASSWORD, USER, SimulatedBmc, SimulatedSensor, make_dimm_sensors, make_other_sensors
 from bench.relay import Relay
 from collectors import Host, ipmi
-from tests.processes import fetch, find_free_port, require_program, run_process, wait_until
+from tests.processes import (
+    count_left_over,
+    fetch,
+    find_free_port,
+    list_open_sockets,
+    require_program,
+    run_process,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(240)]
 
@@ -127,19 +135,6 @@ def enter(bmc: SimulatedBmc, data: str) -> None:
     """Add SEL Entry: an event of the memory sensor 0x51 with these three bytes of data."""
     event = f"0x0a 0x44 0 0 2 0 0 0 0 0x20 0 4 0x0c 0x51 0x6f {data}"
     ipmitool(bmc, "raw", *event.split())
-
-
-def count_left_over(before: tuple[set[str], int]) -> tuple[set[str], int]:
-    """The threads that were not there before, and how many more sockets are open; what others ended counts for none."""
-    names, sockets = list_open_sockets()
-    return names - before[0], max(0, sockets - before[1])
-
-
-def list_open_sockets() -> tuple[set[str], int]:
-    """The threads of this process, and how many sockets it has open."""
-    names = {thread.name for thread in threading.enumerate()}
-    links = (os.path.join("/proc/self/fd", number) for number in os.listdir("/proc/self/fd"))
-    return names, sum(os.path.exists(link) and os.readlink(link).startswith("socket:") for link in links)
 
 
 def test_thirty_two_dimms_are_what_ipmitool_says(bed: Bed) -> None:
