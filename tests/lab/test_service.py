@@ -67,7 +67,7 @@ def test_status_is_clean(read_service_stage: StageReader) -> None:
 
 
 def test_the_journal_is_readable(read_service_stage: StageReader) -> None:
-    """Each entry is one line of text with its priority, and none is a warning, except for slow reads of the eye."""
+    """Each entry is one line of text with its priority, and none is a warning, except for what emulation makes slow."""
     lines = [
         entry
         for entry in parse_journal(read_service_stage("install")["journal"])
@@ -76,9 +76,11 @@ def test_the_journal_is_readable(read_service_stage: StageReader) -> None:
 
     assert lines
     assert [entry for entry in lines if not isinstance(entry["MESSAGE"], str)] == []
-    # In emulation the eye takes ten seconds to start, so its first reads are that late.
+    # In emulation the eye takes ten seconds to start, so its first reads are that late. On a slow host they are later
+    # than an alert waits for; no Alertmanager is there to take it.
     warnings = [entry["MESSAGE"] for entry in lines if int(entry["PRIORITY"]) <= 4]
-    assert [message for message in warnings if "a read does not return" not in message] == []
+    late = ("a read does not return", "alerts cannot be sent")
+    assert [message for message in warnings if not any(words in message for words in late)] == []
     assert any("listening" in entry["MESSAGE"] for entry in lines)
 
 
