@@ -22,6 +22,7 @@ from collectors._engine.dialects import DIALECTS, detect_kind
 from collectors._engine.exposition import BodyKind, classify_body, parse_points
 from collectors._engine.requests import OpenRequests
 from collectors._engine.signals import read_signal
+from collectors._host.regular_files import OPEN_TO_OTHERS
 
 INTERVAL = 1.0
 DEADLINE = 0.5
@@ -134,7 +135,7 @@ def _read_api_key(host: Host, path: str) -> str | None:
     text = host.read(path)
     if text is None:
         return None
-    if os.stat(host.path(path)).st_mode & 0o026:
+    if os.stat(host.path(path)).st_mode & OPEN_TO_OTHERS:
         return host.note(path, "others may read or write the key; chmod 640 it, with root:steadytok for the service")
     if not (text.isascii() and text.isprintable()) or " " in text:  # a header has one line
         return host.note(path, "expected the key alone, in one line of ASCII")

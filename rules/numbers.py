@@ -1,13 +1,24 @@
 """
-Numbers as text: the shortest digits that read back to the same float64, in the notations of Go's strconv.
+Numbers as text, as Go's strconv has them: a float's shortest digits that read back to the same float64, and integers.
 
-https://pkg.go.dev/strconv#FormatFloat with precision -1.
+https://pkg.go.dev/strconv#FormatFloat with precision -1. Go's YAML and its templates write integers and floats alike;
+each has rules of its own for `_`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
+
+FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+INTEGER = re.compile(r"[+-]?(?:0[xX][\da-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|0|[1-9]\d*)", re.ASCII)
+_OLD_OCTAL = re.compile(r"[+-]?0[0-7]+", re.ASCII)  # Python refuses it
+
+
+def parse_integer(text: str) -> int:
+    """Parses a text that INTEGER matches as a whole."""
+    return int(text, 8 if _OLD_OCTAL.fullmatch(text) else 0)
 
 
 def format_float(value: float, min_exponent: float = -4, max_exponent: float = 16) -> str:

@@ -9,7 +9,6 @@ Prometheus 3; Alertmanager accepts such labels since 0.27.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from rules.dependencies import MAX_DEPENDENCIES, TooManyDependenciesError, find_
 from rules.durations import parse_duration
 from rules.matchers import is_valid_name
 from rules.model import Group, Rule, RuleSet, Templates
+from rules.numbers import FLOAT, INTEGER, parse_integer
 from rules.promql import PromqlError, Query
 from rules.promql import compile as compile_query
 from rules.strict_yaml import Listing, Mark, Scalar, StrictYamlError, Table, Value, load_yaml
@@ -33,8 +33,6 @@ MAX_RULES = 20_000
 MAX_BYTES = 32 << 20
 """Of one file; 20,000 rules have some 10 MiB."""
 
-_INTEGER = re.compile(r"[+-]?(?:0[xX][\da-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|[1-9]\d*|0)", re.ASCII)
-_FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _MAX_DIGITS = 100  # int() of a long string of digits is slow, and no limit is as long
 _FILE_KEYS = ("groups",)
 _GROUP_KEYS = ("name", "interval", "query_offset", "limit", "labels", "rules")
@@ -288,10 +286,9 @@ def _parse_integer(text: str) -> int:
     """Parses a whole number as Go's YAML does: 0x10, 0o17, 017, 0b11, 1_000 and 1e3 too."""
     plain = text.replace("_", "") if text[:1] != "_" and len(text) <= _MAX_DIGITS else ""
     number: float = math.nan
-    if _INTEGER.fullmatch(plain):
-        digits = plain.lstrip("+-")
-        number = int(plain, 8 if digits[:1] == "0" and digits.isdecimal() else 0)
-    elif _FLOAT.fullmatch(plain):
+    if INTEGER.fullmatch(plain):
+        number = parse_integer(plain)
+    elif FLOAT.fullmatch(plain):
         number = float(plain)
     if not -(1 << 63) <= number < 1 << 63 or number % 1:
         raise ValueError(f'not a whole number: "{text}"')

@@ -76,7 +76,7 @@ WALLS: Mapping[str, Mapping[str, str]] = {
         "model": "promql templates",
         "alert_restore": "alerts model",
         "dependencies": "model",
-        "rulefile": "dependencies model promql templates matchers durations strict_yaml",
+        "rulefile": "dependencies model promql templates matchers numbers durations strict_yaml",
         "reach": "model durations",
         "outcome": "model promql templates history alerts",
         "state": "dependencies model history alerts",

@@ -24,6 +24,12 @@ from collectors import Labels
 DOUBT_MS = 300_000
 """The default `group_interval`: after that time a late sender has posted what it knows now."""
 
+MAX_POSTED_VALUE = 1024
+"""Characters of a posted label's value; an alert with a longer one is refused."""
+
+RESERVED_PREFIX = "__"
+"""Labels that begin so are the agent's own: they are taken from no post, and are in no alert that is sent."""
+
 _MAX_SENDERS = 32  # remembered of one ending; further ones are doubted, which only delays them
 
 

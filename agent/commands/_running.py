@@ -37,6 +37,7 @@ def call_agent(config_path: Path | None, method: str, path: str, body: Mapping[s
 
 
 def _read_token(config: Any) -> str:
+    from agent.runtime.errors import describe_reason
     from agent.storage.state_dir import TOKEN, StateError, find_state_dir, read_token_of_agent
 
     try:
@@ -45,7 +46,7 @@ def _read_token(config: Any) -> str:
     except StateError as error:
         _options.exit_with_errors([str(error)], 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = describe_reason(error)
         hint = "run this as the agent's user, with its --config"
         _options.exit_with_errors([f"the token {folder / TOKEN} cannot be read: {reason}; {hint}"], 1)
     refuse_stranger(config, folder / TOKEN)

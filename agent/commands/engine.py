@@ -170,6 +170,7 @@ def _find_engine_name(config: AgentConfig, options: dict[str, Any]) -> str | Non
 
 
 def _read_key(path: Path | None) -> str:
+    from agent.runtime.errors import describe_reason
     from agent.storage.secret_file import read_secret
 
     if path is None:
@@ -177,7 +178,7 @@ def _read_key(path: Path | None) -> str:
     try:
         return read_secret(path)
     except (OSError, ValueError) as error:
-        _options.exit_with_errors([f"--key-file: {path}: {getattr(error, 'strerror', None) or error}"], 2)
+        _options.exit_with_errors([f"--key-file: {path}: {describe_reason(error)}"], 2)
 
 
 def _parse_seconds(text: str) -> float:

@@ -15,6 +15,7 @@ import msgspec
 
 from agent.config.schema import AgentConfig
 from agent.config.validation import ConfigFault
+from agent.runtime.errors import describe_reason
 from agent.storage.secret_file import SecretFileError, check_for_another_user
 from agent.storage.state_dir import PACE_TOKEN, TOKEN, StateError, find_state_dir
 
@@ -47,7 +48,7 @@ def find_unusable_secrets(config: AgentConfig) -> Iterator[ConfigFault]:
         except PermissionError:
             continue  # a folder that only the service may enter
         except (OSError, SecretFileError) as error:
-            yield path, f"{file}: {getattr(error, 'strerror', None) or error}"
+            yield path, f"{file}: {describe_reason(error)}"
 
 
 def _list_secret_files(value: Any, path: str) -> Iterator[tuple[str, str]]:

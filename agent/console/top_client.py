@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.console.overview import SPAN, STEP, AlertRecord, InstantSample, Overview, Trail, read_overview
 from agent.console.panels import Panel
+from agent.runtime.errors import describe_reason
 from collectors import HttpAnswer, request_http
 
 REQUEST_TIMEOUT = 10.0  # seconds for one answer
@@ -105,7 +106,7 @@ class AgentClient:
 
 def explain_no_answer(url: str, error: Exception) -> str:
     """Returns a sentence: why no answer came, and what to do."""
-    cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    cause = describe_reason(error)
     # A client with an insufficient certificate gets no reason: the connection ends without an answer.
     may_need_certificate = url.startswith("https:") and isinstance(
         error, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)

@@ -12,7 +12,7 @@ from typing import Any
 from agent.actions import PATIENCE, ActionContext, FailedError, Http, QueryRows, UnknownError
 from agent.remediation.hand import send_request
 from agent.remediation.pace_proof import request_with_proof
-from agent.runtime.errors import describe_error
+from agent.runtime.errors import describe_error, describe_reason
 from agent.storage.secret_file import read_secret
 from agent.text.units import hide_secrets, url_origin
 from collectors import Host, request_http
@@ -46,7 +46,7 @@ class LiveActionContext(ActionContext):
         try:
             return read_secret(path)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = describe_reason(error)
             raise FailedError(f"the token in {path} cannot be used: {reason}") from error
 
     def wait(self, seconds: float) -> None:
@@ -111,12 +111,12 @@ def _connect(address: str) -> socket.socket:
             connection.close()
             raise
     except (OSError, ValueError) as error:
-        raise FailedError(f"{address}: {getattr(error, 'strerror', None) or error}") from error
+        raise FailedError(f"{address}: {describe_reason(error)}") from error
     return connection
 
 
 def _classify_failure(url: str, error: Exception) -> FailedError | UnknownError:
     """Returns FailedError if no connection was made, so that nothing was done; else UnknownError."""
     if isinstance(error, (ConnectionRefusedError, socket.gaierror, ValueError)):
-        return FailedError(f"{url_origin(url)}: {getattr(error, 'strerror', None) or error}")
+        return FailedError(f"{url_origin(url)}: {describe_reason(error)}")
     return UnknownError(f"{url_origin(url)}: {describe_error(error)}")

@@ -12,15 +12,12 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 
 from agent.alerting.identity import SOURCE
+from agent.alerting.inbox_row import MAX_POSTED_VALUE, RESERVED_PREFIX
 from agent.remediation.evidence import REMEDY_ALERTS
 from rules.matchers import Matcher, Matchers
 
-MAX_POSTED_VALUE = 1024
-"""Characters of a posted label's value; the webhook refuses an alert with a longer one."""
-
 _LITERALS = re.compile(r"[^\\.+*?()\[\]{}^$]*")
-_LETTER = re.compile(r"[^\\.+*?()\[\]{}^$]|\\[^\w\s]")
-_RESERVED_PREFIX = "__"
+_BEGINNING = re.compile(r"(?:(?:[^\\.+*?()\[\]{}^$]|\\[^\w\s])(?![?*{]))*")  # before ?, * or { a letter may be missing
 
 
 def find_contradictions(match: Matchers, trusted: Matchers, sources: Iterable[str]) -> Iterator[str]:
@@ -37,7 +34,7 @@ def find_contradictions(match: Matchers, trusted: Matchers, sources: Iterable[st
 
 def _explain(label: str, matchers: list[Matcher], source: str) -> str:
     """Returns why no alert of that source can meet the matchers of one label; empty if one may."""
-    if label.startswith(_RESERVED_PREFIX) and label != SOURCE and not _all_meet("", matchers):
+    if label.startswith(RESERVED_PREFIX) and label != SOURCE and not _all_meet("", matchers):
         return "labels that begin with __ are not in alerts"
     values = _list_values(matchers)
     if values is None and not _begin_differently(matchers):
@@ -72,16 +69,8 @@ def _begin_differently(matchers: Iterable[Matcher]) -> bool:
 
 def _find_beginning(pattern: str) -> str:
     """Returns the text with which each match of a pattern begins; empty where a `|` may choose another."""
-    if "|" in pattern:
-        return ""
-    letters: list[str] = []
-    for letter in _LETTER.finditer(pattern):
-        if pattern[letter.end() : letter.end() + 1] in ("?", "*", "{"):  # the last letter may be missing
-            break
-        if letter.start() != sum(map(len, letters)):
-            break
-        letters.append(letter[0])
-    return "".join(letter[-1] for letter in letters)
+    beginning = _BEGINNING.match(pattern)
+    return "" if beginning is None or "|" in pattern else re.sub(r"\\(.)", r"\1", beginning[0])
 
 
 def _all_meet(value: str, matchers: Iterable[Matcher]) -> bool:

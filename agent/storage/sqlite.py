@@ -20,6 +20,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import msgspec
 import structlog
 
+from agent.runtime.errors import describe_reason
 from collectors import NotRegularFileError, check_regular_file
 
 _T = TypeVar("_T")
@@ -85,7 +86,7 @@ def describe(error: BaseException) -> str:
     """Describes a fault for a person, with what to do where that is known."""
     if isinstance(error, MemoryError):
         return f"no memory; {_HINTS[sqlite3.SQLITE_NOMEM]}"
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = describe_reason(error)
     hint = _HINTS.get(getattr(error, "sqlite_errorcode", -1) & 0xFF)
     return reason if hint is None else f"{reason}; {hint}"
 

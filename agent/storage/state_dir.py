@@ -10,6 +10,7 @@ import stat
 import zlib
 from pathlib import Path
 
+from agent.runtime.errors import describe_reason
 from agent.storage.atomic_file import write_atomically
 from agent.storage.secret_file import SHORTEST_TOKEN, SecretFileError, check_secret
 from collectors import NotRegularFileError, check_regular_file, read_regular_file
@@ -115,7 +116,7 @@ class StateDir:
                 "a token of the state folder could not be used and was replaced; give the new one to every client "
                 "and engine that has a copy",
                 file=str(path),
-                reason=getattr(error, "strerror", None) or str(error),
+                reason=describe_reason(error),
             )
         except OSError as error:  # a fault in passing: the token itself may be sound
             raise StateError(f"cannot read {path}: {error.strerror}; make it readable, or move it away") from error

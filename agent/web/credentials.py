@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import structlog
 from aiohttp import web
 
+from agent.runtime.errors import describe_reason
 from agent.storage.file_stamp import FileStamp, read_file_stamp
 from agent.storage.secret_file import SHORTEST_TOKEN, read_secret
 from agent.web.passwords import Passwords
@@ -46,7 +47,7 @@ class TokenFile:
         try:
             self._token = read_secret(self._path, SHORTEST_TOKEN).encode()
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = describe_reason(error)
             self._log.warning("a token cannot be used", token=self.name, file=self._path, reason=reason)
 
 

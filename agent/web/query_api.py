@@ -81,12 +81,12 @@ class QueryApi:
             "metadata": self._serve_metadata,
             "rules": self._serve_rules,
             "alerts": self._serve_alerts,
-            "targets": self._make_endpoint(lambda status: status.list_targets()),
-            "status/buildinfo": self._make_endpoint(lambda status: status.describe_build()),
-            "status/runtimeinfo": self._make_endpoint(lambda status: status.describe_runtime()),
-            "status/config": self._make_endpoint(lambda status: status.describe_config()),
-            "status/flags": self._make_endpoint(lambda status: status.list_flags()),
-            "status/walreplay": self._make_endpoint(lambda status: status.describe_replay()),
+            "targets": self._make_endpoint(StatusApi.list_targets),
+            "status/buildinfo": self._make_endpoint(StatusApi.describe_build),
+            "status/runtimeinfo": self._make_endpoint(StatusApi.describe_runtime),
+            "status/config": self._make_endpoint(StatusApi.describe_config),
+            "status/flags": self._make_endpoint(StatusApi.list_flags),
+            "status/walreplay": self._make_endpoint(StatusApi.describe_replay),
             "status/tsdb": self._serve_series_statistics,
         }
         routes = [

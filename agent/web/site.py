@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig
+from agent.runtime.errors import describe_reason
 from agent.runtime.run_options import StartError
 from agent.web.access import AccessControl, build_access_policy
 from agent.web.context import WebContext
@@ -40,7 +41,7 @@ async def start_server(config: AgentConfig, context: WebContext) -> tuple[WebSer
         bound_port = await server.start(host.strip("[]"), int(port))
     except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
         await server.close()
-        reason = getattr(error, "strerror", None) or error
+        reason = describe_reason(error)
         raise StartError(f"cannot listen on {config.web.listen}: {reason}; set web.listen to a free address") from error
     return server, f"{'http' if access_control.web_config.context is None else 'https'}://{host}:{bound_port}/"
 

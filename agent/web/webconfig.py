@@ -21,6 +21,7 @@ import msgspec
 from agent.config import loader
 from agent.config.loader import ConfigError
 from agent.config.schema import AgentConfig, ClientCertificate, Section
+from agent.runtime.errors import describe_reason
 from agent.runtime.tls import TlsVersion, load_authorities, load_certificate, set_version_bounds
 from agent.storage.file_stamp import FileStamp, read_file_stamp
 from agent.storage.secret_file import check_key_file
@@ -240,7 +241,7 @@ def _build_server_context(path: str, tls: TlsServer) -> ssl.SSLContext:
             is_required = tls.client_auth_type == REQUIRE_CLIENT_CERT
             context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = describe_reason(error)
         raise ConfigError([f"{path}: $.tls_server_config: {key}: cannot be used: {reason}"]) from error
     return context
 

@@ -13,13 +13,11 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-from agent.alerting.inbox_row import PostedAlert
+from agent.alerting.inbox_row import MAX_POSTED_VALUE, RESERVED_PREFIX, PostedAlert
 from agent.web.query_params import parse_time
 
 VERSION = "4"
-RESERVED_PREFIX = "__"
 MAX_LABELS = 64
-MAX_VALUE_LENGTH = 1024
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 _FNV_OFFSET, _FNV_PRIME, _SEPARATOR = 0xCBF29CE484222325, 0x100000001B3, b"\xff"
@@ -120,5 +118,5 @@ def _parse_end(text: str) -> int | None:
 def _check_label(name: str, value: str) -> None:
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"a label's name has 1 to 128 characters without control characters, found {name[:20]!r}")
-    if len(value) > MAX_VALUE_LENGTH:
-        raise ValueError(f"label {name!r} has {len(value)} characters, and {MAX_VALUE_LENGTH} are allowed")
+    if len(value) > MAX_POSTED_VALUE:
+        raise ValueError(f"label {name!r} has {len(value)} characters, and {MAX_POSTED_VALUE} are allowed")

@@ -13,6 +13,9 @@ import select
 import stat
 import time
 
+OPEN_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
+"""Permissions that a file with a secret must not have: its group may read it, as with root:steadytok and mode 640."""
+
 _CHUNK = 1 << 16  # bytes requested from one read(2)
 _KINDS = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a disk"))
 

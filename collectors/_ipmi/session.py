@@ -13,7 +13,7 @@ import msgspec
 
 from collectors._host.files import means_absent
 from collectors._host.host import Host
-from collectors._host.regular_files import check_regular_file
+from collectors._host.regular_files import OPEN_TO_OTHERS, check_regular_file
 from collectors._ipmi.client import (
     DEVICES,
     Bmc,
@@ -146,7 +146,7 @@ def read_credentials(host: Host, path: str) -> BmcCredentials | None:
         status = check_regular_file(host.path(path), _MAX_CREDENTIAL_BYTES)
     except OSError as error:
         return host.note(path, error.strerror or str(error))
-    if status.st_mode & 0o026:
+    if status.st_mode & OPEN_TO_OTHERS:
         return host.note(
             path, "others may read or write the password; chmod 640 it, with root:steadytok-eye for the service"
         )

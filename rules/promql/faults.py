@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from rules.promql.escapes import explain_escape
 from rules.promql.syntax import ExprSyntaxError, Part, read_syntax
+from rules.promql.tokens import TEXT
 
 MAX_LOCATED = 16 << 10  # characters of a text whose fault is located; reading more would take a tenth of a second
 MAX_TRIED = 1 << 17  # characters; a long chain would be tried once for each of its operators
@@ -21,7 +22,7 @@ _EXPERIMENTAL = (
     (re.compile(r"\]\s*(?:smoothed|anchored)\b", re.IGNORECASE), "the range modifiers smoothed and anchored are"),
     (re.compile(r"\[[\w\s.:]*[-+*/%^(][-+*/%^()\w\s.:]*\]|\boffset\s*-?\s*\(", re.I), "duration expressions are"),
 )
-_TEXT_OR_COMMENT = re.compile(r""""(?:\\.|[^"\\])*+"|'(?:\\.|[^'\\])*+'|`[^`]*+`|\#[^\n]*""", re.DOTALL)
+_TEXT_OR_COMMENT = re.compile(rf"{TEXT}|\#[^\n]*", re.DOTALL)
 _TYPE_FAULT = re.compile(r"expected type (?P<expected>\w+) in (?P<place>.*), got (?P<actual>\w+)")
 _AT_THE_MARK = re.compile(r"bool modifier|comparisons between|label |ranges only allowed")
 _ZERO_DURATION = re.compile(r"[\[:]\s*(?=0)")

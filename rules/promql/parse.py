@@ -37,7 +37,7 @@ from rules.promql.plan import (
     VectorSelector,
     infer_kind,
 )
-from rules.promql.tokens import quote
+from rules.promql.tokens import TEXT, quote
 
 DEFAULT_STEP_MS = 60_000  # of a subquery without a step, where nothing depends on it
 MAX_BYTES = 64 << 10
@@ -55,7 +55,7 @@ _TOKEN = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _NORMALIZABLE = re.compile(
-    r"(?P<match>[=!]~(?:\s|\#[^\n]*)*+(?P<pattern>\"(?:\\.|[^\"\\])*+\"|'(?:\\.|[^'\\])*+'|`[^`]*+`))|"
+    rf"(?P<match>[=!]~(?:\s|\#[^\n]*)*+(?P<pattern>{TEXT}))|"
     + _TEXT_OR_COMMENT
     + r"|(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d[\d_]*+)",
     re.DOTALL,
@@ -102,21 +102,26 @@ def parse(text: str, subquery_step_ms: int) -> Node:
 
 
 def _parse_unlocated(text: str, subquery_step_ms: int) -> Node:
-    patterns: list[str] = []
     try:
-        tree = promql_parser.parse(_NORMALIZABLE.sub(lambda token: _normalize_token(token, patterns), text))
+        tree, patterns = _parse_tree(text)
     except (ValueError, OverflowError) as error:
         raise PromqlError(str(error)) from error
     return _Planner(subquery_step_ms, patterns).plan(tree)
 
 
+def _parse_tree(text: str) -> tuple[Any, list[str]]:
+    """Returns promql-parser's tree, and the regular expressions to which its numbered patterns belong."""
+    patterns: list[str] = []
+    tree = promql_parser.parse(_NORMALIZABLE.sub(lambda token: _normalize_token(token, patterns), text))
+    return tree, patterns
+
+
 def format_expression(text: str) -> str:
     """Formats an expression over lines, with its parts in their order; raises PromqlError."""
     parse(text, DEFAULT_STEP_MS)
-    patterns: list[str] = []
-    formatted = promql_parser.parse(_NORMALIZABLE.sub(lambda token: _normalize_token(token, patterns), text)).prettify()
+    tree, patterns = _parse_tree(text)
     # Inside another string the quotes would be escaped, so only matchers are replaced.
-    formatted = _NUMBERED_PATTERN.sub(lambda match: match[1] + quote(patterns[int(match[2])]), formatted)
+    formatted = _NUMBERED_PATTERN.sub(lambda match: match[1] + quote(patterns[int(match[2])]), tree.prettify())
     return _restore_name(formatted)
 
 
@@ -128,9 +133,10 @@ def _check_limits(text: str) -> None:
         raise PromqlError(format_fault(text, 0, reason))
     if max((token[0].count("\\") for token in _TOKEN.finditer(text) if token["text"]), default=0) > MAX_ESCAPES:
         raise PromqlError(format_fault(text, 0, f"a string has more than {MAX_ESCAPES:,} escapes"))
-    if negative := _NEGATIVE_AT.search(_TOKEN.sub(_blank_text, text)):
+    code = _TOKEN.sub(_blank_text, text)
+    if negative := _NEGATIVE_AT.search(code):
         raise PromqlError(format_fault(text, negative.start(), "a negative time after @ is not supported"))
-    if number := _find_infinite_number(_TOKEN.sub(_blank_text, text)):
+    if number := _find_infinite_number(code):
         reason = f"error parsing number: strconv.ParseFloat: parsing {quote(number[0])}: value out of range"
         raise PromqlError(format_fault(text, number.start(), reason))
     try:

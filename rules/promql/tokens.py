@@ -17,6 +17,9 @@ OPERATORS = frozenset({"and", "or", "unless", "atan2"})
 AGGREGATORS = frozenset({*AGGREGATIONS, "limit_ratio", "limitk"})
 KEYWORDS = frozenset(("bool", "by", "end", "group_left", "group_right", "ignoring", "offset", "on", "start", "without"))
 
+TEXT = r""""(?:\\.|[^"\\])*+"|'(?:\\.|[^'\\])*+'|`[^`]*+`"""
+"""A string that is closed, whatever is in it; `_STRING` is one that Prometheus takes."""
+
 _SPACE = re.compile(r"(?:\s|#[^\n]*)+")
 _STRING = re.compile(r""""(?:\\.|[^"\\\n])*+"|'(?:\\.|[^'\\\n])*+'|`[^`]*+`""", re.DOTALL)
 _DURATION = r"(?:\d++(?:ms|[smhdwy]))++(?!\w)"

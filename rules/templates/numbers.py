@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import re
 
-_INTEGER = re.compile(r"[+-]?(?:0[xX][\da-fA-F]+|0[oO]?[0-7]+|0[bB][01]+|0|[1-9]\d*)", re.ASCII)
+from rules.numbers import FLOAT, INTEGER, parse_integer
+
 _HEX_FLOAT = re.compile(r"[+-]?0[xX](?:[\da-fA-F]+\.?[\da-fA-F]*|\.[\da-fA-F]+)[pP][+-]?\d+", re.ASCII)
-_FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _UNDERSCORE = re.compile(r"(?:(?<=[\da-fA-F])|(?<=^0[xXoObB])|(?<=^[+-]0[xXoObB]))_(?=[\da-fA-F])", re.ASCII)
 _INT64, _UINT64 = 1 << 63, 1 << 64
 
@@ -20,8 +20,8 @@ _INT64, _UINT64 = 1 << 63, 1 << 64
 def parse_number(text: str) -> int | float:
     """Parses an integer of 64 bits or a float64; raises ValueError in Go's words."""
     plain = _UNDERSCORE.sub("", text)
-    if _INTEGER.fullmatch(plain):
-        integer = _parse_integer(plain)
+    if INTEGER.fullmatch(plain):
+        integer = parse_integer(plain)
         limit = _INT64 if plain[0] in "+-" else _UINT64
         if -_INT64 <= integer < limit:
             return integer
@@ -33,16 +33,11 @@ def parse_number(text: str) -> int | float:
     return value
 
 
-def _parse_integer(text: str) -> int:
-    is_octal = re.fullmatch(r"[+-]?0[0-7]+", text)  # Go's old octal, which Python refuses
-    return int(text, 8) if is_octal else int(text, 0)
-
-
 def _parse_float(text: str) -> float:
     """Returns NaN for a text that is no float, infinity for one that is too large."""
     try:
         if _HEX_FLOAT.fullmatch(text):
             return float.fromhex(text)
-        return float(text) if _FLOAT.fullmatch(text) else math.nan
+        return float(text) if FLOAT.fullmatch(text) else math.nan
     except OverflowError:
         return math.inf

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import typing
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from agent.config import schema
 from agent.config.loader import ConfigError
 from agent.remediation import catalog
 from tests import processes
+from tests.answering import run_server
 from tests.secret_files import write_secret
 from tests.structure import HOUSE
 
@@ -124,12 +124,8 @@ def serve_echo() -> Iterator[str]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with run_server(server):
         yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class Garden:

@@ -13,6 +13,7 @@ import pytest
 
 from collectors import Host, Reading, engine
 from collectors._engine.dialects import DIALECTS, detect_kind
+from tests.answering import run_server
 from tests.processes import wait_until
 
 Machine = Callable[[Mapping[str, str]], Host]
@@ -48,14 +49,9 @@ def _start_server(text: str) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    with run_server(server):
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import ssl
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ from click.testing import CliRunner
 from agent.commands import check
 from collectors import Host, Reading, engine
 from collectors._engine.answers import ANSWERS
+from tests.answering import run_server
 from tests.certificates import create_authority, create_certificate
 from tests.structure import HOUSE
 
@@ -208,21 +208,15 @@ def _serve_engine(context: ssl.SSLContext | None = None) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Engine) as server:
-        yield from _run_server(server, context)
+    yield from _run_server(ThreadingHTTPServer(("127.0.0.1", 0), Engine), context)
 
 
 def _run_server(server: ThreadingHTTPServer, context: ssl.SSLContext | None) -> Iterator[str]:
     if context is not None:
         server.handle_error = lambda *_: None  # type: ignore[method-assign]  # the client refuses the certificate
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with run_server(server):
         yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(name="engine_url")

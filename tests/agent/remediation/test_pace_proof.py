@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +15,7 @@ from agent.actions import FailedError, Task
 from agent.remediation.action_context import LiveActionContext
 from rules.history.history import History
 from tests import processes
+from tests.answering import run_server
 from tests.secret_files import write_secret
 
 TOKEN = "T0K3N-0F-THE-ENGINES"
@@ -46,12 +46,8 @@ def serve_stranger(proof: str | None) -> Iterator[tuple[str, list[str]]]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stranger)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    try:
+    with run_server(server):
         yield f"http://127.0.0.1:{server.server_port}", received
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @contextlib.contextmanager

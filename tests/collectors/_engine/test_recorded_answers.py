@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import socketserver
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from collectors import Host, Reading, engine
+from tests.answering import run_server
 
 Series = Callable[[Iterable[Reading]], dict[str, float]]
 
@@ -45,14 +45,9 @@ def _serve(answer: bytes) -> Iterator[str]:
                 pass
             self.wfile.write(answer)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Peer) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Peer)
+    with run_server(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}"
 
 
 @pytest.mark.parametrize("name", EXPECTED)
