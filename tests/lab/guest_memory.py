@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 from collectors import meminfo, node_meminfo, numastat, stat, topology
@@ -16,6 +17,7 @@ from tests.lab import observe
 
 FOLDER = Path("/sys/devices/system/node")
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
+READS = 4  # of the command line, at most, on a busy host
 SIZE = 64 << 20  # bytes of the allocations whose pages are counted
 # The kernel populates it in one call, which is fast in emulation; only the place of the allocation matters.
 ALLOCATE = """
@@ -32,7 +34,7 @@ POLICIES = {
 
 def nodes() -> dict[str, Any]:
     """Returns the output of the command line, and each node's files before and after a reading."""
-    printed = observe.run(sys.executable, "-m", "agent", "collect", "--json", status=None)
+    printed = _run_collect()
     before = _files()
     read = {**observe.collect(node_meminfo), **observe.collect(numastat), **observe.collect(meminfo)}
     return {
@@ -47,6 +49,15 @@ def nodes() -> dict[str, Any]:
         "stat": observe.collect(stat),
         "proc_stat": observe.read_text("/proc/stat"),
     }
+
+
+def _run_collect() -> CompletedProcess[str]:
+    """Runs `steadytok collect`, again where an emulated chip's first answer takes longer than a chip's time."""
+    for _ in range(READS):
+        printed = observe.run(sys.executable, "-m", "agent", "collect", "--json", status=None)
+        if "did not return within" not in printed.stderr:
+            break
+    return printed
 
 
 def _files() -> dict[str, str]:
