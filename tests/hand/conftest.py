@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import PATIENCE
+
 HOUSE = Path(__file__).parents[2]
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
 POLICY = "sys/devices/system/cpu/cpufreq/policy0"
@@ -64,7 +66,7 @@ class RunningHand:
         arguments += ["--root", str(self.root), "--config", str(self.folder / "hand.toml"), *self.options]
         log_size = (self.folder / "log").stat().st_size
         self.process = subprocess.Popen([sys.executable, "-m", "hand", *arguments], cwd=HOUSE, stderr=self.log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while b"ready" not in (self.folder / "log").read_bytes()[log_size:]:
             if self.process.poll() is not None:
                 self.log.close()
@@ -129,8 +131,8 @@ class RunningHand:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Returns once the condition is true; fails after 20 s."""
-    deadline = time.monotonic() + 20
+    """Returns once the condition is true; fails where it does not become true."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.01)

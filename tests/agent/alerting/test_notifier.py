@@ -18,6 +18,7 @@ from agent.alerting.alertmanagers import list_targets
 from agent.alerting.notifier import Notifier, NotifierCounters, build_payload, needs_sending
 from agent.config.schema import AlertingConfig, AlertmanagerSettings, StaticConfig
 from rules.alerts import Alert, AlertState
+from tests.processes import PATIENCE
 
 MINUTE = 60_000
 FIRING = Alert(
@@ -136,7 +137,7 @@ def run_with_notifier(scenario: Callable[[Notifier, Receiver, NotifierCounters, 
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)
 

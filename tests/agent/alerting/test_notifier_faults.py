@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.config.schema import AlertingConfig, AlertmanagerSettings, StaticConfig
 from rules.alerts import Alert, AlertState
+from tests.processes import PATIENCE
 
 FIRING = Alert(
     name="DimmHot",
@@ -58,7 +59,7 @@ def test_an_answer_that_is_not_text_ends_nothing() -> None:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -16,10 +16,11 @@ from agent.alerting.silences import Silences
 from agent.config.loader import parse
 from agent.config.schema import AlertingConfig
 from collectors import Labels
+from tests.processes import PATIENCE
 
 HOT: Labels = (("alertname", "Hot"), ("dimm", "A1"))
 OTHER: Labels = (("alertname", "Other"),)
-WAIT = 10.0
+WAIT = PATIENCE
 
 
 def build_silence(*matchers: tuple[str, str], state: str = "active", **more: bool) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def _record_host(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in host.folder.iterdir()}
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_damage_invents_a_reading(tmp_path: Path, recording: dict[str, bytes], data: st.DataObject) -> None:
     """With any torn, flipped or lost data there is no crash, and every reading is one that was recorded."""

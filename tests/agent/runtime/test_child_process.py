@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from agent.runtime.child_process import ChildProcess
+from tests.processes import PATIENCE
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.02)
 

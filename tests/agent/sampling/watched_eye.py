@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
+from tests.processes import PATIENCE
 
 
 class WatchedEye:
@@ -25,6 +26,6 @@ class WatchedEye:
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.02)
