@@ -18,7 +18,7 @@ from agent.alerting.alertmanagers import list_targets
 from agent.alerting.notifier import Notifier, NotifierCounters, build_payload, needs_sending
 from agent.config.schema import AlertingConfig, AlertmanagerSettings, StaticConfig
 from rules.alerts import Alert, AlertState
-from tests.processes import PATIENCE
+from tests.waiting import wait_until
 
 MINUTE = 60_000
 FIRING = Alert(
@@ -134,12 +134,6 @@ def run_with_notifier(scenario: Callable[[Notifier, Receiver, NotifierCounters, 
             await runner.cleanup()
 
     asyncio.run(run())
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_alerts_arrive_and_are_counted() -> None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from agent.alerting.notifier import Notifier, NotifierCounters
 from agent.config.schema import AlertingConfig, AlertmanagerSettings, StaticConfig
 from rules.alerts import Alert, AlertState
-from tests.processes import PATIENCE
+from tests.waiting import wait_until
 
 FIRING = Alert(
     name="DimmHot",
@@ -56,12 +56,6 @@ def test_an_answer_that_is_not_text_ends_nothing() -> None:
         await notifier.close()
 
     run_server(take, scenario)
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def run_server(

@@ -17,6 +17,7 @@ from agent.config.loader import parse
 from agent.config.schema import AlertingConfig
 from collectors import Labels
 from tests.processes import PATIENCE
+from tests.waiting import wait_until
 
 HOT: Labels = (("alertname", "Hot"), ("dimm", "A1"))
 OTHER: Labels = (("alertname", "Other"),)
@@ -83,12 +84,6 @@ def run_with_peers(peers: list[Peer], scenario: Callable[[Silences], Awaitable[N
 @pytest.fixture(autouse=True)
 def _poll_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silences, "POLL_INTERVAL", 0.02)
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.runtime.child_process import ChildProcess
-from tests.processes import PATIENCE
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.02)
+from tests.waiting import wait_until
 
 
 def do_nothing() -> None:

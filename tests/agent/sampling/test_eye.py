@@ -20,7 +20,8 @@ from agent.sampling.eye_protocol import decode_response, decode_result, encode_r
 from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
 from collectors import Note, Sample, counter, gauge
-from tests.agent.sampling.watched_eye import WatchedEye, wait_until
+from tests.agent.sampling.watched_eye import WatchedEye
+from tests.waiting import wait_until
 
 METRICS = (gauge("steadytok_a", "A."), counter("steadytok_b_total", "B."))
 COLLECTOR = replace(

@@ -19,7 +19,8 @@ from agent.sampling import eye_pool, eye_protocol
 from agent.sampling.eye_protocol import ProtocolError, decode_request, decode_response, decode_result
 from agent.sampling.passes import SERIES_CAP, CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
-from tests.agent.sampling.watched_eye import WatchedEye, wait_until
+from tests.agent.sampling.watched_eye import WatchedEye
+from tests.waiting import wait_until
 
 HWMON = bind_collector(load_collectors()["hwmon"], "hwmon", interval=None, deadline=None, config=None)
 METRIC = HWMON.metrics[0]

@@ -18,7 +18,8 @@ from agent.sampling import eye_pool
 from agent.sampling.eye_socket import find_eye_socket
 from agent.sampling.passes import CollectionResult, Outcome
 from agent.sampling.plugins import bind_collector, load_collectors
-from tests.agent.sampling.watched_eye import WatchedEye, wait_until
+from tests.agent.sampling.watched_eye import WatchedEye
+from tests.waiting import wait_until
 
 
 class EyeServer:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 from agent.sampling.eye_pool import EyePool
 from agent.sampling.passes import CollectionResult
 from agent.sampling.plugins import bind_collector, load_collectors
-from tests.processes import PATIENCE
 
 
 class WatchedEye:
@@ -23,9 +21,3 @@ class WatchedEye:
     async def collect(self, began: float) -> CollectionResult:
         self.pool.get_runner("hwmon").start(self.hwmon, began)
         return await asyncio.wait_for(self.results.get(), 20)
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.02)
