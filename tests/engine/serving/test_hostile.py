@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from engine.serving import client_places, server
+from tests.engine.busy_connections import keep_connections_busy
 
 Client = Any
 GOOD = json.dumps({"prompt": "hello", "max_tokens": 3}).encode()
@@ -135,14 +136,8 @@ def test_a_long_context_takes_long_bodies(client: Client, monkeypatch: pytest.Mo
 def test_connections_are_bounded(client: Client, wait_until: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the engine works for every connection, one too many gets a 503 and is closed."""
     monkeypatch.setattr(client.server, "max_connections", 3)
-    others = [connect_raw(client) for _ in range(3)]
-    wait_until(lambda: client.server.connections == 3)
-    for place in client.server.places:
-        place.end_turn()  # as while it generates
-    with connect_raw(client) as connection:
-        answer = connection.recv(1000)
-    for other in others:
-        other.close()
+    with keep_connections_busy(client.server, 3, wait_until), connect_raw(client) as one_more:
+        answer = one_more.recv(1000)
     wait_until(lambda: client.server.connections == 0)
 
     assert answer.startswith(b"HTTP/1.1 503 ")

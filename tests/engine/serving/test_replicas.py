@@ -23,6 +23,7 @@ from engine.serving.json_fields import HttpError
 from engine.serving.router import Router
 from engine.serving.shutdown import GracePeriod
 from engine.serving.workers import Worker, Workers
+from tests.engine.busy_connections import keep_connections_busy
 
 ROOT = Path(__file__).parents[3]
 TOKEN = "a-token"
@@ -242,15 +243,13 @@ def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> N
 def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
     """The router accepts as many connections as its workers together; where all are at work, the next gets a 503."""
     workers = Workers({"0": (), "1": ()}, lambda _: None)
-    with run_listener(Router(("127.0.0.1", 0), workers)) as router, contextlib.ExitStack() as open_:
+    with run_listener(Router(("127.0.0.1", 0), workers)) as router:
         assert router.max_connections == 2 * MAX_CONNECTIONS
         router.max_connections = 3
-        for _ in range(3):
-            open_.enter_context(socket.create_connection(("127.0.0.1", router.server_port), timeout=20))
-        wait_until(lambda: router.connections == 3)
-        for place in router.places:
-            place.end_turn()  # as while a worker generates
-        with socket.create_connection(("127.0.0.1", router.server_port), timeout=20) as one_more:
+        with (
+            keep_connections_busy(router, 3, wait_until),
+            socket.create_connection(("127.0.0.1", router.server_port), timeout=20) as one_more,
+        ):
             assert one_more.recv(1000).startswith(b"HTTP/1.1 503 ")
 
 
