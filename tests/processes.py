@@ -60,7 +60,7 @@ def run_process(
 def fetch(url: str) -> str | None:
     """Returns the body of a GET; None where nobody answers yet."""
     try:
-        with urllib.request.urlopen(url, timeout=120) as answer:
+        with urllib.request.urlopen(url, timeout=5) as answer:
             return str(answer.read().decode())
     except (OSError, urllib.error.URLError):
         return None

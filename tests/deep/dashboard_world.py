@@ -327,7 +327,7 @@ def run_reference_engine(folder: Path) -> Iterator[str]:
         while not over.wait(0.5):
             with contextlib.suppress(OSError):  # it is starting, or ending
                 request = urllib.request.Request(f"{base}/v1/completions", body, {"Content-Type": "application/json"})
-                urllib.request.urlopen(request, timeout=120).read()
+                urllib.request.urlopen(request, timeout=20).read()
 
     with processes.run_process(arguments, folder / "engine.log"):
         processes.wait_until(lambda: processes.fetch(f"{base}/metrics") is not None, 60, "the engine answers")

@@ -55,7 +55,7 @@ class Peer:
     """One connection to a Prometheus."""
 
     def __init__(self, address: str) -> None:
-        self._connection = http.client.HTTPConnection(address, timeout=120)
+        self._connection = http.client.HTTPConnection(address, timeout=20)
 
     def close(self) -> None:
         self._connection.close()

@@ -66,7 +66,7 @@ class FullDisk:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         url = f"http://{self.address}/api/v1/webhook/alertmanager"
         request = urllib.request.Request(url, body.encode(), headers)
-        with contextlib.closing(urllib.request.build_opener(_EveryStatus).open(request, timeout=120)) as response:
+        with contextlib.closing(urllib.request.build_opener(_EveryStatus).open(request, timeout=20)) as response:
             answer: dict[str, object] = json.load(response)
             return answer
 

@@ -110,7 +110,7 @@ class Proxy:
         return answers[str(self.a)] / 50
 
     def _one(self) -> str:
-        with urllib.request.urlopen(self.url, timeout=120) as answer:
+        with urllib.request.urlopen(self.url, timeout=5) as answer:
             return str(answer.read().decode())
 
 

@@ -36,7 +36,7 @@ def test_a_remedied_alert_waits_and_its_neighbour_does_not(tmp_path: Path) -> No
         request = urllib.request.Request(
             f"http://{address}/api/v2/alerts", data=body, headers={"Content-Type": "application/json"}
         )
-        urllib.request.urlopen(request, timeout=120).close()
+        urllib.request.urlopen(request, timeout=5).close()
 
         def list_inhibited() -> set[tuple[str, str]]:
             listed = json.loads(processes.fetch(f"http://{address}/api/v2/alerts") or "[]")

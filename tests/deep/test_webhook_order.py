@@ -34,7 +34,7 @@ def send_alert(address: str, labels: dict[str, str], starts: datetime, ends: dat
     alert = {"labels": labels, "startsAt": starts.isoformat(), "endsAt": ends.isoformat(), "generatorURL": "http://p/"}
     body, headers = json.dumps([alert]).encode(), {"Content-Type": "application/json"}
     request = urllib.request.Request(f"http://{address}/api/v2/alerts", body, headers)
-    urllib.request.urlopen(request, timeout=120).close()
+    urllib.request.urlopen(request, timeout=10).close()
 
 
 class Box:

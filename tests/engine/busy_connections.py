@@ -31,7 +31,7 @@ def keep_connections_busy(listener: HttpListener, count: int, wait_until: Callab
         patch.setattr(listener.RequestHandlerClass, "respond", respond)
         clients.callback(is_over.set)
         for _ in range(count):
-            client = clients.enter_context(socket.create_connection(("127.0.0.1", listener.server_port), timeout=120))
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", listener.server_port), timeout=20))
             client.sendall(REQUEST)
         wait_until(lambda: [place.waits_since for place in listener.places] == [None] * count)
         yield

@@ -46,7 +46,7 @@ class Client:
 
     def connect(self) -> http.client.HTTPConnection:
         """Returns a new connection to the server."""
-        return http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=120)
+        return http.client.HTTPConnection("127.0.0.1", self.server.server_port, timeout=10)
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         """Sends one request; returns its response."""
@@ -107,7 +107,7 @@ def start_server(model: Model, token: str | None) -> EngineServer:
 
 def stop_server(server: EngineServer) -> None:
     """Stops the server and its requests."""
-    server.served_model.scheduler.stop(timeout=120)
+    server.served_model.scheduler.stop(timeout=10)
     server.shutdown()
     server.server_close()
 

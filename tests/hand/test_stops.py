@@ -124,7 +124,7 @@ class Load:
     def wait_for_requests(self, count: int) -> None:
         """Returns when that many requests were sent."""
         for _ in range(count):
-            assert self._begun.acquire(timeout=120)
+            assert self._begun.acquire(timeout=20)
 
     def join(self) -> None:
         """Returns when every caller has been refused; fails where one waits for ever."""

@@ -104,7 +104,7 @@ def test_what_was_held_before_is_still_claimed(tmp_path: Path) -> None:
     )
     journal, answers = Journal(tmp_path, lambda: take_timestamp(2000)), queue.SimpleQueue[str | None]()
     journal.commit(before, [], answers.put)
-    assert answers.get(timeout=120) is None
+    assert answers.get(timeout=10) is None
     journal.close()
     history, rules = _evaluate_rules(tmp_path)
     state = Remediator(_build_context(tmp_path, rules, history), RemediationConfig(), []).state

@@ -72,7 +72,7 @@ def top(*arguments: str) -> subprocess.CompletedProcess[str]:
 def request_json(url: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json", **headers})
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=5) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:
@@ -114,7 +114,7 @@ def test_what_is_open_has_no_secret(scene: Scene) -> None:
 @pytest.mark.parametrize("path", ["", "static/page.js", "static/panels.json"])
 def test_the_pages_files_come_with_the_policy(scene: Scene, path: str) -> None:
     """The agent's policy forbids foreign and inline content and the guessing of types."""
-    with urllib.request.urlopen(f"{scene.url}/{path}", timeout=120) as answer:
+    with urllib.request.urlopen(f"{scene.url}/{path}", timeout=5) as answer:
         headers = answer.headers
 
     assert headers["Content-Security-Policy"].startswith("default-src 'self';")

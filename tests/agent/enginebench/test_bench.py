@@ -136,7 +136,7 @@ def test_ctrl_c_tells_what_there_is(peer: Start) -> None:
         while len(server.requests) < 6:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=20)
 
     assert "of 1000 requests." in out
     assert "Traceback" not in err

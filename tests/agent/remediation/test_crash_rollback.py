@@ -99,7 +99,7 @@ def test_a_weight_comes_back_when_the_agent_is_dead(proxy: Proxy, tmp_path: Path
         process.wait(0.3)
     assert proxy.server.weight == 20
 
-    _, error_output = process.communicate(timeout=120)
+    _, error_output = process.communicate(timeout=20)
     assert (process.returncode, proxy.server.weight) == (0, 100)
     assert error_output.decode() == f"haproxy {proxy.path} llm/a: restored\n"
 
@@ -109,7 +109,7 @@ def test_a_journal_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("no database, and longer than the header that one has" * 9)
     process = start_child(tmp_path)
 
-    _, error_output = process.communicate(timeout=120)
+    _, error_output = process.communicate(timeout=20)
     assert process.returncode == 1
     assert error_output.decode() == f"{tmp_path / FILE} cannot be read: file is not a database\n"
 

@@ -58,7 +58,7 @@ def write_states(folder: Path, clock: Clock, *states: RemediationState) -> str |
     journal, answers = Journal(folder, clock), queue.SimpleQueue[str | None]()
     for state in states:
         journal.commit(state, [ENTRY], answers.put)
-    faults = [answers.get(timeout=120) for _ in states]
+    faults = [answers.get(timeout=10) for _ in states]
     journal.close()
     return faults[-1]
 
@@ -130,14 +130,14 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
     """The callback gets the fault, the state before it stays, and commits go on once there is room."""
     journal, answers = Journal(tmp_path, Clock()), queue.SimpleQueue[str | None]()
     journal.commit(STATE, [ENTRY], answers.put)
-    assert answers.get(timeout=120) is None
+    assert answers.get(timeout=10) is None
     journal._database.execute("PRAGMA max_page_count = 1")  # to SQLite the same as a disk with no room
     journal.commit(RemediationState(pauses=("x" * 100_000,)), [ENTRY], answers.put)
 
-    assert "full" in (answers.get(timeout=120) or "")
+    assert "full" in (answers.get(timeout=10) or "")
     journal._database.execute("PRAGMA max_page_count = 1000000")
     journal.commit(RemediationState(next_id=99), [], answers.put)
-    assert answers.get(timeout=120) is None
+    assert answers.get(timeout=10) is None
     journal.close()
     assert read_state(tmp_path, Clock()) == RemediationState(next_id=99)
     assert len(read_audit(tmp_path / FILE, 10)) == 1

@@ -162,7 +162,7 @@ def _stage(tmp_path: Path, engine: str) -> Iterator[Stage]:
     switch.server.shutdown()
     switch.server.server_close()
     request = _Put(f"{engine}/pace", b'{"duty": 1.0, "ttl": "1s"}', {"Authorization": f"Bearer {TOKEN}"})
-    processes.urllib.request.urlopen(request, timeout=120).close()
+    processes.urllib.request.urlopen(request, timeout=5).close()
 
 
 class _Put(processes.urllib.request.Request):
@@ -275,7 +275,7 @@ def test_somebody_else_who_paces_is_left_alone(stage: Stage) -> None:
     with stage.run_agent():
         processes.wait_until(lambda: stage.has_entry("helped"), 20, "the engine is paced")
         request = _Put(f"{stage.engine}/pace", b'{"duty": 0.9, "ttl": "60s"}', {"Authorization": f"Bearer {TOKEN}"})
-        processes.urllib.request.urlopen(request, timeout=120).close()
+        processes.urllib.request.urlopen(request, timeout=5).close()
         processes.wait_until(lambda: stage.has_entry("changed"), 25, "it is seen at the next renewal")
         assert stage.read_duty() == 0.9
         assert "changed by someone else" in stage.run_command("list").stdout
@@ -326,7 +326,7 @@ def _post_with_wrong_token(url: str) -> int:
 
 def _fetch_status(request: str | processes.urllib.request.Request) -> int:
     try:
-        with processes.urllib.request.urlopen(request, timeout=120) as answer:
+        with processes.urllib.request.urlopen(request, timeout=5) as answer:
             return int(answer.status)
     except processes.urllib.error.HTTPError as error:
         return error.code

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 def post(url: str, fields: dict[str, Any]) -> Any:
     """Posts a greedy request; returns the response."""
     body = json.dumps({"temperature": 0} | fields).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=120) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, body), timeout=20) as answer:
         return json.loads(answer.read())
 
 
@@ -49,7 +49,7 @@ def test_serves_the_text_of_transformers(tmp_path: Path, name: str) -> None:
     answer = complete(ready["url"])
     stopped = complete(ready["url"], max_tokens=1, ignore_eos=True)
     child.terminate()
-    _, err = child.communicate(timeout=120)
+    _, err = child.communicate(timeout=20)
 
     assert ready["model"] == name
     assert answer["choices"][0]["text"] == golden.text

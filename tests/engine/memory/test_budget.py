@@ -49,7 +49,7 @@ def run_engine(*arguments: str) -> Iterator[Engine]:
             yield Engine(child.pid, ready, float(total[1]), announced, grown)
         finally:
             child.terminate()
-            child.communicate(timeout=120)
+            child.communicate(timeout=20)
 
 
 def read_resident(pid: int) -> float:
@@ -90,7 +90,7 @@ def test_measuring_is_told_and_given_back() -> None:
     with run_engine("--size", "64MiB", "--context", "512", "--weights", "int8") as started:
         peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{started.pid}/status").read_text())
         complete(started.ready["url"], "a", 20)
-        with urllib.request.urlopen(f"{started.ready['url']}/metrics", timeout=120) as answer:
+        with urllib.request.urlopen(f"{started.ready['url']}/metrics", timeout=20) as answer:
             metrics = answer.read().decode()
 
         assert peak is not None

@@ -25,7 +25,7 @@ STREAM = json.dumps({"prompt": "hello", "max_tokens": 40, "stream": True}).encod
 
 def connect_raw(client: Client) -> socket.socket:
     """Opens a raw connection."""
-    return socket.create_connection(("127.0.0.1", client.server.server_port), timeout=120)
+    return socket.create_connection(("127.0.0.1", client.server.server_port), timeout=10)
 
 
 def encode_post(body: bytes, length: int | None = None) -> bytes:

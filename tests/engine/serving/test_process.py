@@ -43,7 +43,7 @@ def put_pace(url: str, token: str) -> int:
     request = urllib.request.Request(
         f"{url}/pace", b'{"duty": 0.1}', {"Authorization": f"Bearer {token}"}, method="PUT"
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=10) as answer:
         return int(answer.status)
 
 
@@ -52,12 +52,12 @@ def test_serves_and_ends(number: signal.Signals) -> None:
     """The engine prints its URL in one line, lowers its priority, and exits with 0 on a signal, without traceback."""
     child = start_engine("--size", "1MiB", "--context", "64")
     fields = read_ready_line(child)
-    with urllib.request.urlopen(fields["url"] + "/healthz", timeout=120) as answer:
+    with urllib.request.urlopen(fields["url"] + "/healthz", timeout=10) as answer:
         health = answer.read()
     adjustment = Path(f"/proc/{child.pid}/oom_score_adj").read_text()
     niceness = os.getpriority(os.PRIO_PROCESS, child.pid)
     child.send_signal(number)
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=20)
 
     assert json.loads(health) == {"status": "ok"}
     assert fields["weights_bytes"] >= 1 << 20
@@ -77,10 +77,10 @@ def test_ends_in_the_middle_of_a_stream() -> None:
     assert put_pace(url, "from-the-environment") == 200
 
     body = b'{"prompt": "a", "max_tokens": 1000, "stream": true}'
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/completions", body), timeout=120) as stream:
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/completions", body), timeout=10) as stream:
         first = stream.readline()
         child.send_signal(signal.SIGTERM)
-        _out, err = child.communicate(timeout=120)
+        _out, err = child.communicate(timeout=20)
 
     assert first.startswith(b"data: {")
     assert child.returncode == 0
@@ -93,7 +93,7 @@ def test_token_from_a_file(tmp_path: Path) -> None:
     child = start_engine("--size", "1MiB", "--token-file", str(tmp_path / "token"), STEADYTOK_ENGINE_TOKEN="other")
     status = put_pace(read_ready_line(child)["url"], "from-the-file")
     child.terminate()
-    child.communicate(timeout=120)
+    child.communicate(timeout=20)
 
     assert status == 200
 
@@ -103,7 +103,7 @@ def test_a_token_that_others_can_read_or_write_is_refused(tmp_path: Path, mode: 
     """With it everybody on the host could pace the engine."""
     write_secret(tmp_path / "token", "from-the-file\n").chmod(mode)
     child = start_engine("--size", "1MiB", "--token-file", str(tmp_path / "token"))
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=20)
 
     assert (child.returncode, out) == (2, "")
     assert f"/token: others may read or write the token (mode {mode:o}); chmod 640 or 600 it" in err
@@ -125,7 +125,7 @@ def test_most_makes_an_automatic_size_smaller() -> None:
         if line.startswith("VmRSS:")
     )
     child.terminate()
-    _, err = child.communicate(timeout=120)
+    _, err = child.communicate(timeout=20)
 
     assert 1 << 20 <= fields["weights_bytes"] <= 25 << 20
     assert resident < 80 << 20
@@ -154,7 +154,7 @@ def test_most_makes_an_automatic_size_smaller() -> None:
 def test_what_cannot_start_says_why(arguments: tuple[str, ...], sentence: str) -> None:
     """A wrong option ends the engine with 2 and one sentence, before the ready line."""
     child = start_engine(*arguments)
-    out, err = child.communicate(timeout=120)
+    out, err = child.communicate(timeout=20)
 
     assert child.returncode == 2
     assert out == ""
@@ -183,7 +183,7 @@ def test_ends_with_its_input() -> None:
     )
     read_ready_line(child)
     assert child.poll() is None
-    _, err = child.communicate(timeout=120)
+    _, err = child.communicate(timeout=20)
 
     assert child.returncode == 0
     assert "Traceback" not in err

@@ -45,7 +45,7 @@ class TwoWorkers(NamedTuple):
 
     def connect(self) -> http.client.HTTPConnection:
         """Returns a new connection to the router."""
-        return http.client.HTTPConnection("127.0.0.1", self.router.server_port, timeout=120)
+        return http.client.HTTPConnection("127.0.0.1", self.router.server_port, timeout=20)
 
     def ask(self, method: str, path: str, fields: Any = None, **headers: str) -> tuple[int, bytes]:
         """Sends one request; returns status and body."""
@@ -230,7 +230,7 @@ def test_a_full_worker_is_heard_whoever_else_is_down(down: tuple[str, ...]) -> N
     ):
         for worker in workers.all:
             worker.port = None if worker.name in down else full.server_port
-        connection = http.client.HTTPConnection("127.0.0.1", router.server_port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", router.server_port, timeout=20)
         connection.request("POST", "/v1/completions", json.dumps({"prompt": "a"}))
         answer = connection.getresponse()
 
@@ -248,7 +248,7 @@ def test_connections_of_the_front_are_bounded(wait_until: Wait) -> None:
         router.max_connections = 3
         with (
             keep_connections_busy(router, 3, wait_until),
-            socket.create_connection(("127.0.0.1", router.server_port), timeout=120) as one_more,
+            socket.create_connection(("127.0.0.1", router.server_port), timeout=20) as one_more,
         ):
             assert one_more.recv(1000).startswith(b"HTTP/1.1 503 ")
 
@@ -336,10 +336,10 @@ def test_workers_do_not_outlive_a_killed_front(wait_until: Wait) -> None:
 @contextlib.contextmanager
 def _hold_stream(port: int) -> Iterator[None]:
     """Holds a stream open that lasts, because the engine is paced."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as pacing:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as pacing:
         pacing.request("PUT", "/pace", json.dumps({"duty": 0.1, "ttl": "60s"}), {"Authorization": f"Bearer {TOKEN}"})
         assert pacing.getresponse().status == 200
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
         connection.request("POST", "/v1/completions", json.dumps({"prompt": "a", "max_tokens": 4000, "stream": True}))
         with connection.getresponse() as stream:
             stream.readline()

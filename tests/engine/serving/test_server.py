@@ -155,7 +155,7 @@ def test_too_large_a_body_is_refused(client: Client, size: int) -> None:
 )
 def test_broken_http_is_refused(client: Client, request_text: bytes, status: bytes) -> None:
     """A malformed request gets its status, a sentence, and a closed connection."""
-    with socket.create_connection(("127.0.0.1", client.server.server_port), timeout=120) as raw:
+    with socket.create_connection(("127.0.0.1", client.server.server_port), timeout=10) as raw:
         raw.sendall(request_text)
         raw.shutdown(socket.SHUT_WR)
         answer = b""

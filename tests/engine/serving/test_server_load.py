@@ -118,7 +118,7 @@ def test_stop_ends_a_running_request(slow_client: Client, wait_until: Any) -> No
     connection.request("POST", "/v1/completions", b'{"prompt": "a", "max_tokens": 100}')
     wait_until(lambda: slow_client.read_metric("generated_tokens_total") >= 3)
 
-    assert slow_client.server.served_model.scheduler.stop(timeout=120)
+    assert slow_client.server.served_model.scheduler.stop(timeout=10)
     assert slow_client.server.served_model.scheduler.counters.work.generated_tokens < 100
 
     connection.close()

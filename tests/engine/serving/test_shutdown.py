@@ -27,7 +27,7 @@ class Engine(NamedTuple):
 
     def connect(self) -> http.client.HTTPConnection:
         """Returns a new connection."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
     def start_stream(self, tokens: int) -> http.client.HTTPResponse:
         """Returns a stream that has begun."""
